@@ -1,0 +1,1 @@
+"""The door to people and programs: HTTP over a unix socket."""

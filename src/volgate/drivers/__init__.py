@@ -1,0 +1,1 @@
+"""Backends: one driver for each kind of storage. See README.md."""

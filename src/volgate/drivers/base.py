@@ -1,0 +1,332 @@
+"""The Backend port: names, open files and space of one volume on some storage.
+
+Guarantees every driver gives (``testing.backend_contract`` proves them):
+
+1. Whatever fails raises a ``StorageException``; an OSError or a vendor's exception never leaves a driver.
+2. A name is one path component of 1..max_name_bytes bytes, never ``.``, ``..``, with ``/`` or NUL: the caller checked
+   it. Nothing outside the volume's root is reached, whatever symlinks or renames others make meanwhile.
+3. ``ino`` arguments are what the caller believes the name means. A driver that finds another inode there raises
+   ``Stale`` and changes nothing; 0 = do not check.
+4. The name ``b""`` means the directory itself.
+5. Create, rename, remove, link are atomic: all or nothing, and seen by the next call.
+6. A read returns fewer bytes than asked only at end of file; a write either writes all it reports or raises.
+7. After ``sync`` returns, content survives a power cut (as far as the storage keeps its promises).
+8. With ``Capabilities.inline_io`` no call waits for anything but the local disk, and none awaits: the caller may rely
+   on each call being one atomic step of the event loop.
+
+What may not live here: quota, caching, inode numbers of the kernel, errno. Callers ask ``capabilities``, never the
+backend's type.
+"""
+
+from __future__ import annotations
+
+import stat
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar, Final
+
+import attrs
+
+from volgate.dto import AttributeChanges, BackendType, FileAttributes, Usage, VolumeOperationContext
+from volgate.errors import NotFound, StorageException, Unsupported
+
+RENAME_NOREPLACE: Final = 1
+"""rename(2): fail if the target exists."""
+RENAME_EXCHANGE: Final = 2
+"""rename(2): swap source and target."""
+
+
+@attrs.frozen
+class Capabilities:
+    """What a backend can do; asked by callers instead of its type.
+
+    Attributes:
+        inline_io: calls may run on the event loop (guarantee 8).
+        hard_links: ``link`` works.
+        symlinks: ``create_symlink`` and ``read_link`` work.
+        special_files: fifos and sockets can be made.
+        xattrs: ``user.*`` attributes work.
+        acls: ``system.posix_acl_*`` attributes work and the backing obeys them.
+        rename_flags: NOREPLACE and EXCHANGE work.
+        ownership: new nodes get the caller's uid and gid; else all belong to the daemon's user.
+        close_reports_errors: ``BackendFile.flush`` can fail, so the kernel has to ask at each close.
+        durable_keys: ``key_of_*`` and ``measure_key`` work, so a crash needs no recount.
+        max_read_bytes: the largest length of one read.
+    """
+
+    inline_io: bool = False
+    hard_links: bool = False
+    symlinks: bool = False
+    special_files: bool = False
+    xattrs: bool = False
+    acls: bool = False
+    rename_flags: bool = False
+    ownership: bool = False
+    close_reports_errors: bool = True
+    durable_keys: bool = False
+    max_read_bytes: int = 1 << 20
+
+
+@attrs.frozen
+class BackendSpace:
+    """Space of the storage below, as statvfs(3) has it.
+
+    Attributes:
+        total_bytes: size. free_bytes: free for the daemon's user.
+        total_inodes: 0 where the backing does not count inodes. free_inodes: likewise.
+        max_name_bytes: longest name, 255 nearly everywhere.
+    """
+
+    total_bytes: int
+    free_bytes: int
+    total_inodes: int
+    free_inodes: int
+    max_name_bytes: int = 255
+
+
+@attrs.frozen
+class NodeOwner:
+    """Who makes a node.
+
+    Attributes:
+        uid: owner of the new node. gid: its group, unless the parent is setgid.
+        umask: applied to the mode unless the parent has a default ACL (acl(5), umask(2)).
+    """
+
+    uid: int
+    gid: int
+    umask: int = 0
+
+
+class BackendDirectory(ABC):
+    """A directory held open by the driver; stays valid while it is renamed."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back what the handle holds. Does not block; safe to call once only."""
+
+
+class BackendFile(ABC):
+    """A regular file held open; goes on working while it is renamed or unlinked."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    async def read(self, offset: int, length: int) -> bytes:
+        """Return the bytes [offset, offset + length) that exist; shorter only at end of file."""
+
+    @abstractmethod
+    async def write(self, offset: int, data: bytes) -> int:
+        """Write data at offset and return how many bytes were written, > 0 unless data is empty.
+
+        Raises:
+            NoSpace: the backing is full; nothing of this call was written.
+        """
+
+    @abstractmethod
+    async def truncate(self, size: int) -> None:
+        """Set the file's size; growing makes a hole. Times change as truncate(2) says."""
+
+    @abstractmethod
+    async def sync(self, *, data_only: bool) -> None:
+        """Make the content (and the attributes, unless data_only) durable. Blocks for the storage.
+
+        Raises:
+            InputOutput: content may be lost; every later ``sync`` of this handle fails too.
+        """
+
+    @abstractmethod
+    async def get_attributes(self) -> FileAttributes:
+        """Return the open inode's attributes; nlink is 0 once it is unlinked."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Give the handle back. Errors of late writes belong to ``flush``; this raises nothing."""
+
+    async def flush(self) -> None:
+        """Report what close(2) has to report; nothing by default. May block."""
+
+    async def set_attributes(self, changes: AttributeChanges) -> FileAttributes:
+        """Change the open inode's attributes, unlinked or not, and return the new ones."""
+        raise Unsupported
+
+    async def get_xattr(self, name: bytes) -> bytes:
+        """Return an attribute's value of the open inode. Raises NoAttribute."""
+        raise Unsupported
+
+    async def set_xattr(self, name: bytes, value: bytes) -> None:
+        """Set an attribute of the open inode, new or not."""
+        raise Unsupported
+
+    async def list_xattrs(self) -> list[bytes]:
+        """Return the names of the open inode's attributes."""
+        raise Unsupported
+
+    async def remove_xattr(self, name: bytes) -> None:
+        """Remove an attribute of the open inode. Raises NoAttribute."""
+        raise Unsupported
+
+
+class BaseStorageBackend(ABC):
+    """One volume on one storage. Made by its driver's ``from_source``; used by one event loop."""
+
+    backend_type: ClassVar[BackendType]
+
+    @property
+    @abstractmethod
+    def capabilities(self) -> Capabilities:
+        """What this backend can do; fixed after ``open_volume``."""
+
+    @abstractmethod
+    async def create_volume(self, context: VolumeOperationContext) -> None:
+        """Make the volume's root where there is none; nothing happens where there is one."""
+
+    @abstractmethod
+    async def open_volume(self, context: VolumeOperationContext) -> BackendDirectory:
+        """Return the root. Proves that the storage answers. Raises NotFound, PermissionDenied, NotADirectory."""
+
+    @abstractmethod
+    async def open_directory(self, parent: BackendDirectory, name: bytes, ino: int) -> BackendDirectory:
+        """Hold a directory open. Raises NotFound, NotADirectory, Stale."""
+
+    @abstractmethod
+    async def list_names(self, directory: BackendDirectory) -> list[bytes]:
+        """Return all names but . and .. in any order; each name that stands throughout the call comes once."""
+
+    @abstractmethod
+    async def get_attributes(self, directory: BackendDirectory, name: bytes) -> FileAttributes:
+        """Return attributes; a symlink's own. Raises NotFound; CrossDevice for what is mounted inside the volume."""
+
+    @abstractmethod
+    async def set_attributes(
+        self, directory: BackendDirectory, name: bytes, ino: int, changes: AttributeChanges
+    ) -> FileAttributes:
+        """Change attributes and return the new ones; a symlink's own. A chown clears suid and sgid as chown(2) says."""
+
+    @abstractmethod
+    async def open_file(
+        self, directory: BackendDirectory, name: bytes, ino: int, *, writable: bool
+    ) -> tuple[BackendFile, FileAttributes]:
+        """Open a regular file for reading, and for writing where asked. Never truncates, never appends by itself."""
+
+    @abstractmethod
+    async def create_file(
+        self, directory: BackendDirectory, name: bytes, mode: int, owner: NodeOwner
+    ) -> tuple[BackendFile, FileAttributes]:
+        """Make an empty regular file and open it for reading and writing. Raises AlreadyExists."""
+
+    @abstractmethod
+    async def create_node(
+        self, directory: BackendDirectory, name: bytes, mode: int, owner: NodeOwner
+    ) -> FileAttributes:
+        """Make a directory, an empty regular file, a fifo or a socket by the type bits of mode."""
+
+    @abstractmethod
+    async def remove(self, directory: BackendDirectory, name: bytes, *, is_directory: bool) -> None:
+        """Remove a name. Raises NotFound, DirectoryNotEmpty, NotADirectory, IsADirectory."""
+
+    @abstractmethod
+    async def rename(
+        self,
+        source: BackendDirectory,
+        source_name: bytes,
+        target: BackendDirectory,
+        target_name: bytes,
+        flags: int = 0,
+    ) -> None:
+        """Rename, replacing the target. flags: 0, RENAME_NOREPLACE or RENAME_EXCHANGE."""
+
+    @abstractmethod
+    async def get_space(self) -> BackendSpace:
+        """Return size and free space of the storage below."""
+
+    # -- defaults over the above, or gated by capabilities ------------------------------------------------------
+
+    async def get_attributes_of(
+        self, directory: BackendDirectory, names: Sequence[bytes]
+    ) -> list[FileAttributes | None]:
+        """Return the attributes of several names, None for each that is gone or cannot be read."""
+        found: list[FileAttributes | None] = []
+        for name in names:
+            try:
+                found.append(await self.get_attributes(directory, name))
+            except StorageException:
+                found.append(None)
+        return found
+
+    async def link(
+        self, source: BackendDirectory, source_name: bytes, ino: int, target: BackendDirectory, target_name: bytes
+    ) -> FileAttributes:
+        """Give an inode another name and return its attributes. Needs ``hard_links``."""
+        raise Unsupported
+
+    async def create_symlink(
+        self, directory: BackendDirectory, name: bytes, target: bytes, owner: NodeOwner
+    ) -> FileAttributes:
+        """Make a symlink, whatever its target says. Needs ``symlinks``."""
+        raise Unsupported
+
+    async def read_link(self, directory: BackendDirectory, name: bytes, ino: int) -> bytes:
+        """Return a symlink's target. Needs ``symlinks``."""
+        raise Unsupported
+
+    async def get_xattr(self, directory: BackendDirectory, name: bytes, ino: int, attribute: bytes) -> bytes:
+        """Return an attribute's value. Raises NoAttribute. Needs ``xattrs``."""
+        raise Unsupported
+
+    async def set_xattr(
+        self, directory: BackendDirectory, name: bytes, ino: int, attribute: bytes, value: bytes
+    ) -> None:
+        """Set an attribute, new or not. Needs ``xattrs``."""
+        raise Unsupported
+
+    async def list_xattrs(self, directory: BackendDirectory, name: bytes, ino: int) -> list[bytes]:
+        """Return the names of all attributes. Needs ``xattrs``."""
+        raise Unsupported
+
+    async def remove_xattr(self, directory: BackendDirectory, name: bytes, ino: int, attribute: bytes) -> None:
+        """Remove an attribute. Raises NoAttribute. Needs ``xattrs``."""
+        raise Unsupported
+
+    async def sync_directory(self, directory: BackendDirectory) -> None:
+        """Make the names in a directory durable."""
+
+    def key_of_name(self, directory: BackendDirectory, name: bytes, ino: int) -> bytes | None:
+        """Return a key by which ``measure_key`` finds what stands under this name, even after a crash.
+
+        Args:
+            directory: the parent. name: the name, existing or about to be made.
+            ino: the inode meant; when another stands there it measures as nothing. 0 = whichever is there.
+        """
+        return None
+
+    def key_of_file(self, file: BackendFile) -> bytes | None:
+        """Return a key by which ``measure_key`` finds this inode after a crash, whatever its name is then."""
+        return None
+
+    async def measure_key(self, key: bytes) -> Usage:
+        """Return what the inode of a key counts now; nothing for one that is gone or unlinked.
+
+        Raises:
+            Stale: the key cannot be resolved; the caller recounts the volume.
+        """
+        raise Unsupported
+
+    async def close(self) -> None:
+        """Give back all that the driver holds. Nothing may be called afterwards."""
+
+
+async def exists(backend: BaseStorageBackend, directory: BackendDirectory, name: bytes) -> bool:
+    """Return whether a name stands in a directory."""
+    try:
+        await backend.get_attributes(directory, name)
+    except NotFound:
+        return False
+    return True
+
+
+def charged_usage(attributes: FileAttributes) -> Usage:
+    """Return what an inode counts: its size if it is a regular file, and one inode."""
+    return Usage(attributes.size if stat.S_ISREG(attributes.mode) else 0, 1)

@@ -1,0 +1,1 @@
+"""Volumes kept in a local or network directory."""

@@ -1,0 +1,1 @@
+"""DTOs of single files."""

@@ -1,0 +1,1 @@
+"""DTOs of whole volumes and of places in them."""

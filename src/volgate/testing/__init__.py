@@ -1,0 +1,1 @@
+"""Contract suites and fault tools, shipped for driver authors."""

@@ -1,0 +1,1 @@
+"""File system semantics without pyfuse3. See README.md."""

@@ -1,0 +1,1 @@
+"""Services on a volume: quota, ownership, counting. See README.md."""

@@ -1,0 +1,207 @@
+"""The quota gate: growth is reserved before it happens and settled after (DESIGN: strict quota).
+
+Called by the vfs from the event loop. No method awaits, so each is one atomic step; that is why there is no lock.
+No I/O but the ledger's memory. Per inode that is open for writing there is one ``InodeCharge``; it opens a ledger slot
+before its first change, so that later writes cost nothing.
+"""
+
+from __future__ import annotations
+
+from volgate.dto import BackendType, StorageQuotaInfo, Usage
+from volgate.errors import QuotaExceeded
+from volgate.ledger.base import QuotaLedger
+
+_NOTHING = Usage(0, 0)
+_NO_SLOT = -1
+
+
+class InodeCharge:
+    """What one open inode is charged.
+
+    Attributes:
+        key: the driver's key of the inode for the ledger.
+        size: bytes charged now; equals the file's size whenever no write is under way.
+        inodes: 1, or 0 once it is unlinked and closed.
+        pending: writes under way that reserved growth.
+        uncertain: a write failed while others were pending; the last one corrects by measuring.
+    """
+
+    __slots__ = ("inodes", "key", "pending", "size", "slot", "uncertain")
+
+    def __init__(self, key: bytes | None, size: int) -> None:
+        self.key = key
+        self.size = size
+        self.inodes = 1
+        self.slot = _NO_SLOT
+        self.pending = 0
+        self.uncertain = False
+
+
+class NameChange:
+    """One change of a name under way: its ledger slot and what the name's inode counted before."""
+
+    __slots__ = ("before", "reserved_inodes", "slot")
+
+    def __init__(self, slot: int, before: Usage, reserved_inodes: int) -> None:
+        self.slot = slot
+        self.before = before
+        self.reserved_inodes = reserved_inodes
+
+
+class QuotaGate:
+    """Usage and limits of one volume; the only one who changes its usage."""
+
+    def __init__(
+        self,
+        ledger: QuotaLedger,
+        usage: Usage,
+        *,
+        volume_id: str,
+        backend_type: BackendType,
+        quota_bytes: int | None,
+        quota_inodes: int | None,
+    ) -> None:
+        self._ledger = ledger
+        self._volume_id = volume_id
+        self._backend_type = backend_type
+        self.used_bytes = usage.bytes_
+        self.used_inodes = usage.inodes
+        self.quota_bytes = quota_bytes
+        self.quota_inodes = quota_inodes
+        self.denied = 0
+        self._open_charges: set[InodeCharge] = set()
+
+    def info(self) -> StorageQuotaInfo:
+        """Return limit and usage as they are now."""
+        return StorageQuotaInfo(
+            self._volume_id,
+            max(0, self.used_bytes),
+            self.quota_bytes,
+            max(0, self.used_inodes),
+            self._backend_type,
+            quota_inodes=self.quota_inodes,
+        )
+
+    def set_limits(self, quota_bytes: int | None, quota_inodes: int | None) -> None:
+        """Change the limits at once. Usage may then stand above them; only growth is refused."""
+        self.quota_bytes = quota_bytes
+        self.quota_inodes = quota_inodes
+
+    # -- open inodes --------------------------------------------------------------------------------------------
+
+    def reserve(self, charge: InodeCharge, offset: int, end: int) -> int:
+        """Reserve growth so that [offset, end) may be written; call only when ``end > charge.size``.
+
+        Returns:
+            The end up to which may be written, offset < it <= end. The charge stands there already; call ``settle``
+            or ``correct`` exactly once afterwards.
+
+        Raises:
+            QuotaExceeded: not one byte at ``offset`` fits. Nothing changed.
+        """
+        growth = end - charge.size
+        if self.quota_bytes is not None:
+            free = self.quota_bytes - self.used_bytes
+            if growth > free:
+                end = charge.size + max(0, free)
+                if end <= offset:
+                    self.denied += 1
+                    raise QuotaExceeded(f"{growth} bytes more do not fit: {max(0, free)} bytes are free")
+                growth = end - charge.size
+        if charge.slot == _NO_SLOT:
+            self._open_slot(charge)
+        if growth > 0:
+            self.used_bytes += growth
+            charge.size = end
+        charge.pending += 1
+        return end
+
+    def settle(self, charge: InodeCharge) -> bool:
+        """End a reserved write that wrote all. Returns False where the caller must measure and ``correct``."""
+        charge.pending -= 1
+        return not (charge.uncertain and charge.pending == 0)
+
+    def fail(self, charge: InodeCharge) -> bool:
+        """End a reserved write that failed or fell short. Returns False where the caller must ``correct``."""
+        charge.pending -= 1
+        charge.uncertain = True
+        return charge.pending != 0
+
+    def correct(self, charge: InodeCharge, size: int) -> None:
+        """Charge the size that was measured. Only when no write is pending, without an await since measuring."""
+        if charge.slot == _NO_SLOT:
+            self._open_slot(charge)
+        self.used_bytes += size - charge.size
+        charge.size = size
+        charge.uncertain = False
+
+    def begin_shrink(self, charge: InodeCharge) -> None:
+        """Note that the inode is about to lose bytes; ``correct`` follows when it has."""
+        if charge.slot == _NO_SLOT:
+            self._open_slot(charge)
+
+    def release(self, charge: InodeCharge, *, gone: bool) -> None:
+        """Settle an inode at its last close; ``gone``: it was unlinked, so it counts nothing now."""
+        if gone:
+            if charge.slot == _NO_SLOT:
+                self._open_slot(charge)
+            self.used_bytes -= charge.size
+            self.used_inodes -= charge.inodes
+            self._close_slot(charge, _NOTHING)
+        elif charge.slot != _NO_SLOT:
+            self._close_slot(charge, Usage(charge.size, charge.inodes))
+
+    def hold_unlinked(self, charge: InodeCharge) -> None:
+        """Note before an unlink that an open inode loses its last name: still charged, nothing after a crash."""
+        if charge.slot == _NO_SLOT:
+            self._open_slot(charge)
+
+    def _open_slot(self, charge: InodeCharge) -> None:
+        charge.slot = self._ledger.open_slot(charge.key, Usage(charge.size, charge.inodes))
+        self._open_charges.add(charge)
+
+    def _close_slot(self, charge: InodeCharge, counted: Usage) -> None:
+        self._ledger.close_slot(charge.slot, counted)
+        charge.slot = _NO_SLOT
+        self._open_charges.discard(charge)
+
+    # -- names --------------------------------------------------------------------------------------------------
+
+    def begin_create(self, key: bytes | None) -> NameChange:
+        """Reserve one inode for a node that is about to be made under the name of ``key``.
+
+        Raises:
+            QuotaExceeded: the inode limit is reached. Nothing changed.
+        """
+        if self.quota_inodes is not None and self.used_inodes >= self.quota_inodes:
+            self.denied += 1
+            raise QuotaExceeded(f"the volume's limit of {self.quota_inodes} inodes is reached")
+        self.used_inodes += 1
+        return NameChange(self._ledger.open_slot(key, _NOTHING), _NOTHING, 1)
+
+    def end_create(self, change: NameChange, *, created: bool) -> None:
+        """Settle a create: the node stands there, or nothing happened."""
+        if created:
+            self._ledger.close_slot(change.slot, Usage(0, 1))
+        else:
+            self.used_inodes -= 1
+            self._ledger.close_slot(change.slot, _NOTHING)
+
+    def begin_remove(self, key: bytes | None, counts: Usage) -> NameChange:
+        """Note that the inode under the name of ``key``, which counts ``counts``, is about to lose its last name."""
+        return NameChange(self._ledger.open_slot(key, counts), counts, 0)
+
+    def end_remove(self, change: NameChange, *, removed: bool) -> None:
+        """Settle a remove: the inode is gone, or nothing happened."""
+        if removed:
+            self.used_bytes -= change.before.bytes_
+            self.used_inodes -= change.before.inodes
+            self._ledger.close_slot(change.slot, _NOTHING)
+        else:
+            self._ledger.close_slot(change.slot, change.before)
+
+    def close(self) -> None:
+        """Settle what is still open and end the ledger's epoch. Nothing may be called afterwards."""
+        for charge in list(self._open_charges):
+            self._close_slot(charge, Usage(charge.size, charge.inodes))
+        self._ledger.close()
