@@ -127,7 +127,7 @@ class BackendFile(ABC):
 
     @abstractmethod
     async def truncate(self, size: int) -> None:
-        """Set the file's size; growing makes a hole. Times change as truncate(2) says."""
+        """Cut or lengthen the file to this many bytes; growing makes a hole."""
 
     @abstractmethod
     async def sync(self, *, data_only: bool) -> None:
@@ -145,7 +145,7 @@ class BackendFile(ABC):
     async def close(self) -> None:
         """Give the handle back. Errors of late writes belong to ``flush``; this raises nothing."""
 
-    async def flush(self) -> None:
+    async def flush(self) -> None:  # noqa: B027 - nothing to report is the default
         """Report what close(2) has to report; nothing by default. May block."""
 
     async def set_attributes(self, changes: AttributeChanges) -> FileAttributes:
@@ -290,7 +290,33 @@ class BaseStorageBackend(ABC):
         """Remove an attribute. Raises NoAttribute. Needs ``xattrs``."""
         raise Unsupported
 
-    async def sync_directory(self, directory: BackendDirectory) -> None:
+    async def load_reserved(self, name: str) -> bytes | None:
+        """Return the content of a file of the gateway's own beside the data, None where there is none.
+
+        Such files lie under the reserved name ``.volgate`` at the root, are never charged and never shown.
+        """
+        raise Unsupported
+
+    async def store_reserved(self, name: str, content: bytes) -> None:
+        """Replace a file of the gateway's own, atomically and durably."""
+        raise Unsupported
+
+    async def acquire_ownership(self, holder: bytes) -> None:
+        """Become the volume's one writable owner until ``release_ownership`` or the end of the process.
+
+        Args:
+            holder: one line that names this owner to those who are refused (JSON: pid, host, mount_point, since).
+
+        Raises:
+            Busy: another holds it; the message is that holder's line.
+        """
+        raise Unsupported
+
+    async def release_ownership(self) -> None:
+        """Give the ownership up; nothing happens where it was not held."""
+        raise Unsupported
+
+    async def sync_directory(self, directory: BackendDirectory) -> None:  # noqa: B027 - a default, not a duty
         """Make the names in a directory durable."""
 
     def key_of_name(self, directory: BackendDirectory, name: bytes, ino: int) -> bytes | None:
@@ -314,7 +340,7 @@ class BaseStorageBackend(ABC):
         """
         raise Unsupported
 
-    async def close(self) -> None:
+    async def close(self) -> None:  # noqa: B027 - a default, not a duty
         """Give back all that the driver holds. Nothing may be called afterwards."""
 
 
