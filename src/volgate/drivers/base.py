@@ -28,7 +28,7 @@ from typing import ClassVar, Final
 import attrs
 
 from volgate.dto import AttributeChanges, BackendType, FileAttributes, Usage, VolumeOperationContext
-from volgate.errors import NotFound, StorageException, Unsupported
+from volgate.errors import NotFound, Stale, StorageException, Unsupported
 
 RENAME_NOREPLACE: Final = 1
 """rename(2): fail if the target exists."""
@@ -105,7 +105,11 @@ class BackendDirectory(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Give back what the handle holds. Does not block; safe to call once only."""
+        """Give back what the handle holds. Does not block; a second call does nothing."""
+
+    def __del__(self) -> None:
+        # The cache that drops a handle cannot know whether a call in a thread still uses it; the last reference can.
+        self.close()
 
 
 class BackendFile(ABC):
@@ -147,6 +151,10 @@ class BackendFile(ABC):
 
     async def flush(self) -> None:  # noqa: B027 - nothing to report is the default
         """Report what close(2) has to report; nothing by default. May block."""
+
+    async def reopen(self, *, writable: bool) -> BackendFile:
+        """Open the same inode anew, unlinked or not. Raises Stale where the backend cannot."""
+        raise Stale
 
     async def set_attributes(self, changes: AttributeChanges) -> FileAttributes:
         """Change the open inode's attributes, unlinked or not, and return the new ones."""

@@ -69,6 +69,7 @@ class QuotaGate:
         self.quota_bytes = quota_bytes
         self.quota_inodes = quota_inodes
         self.denied = 0
+        self.uncertain = False
         self._open_charges: set[InodeCharge] = set()
 
     def info(self) -> StorageQuotaInfo:
@@ -200,8 +201,17 @@ class QuotaGate:
         else:
             self._ledger.close_slot(change.slot, change.before)
 
+    def leave_uncertain(self) -> None:
+        """Note that a change was begun, and whether it happened cannot be told now (the backend fails or hangs).
+
+        Its slot stays open and the epoch is not ended, so the next owner measures that inode.
+        """
+        self.uncertain = True
+
     def close(self) -> None:
-        """Settle what is still open and end the ledger's epoch. Nothing may be called afterwards."""
+        """Settle what is still open and end the ledger's epoch, unless something was left uncertain."""
+        if self.uncertain:
+            return
         for charge in list(self._open_charges):
             self._close_slot(charge, Usage(charge.size, charge.inodes))
         self._ledger.close()

@@ -1,0 +1,250 @@
+"""Attributes: getattr, setattr with its truncate, statfs, extended attributes."""
+
+from __future__ import annotations
+
+import stat
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from volgate.dto import AttributeChanges, FileAttributes
+from volgate.errors import IsADirectory, NoAttribute, NotPermitted, StorageException, Unsupported
+from volgate.volume.quota_gate import InodeCharge
+
+if TYPE_CHECKING:
+    from volgate.core.inode_table import Inode
+    from volgate.drivers.base import BackendFile
+    from volgate.vfs.tree import Tree
+
+_ACLS: Final = frozenset({b"system.posix_acl_access", b"system.posix_acl_default"})
+_RESERVED_PREFIX: Final = b"user.volgate."
+
+
+@attrs.frozen
+class FileSystemSpace:
+    """What df shows.
+
+    Attributes:
+        total_bytes: the limit, or the backing's size. free_bytes: min(limit - used, free in the backing).
+        total_inodes: likewise. free_inodes: likewise.
+        max_name_bytes: longest name.
+    """
+
+    total_bytes: int
+    free_bytes: int
+    total_inodes: int
+    free_inodes: int
+    max_name_bytes: int
+
+
+def privileges_to_clear(mode: int) -> int:
+    """Return the suid and sgid bits that a write by an ordinary user clears (write(2), chown(2)).
+
+    sgid without group execute is no privilege (it once meant mandatory locking) and stays.
+    """
+    bits = mode & stat.S_ISUID
+    if mode & stat.S_IXGRP:
+        bits |= mode & stat.S_ISGID
+    return bits
+
+
+class Attributes:
+    """Attributes of inodes, by open file where there is one, else by name."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self._backend = tree.backend
+        self._gate = tree.gate
+
+    async def get(self, inode: Inode) -> FileAttributes:
+        """Return an inode's attributes.
+
+        Raises:
+            Stale: it is gone, or another inode stands under its name now.
+        """
+        if inode.open_files:
+            return await self._tree.any_file(inode).file.get_attributes()  # type: ignore[union-attr]
+        if inode.is_directory:
+            return await self._backend.get_attributes(await self._tree.directory_of(inode), b"")
+        parent = inode.parent
+        if parent is not None:
+            try:
+                found = await self._backend.get_attributes(await self._tree.directory_of(parent), inode.name)
+            except StorageException:
+                found = None
+            if found is not None and found.ino == inode.backing_ino:
+                return found
+        return await self._tree.at_place(inode, lambda directory, name: self._get_checked(directory, name, inode))
+
+    async def _get_checked(self, directory: object, name: bytes, inode: Inode) -> FileAttributes:
+        # AttributeChanges() changes nothing, but makes the driver verify the inode before it answers.
+        return await self._backend.set_attributes(directory, name, inode.backing_ino, AttributeChanges())  # type: ignore[arg-type]
+
+    async def set(
+        self, inode: Inode, changes: AttributeChanges, *, size: int | None, fh: int | None, privileged: bool
+    ) -> FileAttributes:
+        """Change size, then the other attributes, and return the new ones.
+
+        Raises:
+            QuotaExceeded: a larger size does not fit; nothing changed.
+            IsADirectory: size of a directory.
+        """
+        attributes = None
+        if size is not None:
+            attributes = await self._set_size(inode, size, fh, privileged=privileged)
+        if changes != _NO_CHANGES:
+            attributes = await self._apply(inode, changes)
+            if changes.mode is not None and privileges_to_clear(changes.mode):
+                self._strip_at_next_write(inode)
+        return attributes if attributes is not None else await self.get(inode)
+
+    async def _apply(self, inode: Inode, changes: AttributeChanges) -> FileAttributes:
+        return await self._tree.on_inode(
+            inode,
+            lambda directory, name: self._backend.set_attributes(directory, name, inode.backing_ino, changes),
+            lambda file: file.set_attributes(changes),
+        )
+
+    def _strip_at_next_write(self, inode: Inode) -> None:
+        for opened in inode.open_files:
+            if opened.writable and not opened.privileged:  # type: ignore[attr-defined]
+                opened.strip_mode = True  # type: ignore[attr-defined]
+
+    async def _set_size(self, inode: Inode, size: int, fh: int | None, *, privileged: bool) -> FileAttributes:
+        if inode.is_directory:
+            raise IsADirectory
+        opened = self._tree.files.get(fh) if fh is not None else None
+        if opened is None or not opened.writable:
+            opened = self._tree.any_file(inode, writable=True)
+        if opened is not None:
+            return await self.resize(inode, opened.file, size, privileged=privileged)
+        if inode.open_files:
+            file = await self._tree.any_file(inode).file.reopen(writable=True)  # type: ignore[union-attr]
+        else:
+            file, _ = await self._tree.at_place(
+                inode,
+                lambda directory, name: self._backend.open_file(directory, name, inode.backing_ino, writable=True),
+            )
+        try:
+            return await self.resize(inode, file, size, privileged=privileged)
+        finally:
+            await file.close()
+
+    async def resize(self, inode: Inode, file: BackendFile, size: int, *, privileged: bool) -> FileAttributes:
+        """Set a file's size through the quota gate and return its new attributes."""
+        before = await file.get_attributes()
+        charge = inode.charge if isinstance(inode.charge, InodeCharge) else None
+        passing = charge is None
+        if charge is None:
+            charge = InodeCharge(None, before.size)
+        if charge.key is None:
+            charge.key = self._backend.key_of_file(file)
+        grows = size > charge.size
+        if grows:
+            self._gate.reserve(charge, size - 1, size)
+        else:
+            self._gate.begin_shrink(charge)
+        try:
+            try:
+                await file.truncate(size)
+            finally:
+                if grows:
+                    charge.pending -= 1
+                after = await file.get_attributes()
+                self._gate.correct(charge, after.size)
+        except StorageException:
+            raise
+        except BaseException:
+            self._gate.leave_uncertain()
+            raise
+        if passing:
+            self._gate.release(charge, gone=after.nlink == 0 and not inode.open_files)
+        bits = 0 if privileged else privileges_to_clear(after.mode)
+        if bits:
+            after = await file.set_attributes(AttributeChanges(mode=stat.S_IMODE(after.mode) & ~bits))
+        return after
+
+    async def get_space(self) -> FileSystemSpace:
+        """Return what statfs(2) reports: the limit where there is one, never more free than the backing has."""
+        space = await self._backend.get_space()
+        quota = self._gate.info()
+        total_bytes, free_bytes = space.total_bytes, space.free_bytes
+        if quota.quota_bytes is not None:
+            free_bytes = min(quota.quota_bytes - quota.used_bytes, free_bytes)
+            total_bytes = quota.quota_bytes
+        total_inodes, free_inodes = space.total_inodes, space.free_inodes
+        if quota.quota_inodes is not None:
+            left = quota.quota_inodes - quota.file_count
+            free_inodes = min(left, free_inodes) if space.total_inodes else left
+            total_inodes = quota.quota_inodes
+        return FileSystemSpace(
+            total_bytes, max(0, free_bytes), total_inodes, max(0, free_inodes), min(255, space.max_name_bytes)
+        )
+
+    # -- extended attributes ------------------------------------------------------------------------------------
+
+    def _check_attribute(self, attribute: bytes) -> None:
+        if attribute.startswith(b"user."):
+            if not self._backend.capabilities.xattrs:
+                raise Unsupported
+        elif attribute in _ACLS:
+            if not self._backend.capabilities.acls:
+                raise Unsupported
+        elif not (attribute.startswith(b"trusted.") and self._backend.capabilities.xattrs):
+            raise Unsupported
+
+    async def get_xattr(self, inode: Inode, attribute: bytes) -> bytes:
+        """Return an extended attribute's value. ``security.*`` is never stored: NoAttribute without asking."""
+        if attribute.startswith(b"security."):
+            raise NoAttribute
+        self._check_attribute(attribute)
+        return await self._tree.on_inode(
+            inode,
+            lambda directory, name: self._backend.get_xattr(directory, name, inode.backing_ino, attribute),
+            lambda file: file.get_xattr(attribute),
+        )
+
+    async def set_xattr(self, inode: Inode, attribute: bytes, value: bytes) -> None:
+        """Set an extended attribute.
+
+        Raises:
+            NotPermitted: ``user.volgate.*``. Unsupported: ``security.*``, or the backing has none.
+        """
+        if attribute.startswith(_RESERVED_PREFIX):
+            raise NotPermitted
+        self._check_attribute(attribute)
+        await self._tree.on_inode(
+            inode,
+            lambda directory, name: self._backend.set_xattr(directory, name, inode.backing_ino, attribute, value),
+            lambda file: file.set_xattr(attribute, value),
+        )
+
+    async def list_xattrs(self, inode: Inode, *, privileged: bool) -> list[bytes]:
+        """Return the names of the attributes that may be read here; ``trusted.*`` only for root (xattr(7))."""
+        if not self._backend.capabilities.xattrs:
+            return []
+        names = await self._tree.on_inode(
+            inode,
+            lambda directory, name: self._backend.list_xattrs(directory, name, inode.backing_ino),
+            lambda file: file.list_xattrs(),
+        )
+        acls = self._backend.capabilities.acls
+        return [
+            name
+            for name in names
+            if name.startswith(b"user.") or (name in _ACLS and acls) or (name.startswith(b"trusted.") and privileged)
+        ]
+
+    async def remove_xattr(self, inode: Inode, attribute: bytes) -> None:
+        """Remove an extended attribute. Raises NoAttribute, NotPermitted for ``user.volgate.*``."""
+        if attribute.startswith(_RESERVED_PREFIX):
+            raise NotPermitted
+        self._check_attribute(attribute)
+        await self._tree.on_inode(
+            inode,
+            lambda directory, name: self._backend.remove_xattr(directory, name, inode.backing_ino, attribute),
+            lambda file: file.remove_xattr(attribute),
+        )
+
+
+_NO_CHANGES: Final = AttributeChanges()

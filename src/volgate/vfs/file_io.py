@@ -1,0 +1,180 @@
+"""Open files: open, create's handle, read, write, flush, fsync, release.
+
+The hot path. Sizes of an open file belong to its backing; the quota's ``InodeCharge`` follows every change made here.
+The kernel holds an inode's lock over writes and truncates, so two changes of one file's size never run at once.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, cast
+
+from volgate.core.handle_table import Fh
+from volgate.dto import AttributeChanges, FileAttributes
+from volgate.errors import InputOutput, IsADirectory, StorageException
+from volgate.vfs.attributes import Attributes, privileges_to_clear
+from volgate.vfs.open_file import OpenFile
+from volgate.volume.quota_gate import InodeCharge
+
+if TYPE_CHECKING:
+    from volgate.core.inode_table import Inode
+    from volgate.drivers.base import BackendFile
+    from volgate.vfs.tree import Tree
+
+
+class FileIo:
+    """Open files of a tree."""
+
+    def __init__(self, tree: Tree, attributes: Attributes) -> None:
+        self._tree = tree
+        self._backend = tree.backend
+        self._gate = tree.gate
+        self._attributes = attributes
+
+    async def open(self, inode: Inode, flags: int, *, privileged: bool) -> tuple[Fh, bool]:
+        """Give a regular file an open-file number; O_APPEND, O_DIRECT, O_SYNC are the kernel's business.
+
+        Returns:
+            The open-file number, and whether the kernel may keep its cached pages: true unless the file was changed
+            behind the mount since they were read.
+        """
+        if inode.is_directory:
+            raise IsADirectory
+        truncate = bool(flags & os.O_TRUNC)
+        writable = truncate or flags & os.O_ACCMODE != os.O_RDONLY
+        file, attributes = await self._open_backing(inode, writable=writable)
+        if truncate and attributes.size:
+            try:
+                attributes = await self._attributes.resize(inode, file, 0, privileged=privileged)
+            except BaseException:
+                await file.close()
+                raise
+        fh = self.register(inode, file, attributes, writable=writable, privileged=privileged)
+        version = (attributes.mtime_ns, attributes.size)
+        keep = truncate or inode.version == version or self._has_writer(inode, fh)
+        inode.version = version
+        return fh, keep
+
+    async def _open_backing(self, inode: Inode, *, writable: bool) -> tuple[BackendFile, FileAttributes]:
+        if inode.parent is None and inode.open_files:
+            file = await cast("OpenFile", inode.open_files[0]).file.reopen(writable=writable)
+            return file, await file.get_attributes()
+        return await self._tree.at_place(
+            inode,
+            lambda directory, name: self._backend.open_file(directory, name, inode.backing_ino, writable=writable),
+        )
+
+    def _has_writer(self, inode: Inode, fh: Fh) -> bool:
+        own = self._tree.files.get(fh)
+        return any(opened.writable for opened in inode.open_files if opened is not own)  # type: ignore[attr-defined]
+
+    def register(
+        self, inode: Inode, file: BackendFile, attributes: FileAttributes, *, writable: bool, privileged: bool
+    ) -> Fh:
+        """Enter an opened backing file. No await: the number exists before the reply that names it."""
+        opened = OpenFile(inode, file, writable=writable, privileged=privileged)
+        if writable:
+            if inode.charge is None:
+                inode.charge = InodeCharge(None, attributes.size)
+            opened.strip_mode = not privileged and privileges_to_clear(attributes.mode) != 0
+        inode.open_files = (*inode.open_files, opened)
+        return self._tree.files.add(opened)
+
+    async def read(self, fh: int, offset: int, length: int) -> bytes:
+        """Return up to length bytes; fewer only at end of file."""
+        opened = self._tree.files.get(fh) or self._tree.open_file(fh)
+        data = await opened.file.read(offset, length)
+        if type(data) is not bytes or len(data) > length:
+            raise InputOutput("the driver returned what was not asked for")
+        return data
+
+    async def write(self, fh: int, offset: int, data: bytes) -> int:
+        """Write as much as fits under the limit and return how many bytes that was, > 0.
+
+        Raises:
+            QuotaExceeded: not one byte fits. NoSpace: the backing is full.
+        """
+        opened = self._tree.files.get(fh) or self._tree.open_file(fh)
+        opened.written = True
+        if opened.strip_mode:
+            await self._strip_mode(opened)
+        charge = cast("InodeCharge", opened.inode.charge)
+        end = offset + len(data)
+        if end <= charge.size:
+            return _checked(await opened.file.write(offset, data), len(data))
+        if charge.key is None:
+            charge.key = self._backend.key_of_file(opened.file)
+        allowed = self._gate.reserve(charge, offset, end)
+        if allowed < end:
+            data = data[: allowed - offset]
+        try:
+            written = _checked(await opened.file.write(offset, data), len(data))
+        except BaseException as error:
+            await self._correct(opened, charge, error)
+            raise
+        if written < len(data):
+            await self._correct(opened, charge, None)
+        elif not self._gate.settle(charge):
+            self._gate.correct(charge, (await opened.file.get_attributes()).size)
+        return written
+
+    async def _correct(self, opened: OpenFile, charge: InodeCharge, error: BaseException | None) -> None:
+        """Charge what the file really has after a write that failed or fell short."""
+        if self._gate.fail(charge):
+            return
+        try:
+            self._gate.correct(charge, (await opened.file.get_attributes()).size)
+        except BaseException:
+            self._gate.leave_uncertain()
+            raise
+
+    async def _strip_mode(self, opened: OpenFile) -> None:
+        attributes = await opened.file.get_attributes()
+        mode = stat.S_IMODE(attributes.mode)
+        bits = privileges_to_clear(attributes.mode)
+        if bits:
+            await opened.file.set_attributes(AttributeChanges(mode=mode & ~bits))
+        opened.strip_mode = False
+
+    async def flush(self, fh: int) -> None:
+        """Report late errors of this handle's writes at a close(2)."""
+        await self._tree.open_file(fh).file.flush()
+
+    async def sync(self, fh: int, *, data_only: bool) -> None:
+        """Make a file's content durable, as fsync(2) and fdatasync(2) promise."""
+        await self._tree.open_file(fh).file.sync(data_only=data_only)
+
+    async def release(self, fh: int) -> None:
+        """Close a handle; at the last one settle the quota. Never raises what nobody could see."""
+        opened = self._tree.files.remove(fh)
+        if opened is None:
+            return
+        inode = opened.inode
+        inode.open_files = tuple(other for other in inode.open_files if other is not opened)
+        try:
+            if opened.written and not inode.unlinked:
+                await self._remember_version(opened)
+            await opened.file.close()
+        finally:
+            if not inode.open_files:
+                charge = cast("InodeCharge | None", inode.charge)
+                inode.charge = None
+                if charge is not None:
+                    self._gate.release(charge, gone=inode.unlinked)
+                self._tree.inodes.drop_unused(inode)
+
+    async def _remember_version(self, opened: OpenFile) -> None:
+        """Note what the kernel's page cache holds now: all of it went through this mount."""
+        try:
+            attributes = await opened.file.get_attributes()
+        except StorageException:
+            opened.inode.version = None
+        else:
+            opened.inode.version = (attributes.mtime_ns, attributes.size)
+
+
+def _checked(written: int, length: int) -> int:
+    if type(written) is not int or not 0 <= written <= length:
+        raise InputOutput("the driver reports more written than it was given")
+    return written

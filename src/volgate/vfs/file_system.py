@@ -1,0 +1,85 @@
+"""A mounted volume without its kernel: the vfs classes, composed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+
+from volgate.dto import StorageOperationError
+from volgate.errors import StorageException, errno_map
+from volgate.vfs.attributes import Attributes
+from volgate.vfs.directories import Directories
+from volgate.vfs.file_io import FileIo
+from volgate.vfs.namespace import Namespace
+from volgate.vfs.tree import Tree
+
+if TYPE_CHECKING:
+    from volgate.volume.volume import Volume
+
+
+@attrs.frozen
+class FileSystemStatistics:
+    """How much of the volume is in use.
+
+    Attributes:
+        inodes: inodes the kernel or an open file refers to, the root included.
+        lookups: references ever given to the kernel. forgets: those it gave back.
+        open_files: open regular files. open_directories: open directories.
+    """
+
+    inodes: int
+    lookups: int
+    forgets: int
+    open_files: int
+    open_directories: int
+
+
+class FileSystem:
+    """All that a door to the kernel needs; ``namespace``, ``attributes``, ``file_io``, ``directories`` do the work.
+
+    Args:
+        volume: open; closed by whoever opened it, after ``close``.
+        mount_point: where users see it.
+        attr_timeout_s: how long the kernel may trust attributes, seconds >= 0; changes behind the mount are seen then.
+        entry_timeout_s: likewise for names, and for names that do not exist.
+    """
+
+    def __init__(self, volume: Volume, *, mount_point: Path, attr_timeout_s: float, entry_timeout_s: float) -> None:
+        self.volume = volume
+        self.attr_timeout_s = attr_timeout_s
+        self.entry_timeout_s = entry_timeout_s
+        self.read_only = volume.read_only
+        self.tree = Tree(volume, mount_point)
+        self.attributes = Attributes(self.tree)
+        self.namespace = Namespace(self.tree)
+        self.file_io = FileIo(self.tree, self.attributes)
+        self.directories = Directories(self.tree)
+
+    def describe(self, operation: str, ino: int, name: bytes, error: StorageException) -> StorageOperationError:
+        """Return where and how an operation failed, for logs and ``status``."""
+        if error.context is not None:
+            return error.context
+        return StorageOperationError(
+            operation=operation,
+            volume_id=self.volume.identity.volume_id,
+            path=str(self.tree.location(ino, name).relative_path),
+            backend_type=self.volume.backend.backend_type,
+            error_message=str(error),
+            error_code=errno_map.errno_name(errno_map.to_errno(error)),
+        )
+
+    def statistics(self) -> FileSystemStatistics:
+        """Return how much is in use."""
+        table = self.tree.inodes.statistics()
+        return FileSystemStatistics(
+            table.inodes, table.lookups, table.forgets, len(self.tree.files), len(self.tree.directories)
+        )
+
+    async def close(self) -> None:
+        """Close what the kernel left open: it is gone, so nobody can."""
+        for fh in list(self.tree.files.numbers()):
+            await self.file_io.release(fh)
+        for fh in list(self.tree.directories.numbers()):
+            self.directories.release(fh)

@@ -1,0 +1,331 @@
+"""Names: lookup, create, mkdir, mknod, symlink, link, unlink, rmdir, rename.
+
+Each change of a name runs between ``begin_*`` and ``end_*`` of the quota gate. When a driver fails in the middle, the
+name is looked at again, so that what is charged is what stands there, whatever the driver said.
+"""
+
+from __future__ import annotations
+
+import stat
+from typing import TYPE_CHECKING, Final, cast
+
+from volgate.drivers.base import RENAME_EXCHANGE, RENAME_NOREPLACE, NodeOwner, charged_usage
+from volgate.errors import (
+    AlreadyExists,
+    InvalidArgument,
+    NotFound,
+    NotPermitted,
+    StorageException,
+    Unsupported,
+)
+from volgate.volume.quota_gate import InodeCharge, NameChange
+
+if TYPE_CHECKING:
+    from volgate.core.inode_table import Inode
+    from volgate.drivers.base import BackendDirectory, BackendFile
+    from volgate.dto import FileAttributes
+    from volgate.vfs.open_file import OpenFile
+    from volgate.vfs.tree import Tree
+
+_MAKEABLE: Final = frozenset({stat.S_IFREG, stat.S_IFIFO, stat.S_IFSOCK})
+
+
+class Namespace:
+    """The tree's names. Arguments are inodes and name bytes; the kernel serializes changes of one directory."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self._backend = tree.backend
+        self._gate = tree.gate
+
+    async def lookup(self, parent: Inode, name: bytes) -> tuple[Inode, FileAttributes]:
+        """Return what stands under a name.
+
+        Raises:
+            NotFound: nothing; the kernel may remember that. CrossDevice: another file system is mounted there.
+        """
+        if self._tree.is_hidden(parent, name):
+            raise NotFound
+        if len(name) > 255:
+            self._tree.check_name(parent, name)
+        directory = parent.directory or await self._tree.directory_of(parent)
+        attributes = await self._backend.get_attributes(cast("BackendDirectory", directory), name)
+        return self._tree.inodes.observe(parent, name, attributes), attributes
+
+    async def create_file(
+        self, parent: Inode, name: bytes, mode: int, owner: NodeOwner
+    ) -> tuple[Inode, FileAttributes, BackendFile]:
+        """Make an empty regular file and leave it open for reading and writing. Raises AlreadyExists."""
+        directory, change = await self._begin_create(parent, name)
+        try:
+            file, attributes = await self._backend.create_file(directory, name, mode & 0o7777, owner)
+            inode = self._tree.inodes.observe(parent, name, attributes)
+        except BaseException as error:
+            await self._end_failed_create(directory, name, change, error)
+            raise
+        self._gate.end_create(change, created=True)
+        return inode, attributes, file
+
+    async def create_node(
+        self, parent: Inode, name: bytes, mode: int, owner: NodeOwner
+    ) -> tuple[Inode, FileAttributes]:
+        """Make a directory, regular file, fifo or socket by the type bits of mode.
+
+        Raises:
+            NotPermitted: device nodes, which would be of no use: every mount is nodev.
+        """
+        file_type = stat.S_IFMT(mode)
+        if file_type != stat.S_IFDIR and file_type not in _MAKEABLE:
+            raise NotPermitted
+        if file_type in (stat.S_IFIFO, stat.S_IFSOCK) and not self._backend.capabilities.special_files:
+            raise Unsupported
+        directory, change = await self._begin_create(parent, name)
+        try:
+            attributes = await self._backend.create_node(directory, name, mode, owner)
+            inode = self._tree.inodes.observe(parent, name, attributes)
+        except BaseException as error:
+            await self._end_failed_create(directory, name, change, error)
+            raise
+        self._gate.end_create(change, created=True)
+        return inode, attributes
+
+    async def create_symlink(
+        self, parent: Inode, name: bytes, target: bytes, owner: NodeOwner
+    ) -> tuple[Inode, FileAttributes]:
+        """Make a symlink; its target is stored as given, and not charged."""
+        directory, change = await self._begin_create(parent, name)
+        try:
+            attributes = await self._backend.create_symlink(directory, name, target, owner)
+            inode = self._tree.inodes.observe(parent, name, attributes)
+        except BaseException as error:
+            await self._end_failed_create(directory, name, change, error)
+            raise
+        self._gate.end_create(change, created=True)
+        return inode, attributes
+
+    async def _begin_create(self, parent: Inode, name: bytes) -> tuple[BackendDirectory, NameChange]:
+        self._tree.check_name(parent, name)
+        directory = await self._tree.directory_of(parent)
+        return directory, self._gate.begin_create(self._backend.key_of_name(directory, name, 0))
+
+    async def _end_failed_create(
+        self, directory: BackendDirectory, name: bytes, change: NameChange, error: BaseException
+    ) -> None:
+        """Settle a create that raised by what stands there now."""
+        if isinstance(error, AlreadyExists):
+            self._gate.end_create(change, created=False)
+            return
+        try:
+            await self._backend.get_attributes(directory, name)
+        except NotFound:
+            self._gate.end_create(change, created=False)
+        except BaseException:
+            self._gate.leave_uncertain()
+            raise
+        else:
+            self._gate.end_create(change, created=True)
+
+    async def link(self, inode: Inode, parent: Inode, name: bytes) -> tuple[Inode, FileAttributes]:
+        """Give an inode another name; nothing more is charged. Raises NotPermitted for a directory."""
+        if inode.is_directory:
+            raise NotPermitted
+        if not self._backend.capabilities.hard_links:
+            raise NotPermitted
+        self._tree.check_name(parent, name)
+        target = await self._tree.directory_of(parent)
+        attributes = await self._tree.at_place(
+            inode,
+            lambda directory, old_name: self._backend.link(directory, old_name, inode.backing_ino, target, name),
+        )
+        return self._tree.inodes.observe(parent, name, attributes), attributes
+
+    async def read_link(self, inode: Inode) -> bytes:
+        """Return a symlink's target."""
+        target = await self._tree.at_place(
+            inode, lambda directory, name: self._backend.read_link(directory, name, inode.backing_ino)
+        )
+        if b"\0" in target:
+            raise InvalidArgument
+        return target
+
+    # -- removing -----------------------------------------------------------------------------------------------
+
+    async def unlink(self, parent: Inode, name: bytes) -> None:
+        """Remove a name that is no directory's. The inode stays charged until its last close."""
+        await self._remove(parent, name, is_directory=False)
+
+    async def rmdir(self, parent: Inode, name: bytes) -> None:
+        """Remove an empty directory."""
+        await self._remove(parent, name, is_directory=True)
+
+    async def _remove(self, parent: Inode, name: bytes, *, is_directory: bool) -> None:
+        if self._tree.is_hidden(parent, name):
+            raise NotFound
+        directory = await self._tree.directory_of(parent)
+        attributes = await self._backend.get_attributes(directory, name)
+        change = self._begin_remove(directory, name, attributes)
+        try:
+            await self._backend.remove(directory, name, is_directory=is_directory)
+        except BaseException as error:
+            if not await self._end_failed_remove(directory, name, attributes, change, error):
+                raise
+            self._after_remove(parent, name, attributes)
+            raise
+        if change is not None:
+            self._gate.end_remove(change, removed=True)
+        self._after_remove(parent, name, attributes)
+
+    def _begin_remove(self, directory: BackendDirectory, name: bytes, attributes: FileAttributes) -> NameChange | None:
+        """Tell the gate that a name goes. None: other names or open files keep the inode charged."""
+        is_directory = stat.S_ISDIR(attributes.mode)
+        if not is_directory and attributes.nlink > 1:
+            return None
+        inode = self._tree.inodes.find_backing(attributes.ino)
+        if inode is not None and inode.open_files:
+            self._gate.hold_unlinked(self._charge_of(inode, attributes))
+            return None
+        return self._gate.begin_remove(
+            self._backend.key_of_name(directory, name, attributes.ino), charged_usage(attributes)
+        )
+
+    def _charge_of(self, inode: Inode, attributes: FileAttributes) -> InodeCharge:
+        charge = inode.charge
+        if charge is None:
+            charge = inode.charge = InodeCharge(None, attributes.size)
+        charge = cast("InodeCharge", charge)
+        if charge.key is None:
+            charge.key = self._backend.key_of_file(cast("OpenFile", inode.open_files[0]).file)
+        return charge
+
+    async def _end_failed_remove(
+        self,
+        directory: BackendDirectory,
+        name: bytes,
+        attributes: FileAttributes,
+        change: NameChange | None,
+        error: BaseException,
+    ) -> bool:
+        """Settle a remove that raised by what stands there now; returns whether the name is gone all the same."""
+        try:
+            standing = await self._backend.get_attributes(directory, name)
+            gone = standing.ino != attributes.ino
+        except NotFound:
+            gone = True
+        except BaseException:
+            self._gate.leave_uncertain()
+            raise
+        if change is not None:
+            self._gate.end_remove(change, removed=gone)
+        return gone
+
+    def _after_remove(self, parent: Inode, name: bytes, attributes: FileAttributes) -> None:
+        inode = self._tree.inodes.find_backing(attributes.ino)
+        if inode is None:
+            return
+        if inode.is_directory or attributes.nlink <= 1:
+            inode.unlinked = True
+            self._tree.close_directory(inode)
+            self._tree.inodes.mark_gone(inode)
+        else:
+            self._tree.inodes.drop_name(inode, parent, name)
+
+    # -- rename -------------------------------------------------------------------------------------------------
+
+    async def rename(self, parent: Inode, name: bytes, new_parent: Inode, new_name: bytes, flags: int) -> None:
+        """Move a name as rename(2) does, RENAME_NOREPLACE and RENAME_EXCHANGE included.
+
+        Raises:
+            InvalidArgument: other flags, or flags that the backing cannot do.
+        """
+        if flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE):
+            raise InvalidArgument
+        if flags and not self._backend.capabilities.rename_flags:
+            raise InvalidArgument
+        if self._tree.is_hidden(parent, name):
+            raise NotFound
+        self._tree.check_name(new_parent, new_name)
+        source = await self._tree.directory_of(parent)
+        target = await self._tree.directory_of(new_parent)
+        moved = await self._backend.get_attributes(source, name)
+        try:
+            replaced = await self._backend.get_attributes(target, new_name)
+        except NotFound:
+            replaced = None
+        if flags & RENAME_EXCHANGE:
+            await self._exchange(parent, name, new_parent, new_name, moved, replaced)
+            return
+        same = replaced is not None and replaced.ino == moved.ino
+        change = None
+        if replaced is not None and not same and not flags:
+            change = self._begin_remove(target, new_name, replaced)
+        try:
+            await self._backend.rename(source, name, target, new_name, flags)
+        except BaseException as error:
+            if not await self._end_failed_rename(target, new_name, moved, replaced, change):
+                raise
+            if not isinstance(error, StorageException):
+                raise
+            self._after_rename(parent, name, new_parent, new_name, moved, replaced)
+            raise
+        if change is not None:
+            self._gate.end_remove(change, removed=True)
+        if not same:
+            self._after_rename(parent, name, new_parent, new_name, moved, replaced)
+
+    async def _end_failed_rename(
+        self,
+        target: BackendDirectory,
+        new_name: bytes,
+        moved: FileAttributes,
+        replaced: FileAttributes | None,
+        change: NameChange | None,
+    ) -> bool:
+        """Settle a rename that raised by what stands at the target; returns whether it happened all the same."""
+        try:
+            happened = (await self._backend.get_attributes(target, new_name)).ino == moved.ino
+        except NotFound:
+            happened = False
+        except BaseException:
+            self._gate.leave_uncertain()
+            raise
+        if change is not None:
+            self._gate.end_remove(change, removed=happened)
+        return happened and (replaced is None or replaced.ino != moved.ino)
+
+    def _after_rename(
+        self,
+        parent: Inode,
+        name: bytes,
+        new_parent: Inode,
+        new_name: bytes,
+        moved: FileAttributes,
+        replaced: FileAttributes | None,
+    ) -> None:
+        if replaced is not None:
+            self._after_remove(new_parent, new_name, replaced)
+        inode = self._tree.inodes.find_backing(moved.ino)
+        if inode is not None:
+            self._tree.inodes.move_name(inode, (parent, name), (new_parent, new_name))
+
+    async def _exchange(
+        self,
+        parent: Inode,
+        name: bytes,
+        new_parent: Inode,
+        new_name: bytes,
+        one: FileAttributes,
+        other: FileAttributes | None,
+    ) -> None:
+        if other is None:
+            raise NotFound
+        source = await self._tree.directory_of(parent)
+        target = await self._tree.directory_of(new_parent)
+        await self._backend.rename(source, name, target, new_name, RENAME_EXCHANGE)
+        inodes = self._tree.inodes
+        for attributes, old, new in (
+            (one, (parent, name), (new_parent, new_name)),
+            (other, (new_parent, new_name), (parent, name)),
+        ):
+            inode = inodes.find_backing(attributes.ino)
+            if inode is not None and one.ino != other.ino:
+                inodes.move_name(inode, old, new)

@@ -1,0 +1,50 @@
+"""What an open(2) and an opendir(3) of a user hold."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from volgate.core.inode_table import Inode
+    from volgate.drivers.base import BackendFile
+    from volgate.dto import FileAttributes
+
+
+class OpenFile:
+    """One open regular file.
+
+    Attributes:
+        inode: what is open.
+        file: the driver's handle.
+        writable: opened for writing.
+        privileged: the opener has CAP_FSETID (taken from uid 0), so its writes keep suid and sgid.
+        strip_mode: the next write has to clear suid and sgid first.
+        written: content changed through this handle.
+    """
+
+    __slots__ = ("file", "inode", "privileged", "strip_mode", "writable", "written")
+
+    def __init__(self, inode: Inode, file: BackendFile, *, writable: bool, privileged: bool) -> None:
+        self.inode = inode
+        self.file = file
+        self.writable = writable
+        self.privileged = privileged
+        self.strip_mode = False
+        self.written = False
+
+
+class OpenDirectory:
+    """One open directory: a listing taken at its start, so that a cursor means the same entry until it is rewound.
+
+    Attributes:
+        inode: the directory.
+        names: the listing, None before the first read.
+        ahead: entries fetched but not yet taken, by position.
+    """
+
+    __slots__ = ("ahead", "inode", "names")
+
+    def __init__(self, inode: Inode) -> None:
+        self.inode = inode
+        self.names: list[bytes] | None = None
+        self.ahead: dict[int, FileAttributes | None] = {}

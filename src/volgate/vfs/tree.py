@@ -1,0 +1,181 @@
+"""From inodes to what the driver understands: open directories, names, locations.
+
+Shared by all other vfs classes; holds the inode table, the handle tables and the cache of open directories.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeVar, cast
+
+from volgate.core.handle_table import HandleTable
+from volgate.core.inode_table import Inode, InodeTable
+from volgate.core.names import RESERVED_ROOT_NAMES
+from volgate.drivers.base import BackendDirectory, BackendFile
+from volgate.dto import StorageLocation
+from volgate.errors import NameTooLong, NotADirectory, NotFound, NotPermitted, Stale
+from volgate.vfs.open_file import OpenDirectory, OpenFile
+
+if TYPE_CHECKING:
+    from volgate.volume.volume import Volume
+
+MAX_NAME_BYTES: Final = 255
+MAX_OPEN_DIRECTORIES: Final = 1024
+
+T = TypeVar("T")
+
+
+class Tree:
+    """The part of a volume that is in use.
+
+    Args:
+        volume: open volume; its root directory stays open with it.
+        mount_point: where users see it; only named in locations.
+    """
+
+    def __init__(self, volume: Volume, mount_point: Path) -> None:
+        self.volume = volume
+        self.backend = volume.backend
+        self.gate = volume.gate
+        self.mount_point = mount_point
+        self.inodes = InodeTable()
+        self.files: HandleTable[OpenFile] = HandleTable()
+        self.directories: HandleTable[OpenDirectory] = HandleTable()
+        self._root_directory = volume.root
+        self._open_directories: OrderedDict[Inode, None] = OrderedDict()
+
+    # -- inodes -------------------------------------------------------------------------------------------------
+
+    def inode(self, ino: int) -> Inode:
+        """Return the inode of a kernel's number. Raises Stale."""
+        inode = self.inodes.get(ino)
+        if inode is None:
+            raise Stale(f"inode {ino} is not known any more")
+        return inode
+
+    def open_file(self, fh: int) -> OpenFile:
+        """Return an open file. Raises Stale."""
+        opened = self.files.get(fh)
+        if opened is None:
+            raise Stale(f"open file {fh} is not known any more")
+        return opened
+
+    def any_file(self, inode: Inode, *, writable: bool = False) -> OpenFile | None:
+        """Return an open file of an inode, one for writing where asked."""
+        for opened in cast("tuple[OpenFile, ...]", inode.open_files):
+            if opened.writable or not writable:
+                return opened
+        return None
+
+    def check_name(self, parent: Inode, name: bytes) -> None:
+        """Refuse a name that cannot be made here.
+
+        Raises:
+            NameTooLong: over 255 bytes. NotPermitted: the gateway's own.
+        """
+        if len(name) > MAX_NAME_BYTES:
+            raise NameTooLong
+        if parent is self.inodes.root and name in RESERVED_ROOT_NAMES:
+            raise NotPermitted(f"{os.fsdecode(name)!r} is reserved at the root of a volume")
+
+    def is_hidden(self, parent: Inode, name: bytes) -> bool:
+        """Return whether a name is the gateway's own."""
+        return parent is self.inodes.root and name in RESERVED_ROOT_NAMES
+
+    # -- directories --------------------------------------------------------------------------------------------
+
+    async def directory_of(self, inode: Inode) -> BackendDirectory:
+        """Return the driver's open directory of a directory inode.
+
+        Raises:
+            NotADirectory: not a directory. Stale: it is not where it was, or it is gone.
+        """
+        directory = inode.directory
+        if directory is not None:
+            self._open_directories.move_to_end(inode)
+            return cast("BackendDirectory", directory)
+        if inode is self.inodes.root:
+            return self._root_directory
+        if not inode.is_directory:
+            raise NotADirectory
+        return await self._open_chain(inode)
+
+    async def _open_chain(self, inode: Inode) -> BackendDirectory:
+        """Open a directory and those above it that are not open; a loop, since trees may be thousands deep."""
+        closed: list[Inode] = []
+        above = inode
+        while above.directory is None and above is not self.inodes.root:
+            closed.append(above)
+            if above.parent is None:
+                raise Stale("the directory is gone")
+            above = above.parent
+        directory = cast("BackendDirectory | None", above.directory) or self._root_directory
+        for child in reversed(closed):
+            try:
+                directory = await self.backend.open_directory(directory, child.name, child.backing_ino)
+            except (NotFound, NotADirectory) as error:
+                raise Stale("the directory is not where it was") from error
+            self._keep(child, directory)
+        return directory
+
+    def _keep(self, inode: Inode, directory: BackendDirectory) -> None:
+        inode.directory = directory
+        self._open_directories[inode] = None
+        if len(self._open_directories) > MAX_OPEN_DIRECTORIES:
+            oldest, _ = self._open_directories.popitem(last=False)
+            oldest.directory = None  # closes when its last user is done
+
+    def forget(self, ino: int, count: int) -> None:
+        """Take the kernel's references back."""
+        self.inodes.forget(ino, count)
+
+    def close_directory(self, inode: Inode) -> None:
+        """Drop the driver's open directory of an inode, if there is one."""
+        if inode.directory is not None:
+            inode.directory = None
+            self._open_directories.pop(inode, None)
+
+    # -- places -------------------------------------------------------------------------------------------------
+
+    async def at_place(self, inode: Inode, call: Callable[[BackendDirectory, bytes], Awaitable[T]]) -> T:
+        """Run a driver's call on an inode by one of its names; by the next one if a name is stale.
+
+        Raises:
+            Stale: no known name leads to the inode. Whatever the call raises.
+        """
+        if inode.is_directory:
+            return await call(await self.directory_of(inode), b"")
+        for parent, name in inode.names():
+            try:
+                return await call(await self.directory_of(parent), name)
+            except (NotFound, Stale):
+                self.inodes.drop_name(inode, parent, name)
+        raise Stale("no known name leads to the inode")
+
+    async def on_inode(
+        self,
+        inode: Inode,
+        by_name: Callable[[BackendDirectory, bytes], Awaitable[T]],
+        by_file: Callable[[BackendFile], Awaitable[T]],
+    ) -> T:
+        """Run a call by an open file where there is one (it survives unlink and rename), else by name."""
+        if inode.open_files:
+            return await by_file(cast("OpenFile", inode.open_files[-1]).file)
+        return await self.at_place(inode, by_name)
+
+    # -- names for people ---------------------------------------------------------------------------------------
+
+    def location(self, ino: int, name: bytes = b"") -> StorageLocation:
+        """Return the place of an inode, or of a name in it, for logs, errors and reports. Never raises."""
+        parts = [name] if name else []
+        inode = self.inodes.get(ino)
+        while inode is not None and inode.parent is not None and len(parts) < 4096:
+            parts.append(inode.name)
+            inode = inode.parent
+        if inode is not self.inodes.root:
+            parts.append(b"(inode %d)" % ino)
+        relative = os.fsdecode(b"/".join(reversed(parts))).replace("\0", "")
+        return StorageLocation(self.volume.identity.volume_id, self.mount_point, Path(relative))
