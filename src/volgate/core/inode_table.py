@@ -99,11 +99,13 @@ class InodeTableStatistics:
         inodes: entries, the root included.
         lookups: references ever given to the kernel.
         forgets: references the kernel gave back.
+        held: references the kernel holds by the entries' own counts; lookups - forgets, or something leaks.
     """
 
     inodes: int
     lookups: int
     forgets: int
+    held: int
 
 
 class InodeTable:
@@ -234,4 +236,5 @@ class InodeTable:
 
     def statistics(self) -> InodeTableStatistics:
         """Return size and balance."""
-        return InodeTableStatistics(len(self._by_ino), self._lookups, self._forgets)
+        held = sum(inode.nlookup for inode in self._by_ino.values())
+        return InodeTableStatistics(len(self._by_ino), self._lookups, self._forgets, held)

@@ -96,7 +96,11 @@ class Attributes:
             attributes = await self._apply(inode, changes)
             if changes.mode is not None and privileges_to_clear(changes.mode):
                 self._strip_at_next_write(inode)
-        return attributes if attributes is not None else await self.get(inode)
+        if attributes is None:
+            attributes = await self.get(inode)
+        if inode.version is not None:
+            inode.version = (attributes.mtime_ns, attributes.size)  # our own change: the kernel's pages stay valid
+        return attributes
 
     async def _apply(self, inode: Inode, changes: AttributeChanges) -> FileAttributes:
         return await self._tree.on_inode(

@@ -232,7 +232,7 @@ class Namespace:
     # -- rename -------------------------------------------------------------------------------------------------
 
     async def rename(self, parent: Inode, name: bytes, new_parent: Inode, new_name: bytes, flags: int) -> None:
-        """Move a name as rename(2) does, RENAME_NOREPLACE and RENAME_EXCHANGE included.
+        """Give a name another place as rename(2) does, RENAME_NOREPLACE and RENAME_EXCHANGE included.
 
         Raises:
             InvalidArgument: other flags, or flags that the backing cannot do.

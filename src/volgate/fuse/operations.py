@@ -1,0 +1,312 @@
+"""pyfuse3's methods: convert, call the vfs, reply. No decisions here; errors are the door's business."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+import pyfuse3
+import trio
+
+from volgate.errors import InputOutput, NotFound, ReadOnly, Stale, Unavailable
+from volgate.fuse.convert import to_changes, to_entry, to_negative_entry, to_owner, to_statvfs
+from volgate.fuse.door import DEADLINE_S, Desk, handler
+
+if TYPE_CHECKING:
+    from pyfuse3 import EntryAttributes, FileInfo, ReaddirToken, RequestContext, SetattrFields, StatvfsData
+
+    from volgate.core.inode_table import Inode
+    from volgate.dto import FileAttributes
+    from volgate.fuse.datapath import DataPath
+    from volgate.vfs.file_system import FileSystem
+
+
+MAX_CHANGED: Final = 1024
+"""Files changed behind the mount that may wait for invalidation; more are found again at their next use."""
+
+
+class Operations(pyfuse3.Operations):
+    """One mounted volume, as pyfuse3 wants to see it.
+
+    Args:
+        file_system: the vfs.
+        data_path: told of every open file before the reply that names it.
+        deadline_s: how long a request to a driver that can hang may stand still.
+    """
+
+    supports_dot_lookup = False
+    enable_writeback_cache = False
+
+    def __init__(self, file_system: FileSystem, data_path: DataPath, *, deadline_s: float = DEADLINE_S) -> None:
+        super().__init__()
+        capabilities = file_system.volume.backend.capabilities
+        self.file_system = file_system
+        self.desk = Desk()
+        self.inline = capabilities.inline_io
+        self.deadline_s = deadline_s
+        self.enable_acl = capabilities.acls
+        self.stopping = False
+        self._data_path = data_path
+        self._changed, self._changed_inodes = trio.open_memory_channel[int](MAX_CHANGED)
+        self._flush_has_work = capabilities.close_reports_errors
+        self._tree = file_system.tree
+        self._namespace = file_system.namespace
+        self._attributes = file_system.attributes
+        self._file_io = file_system.file_io
+        self._directories = file_system.directories
+        self._attr_timeout_s = file_system.attr_timeout_s
+        self._entry_timeout_s = file_system.entry_timeout_s
+
+    def _inode(self, ino: int) -> Inode:
+        inode = self._tree.inodes.get(ino)
+        if inode is None:
+            raise Stale(f"inode {ino} is not known any more")
+        return inode
+
+    def _entry(self, inode: Inode, attributes: FileAttributes) -> EntryAttributes:
+        if inode.version is not None and inode.version != (attributes.mtime_ns, attributes.size):
+            self._note_change(inode, attributes)
+        return to_entry(inode, attributes, self._attr_timeout_s, self._entry_timeout_s)
+
+    def _note_change(self, inode: Inode, attributes: FileAttributes) -> None:
+        """Have the kernel drop its pages of a file that changed behind the mount."""
+        if self._tree.any_file(inode, writable=True) is not None:
+            return  # our own writer changed it
+        inode.version = (attributes.mtime_ns, attributes.size)
+        with contextlib.suppress(trio.WouldBlock):
+            self._changed.send_nowait(inode.ino)
+
+    async def invalidate_changed(self) -> None:
+        """Invalidate what ``_note_change`` found, for as long as the session lives.
+
+        In a thread of its own: the kernel waits there for pages whose reads this very loop has to answer.
+        """
+        async for ino in self._changed_inodes:
+            with contextlib.suppress(OSError):  # the kernel does not know it any more
+                await trio.to_thread.run_sync(pyfuse3.invalidate_inode, ino, False, abandon_on_cancel=True)
+
+    def _looked_up(self, inode: Inode, attributes: FileAttributes) -> EntryAttributes:
+        """Return an entry whose reply gives the kernel one reference."""
+        entry = self._entry(inode, attributes)
+        self._tree.inodes.count_lookup(inode)
+        return entry
+
+    # -- names --------------------------------------------------------------------------------------------------
+
+    @handler
+    async def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
+        """LOOKUP."""
+        try:
+            inode, attributes = await self._namespace.lookup(self._inode(parent_inode), name)
+        except NotFound:
+            return to_negative_entry(self._entry_timeout_s)
+        return self._looked_up(inode, attributes)
+
+    async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        """FORGET; has no reply and must not fail."""
+        for ino, count in inode_list:
+            self._tree.forget(ino, count)
+
+    @handler
+    async def create(
+        self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: RequestContext
+    ) -> tuple[FileInfo, EntryAttributes]:
+        """CREATE: make and open in one request."""
+        self._refuse_new_opens()
+        inode, attributes, file = await self._namespace.create_file(
+            self._inode(parent_inode), name, mode, to_owner(ctx)
+        )
+        fh = self._file_io.register(inode, file, attributes, writable=True, privileged=ctx.uid == 0)
+        self._data_path.register(fh)
+        return pyfuse3.FileInfo(fh=fh, keep_cache=True), self._looked_up(inode, attributes)
+
+    @handler
+    async def mknod(self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: RequestContext) -> EntryAttributes:
+        """MKNOD."""
+        return self._looked_up(*await self._namespace.create_node(self._inode(parent_inode), name, mode, to_owner(ctx)))
+
+    @handler
+    async def mkdir(self, parent_inode: int, name: bytes, mode: int, ctx: RequestContext) -> EntryAttributes:
+        """MKDIR."""
+        return self._looked_up(*await self._namespace.create_node(self._inode(parent_inode), name, mode, to_owner(ctx)))
+
+    @handler
+    async def symlink(self, parent_inode: int, name: bytes, target: bytes, ctx: RequestContext) -> EntryAttributes:
+        """SYMLINK."""
+        return self._looked_up(
+            *await self._namespace.create_symlink(self._inode(parent_inode), name, target, to_owner(ctx))
+        )
+
+    @handler
+    async def link(self, inode: int, new_parent_inode: int, new_name: bytes, ctx: RequestContext) -> EntryAttributes:
+        """LINK."""
+        return self._looked_up(*await self._namespace.link(self._inode(inode), self._inode(new_parent_inode), new_name))
+
+    @handler
+    async def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
+        """UNLINK."""
+        await self._namespace.unlink(self._inode(parent_inode), name)
+
+    @handler
+    async def rmdir(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
+        """RMDIR."""
+        await self._namespace.rmdir(self._inode(parent_inode), name)
+
+    @handler
+    async def rename(
+        self,
+        parent_inode_old: int,
+        name_old: bytes,
+        parent_inode_new: int,
+        name_new: bytes,
+        flags: int,
+        ctx: RequestContext,
+    ) -> None:
+        """RENAME2."""
+        await self._namespace.rename(
+            self._inode(parent_inode_old), name_old, self._inode(parent_inode_new), name_new, flags
+        )
+
+    @handler
+    async def readlink(self, inode: int, ctx: RequestContext) -> bytes:
+        """READLINK."""
+        return _as_bytes(await self._namespace.read_link(self._inode(inode)))
+
+    # -- attributes ---------------------------------------------------------------------------------------------
+
+    @handler
+    async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
+        """GETATTR."""
+        known = self._inode(inode)
+        return self._entry(known, await self._attributes.get(known))
+
+    @handler
+    async def setattr(
+        self, inode: int, attr: EntryAttributes, fields: SetattrFields, fh: int | None, ctx: RequestContext
+    ) -> EntryAttributes:
+        """SETATTR: chmod, chown, truncate, utimensat."""
+        known = self._inode(inode)
+        changes, size = to_changes(attr, fields)
+        return self._entry(known, await self._attributes.set(known, changes, size=size, fh=fh, privileged=ctx.uid == 0))
+
+    @handler
+    async def statfs(self, ctx: RequestContext) -> StatvfsData:
+        """STATFS."""
+        return to_statvfs(await self._attributes.get_space())
+
+    @handler
+    async def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
+        """GETXATTR."""
+        return _as_bytes(await self._attributes.get_xattr(self._inode(inode), name))
+
+    @handler
+    async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> None:
+        """SETXATTR."""
+        await self._attributes.set_xattr(self._inode(inode), name, value)
+
+    @handler
+    async def listxattr(self, inode: int, ctx: RequestContext) -> list[bytes]:
+        """LISTXATTR."""
+        names = await self._attributes.list_xattrs(self._inode(inode), privileged=ctx.uid == 0)
+        return [_as_bytes(name) for name in names]
+
+    @handler
+    async def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> None:
+        """REMOVEXATTR."""
+        await self._attributes.remove_xattr(self._inode(inode), name)
+
+    # -- open files ---------------------------------------------------------------------------------------------
+
+    def _refuse_new_opens(self) -> None:
+        if self.stopping:
+            raise Unavailable("the volume is being unmounted")
+
+    @handler
+    async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
+        """OPEN."""
+        self._refuse_new_opens()
+        if self.file_system.read_only and flags & os.O_ACCMODE != os.O_RDONLY:
+            raise ReadOnly
+        fh, keep_cache = await self._file_io.open(self._inode(inode), flags, privileged=ctx.uid == 0)
+        self._data_path.register(fh)
+        return pyfuse3.FileInfo(fh=fh, keep_cache=keep_cache)
+
+    @handler
+    async def read(self, fh: int, off: int, size: int) -> bytes:
+        """READ."""
+        return await self._file_io.read(fh, off, size)
+
+    @handler
+    async def write(self, fh: int, off: int, buf: bytes) -> int:
+        """WRITE."""
+        return await self._file_io.write(fh, off, buf)
+
+    @handler
+    async def flush(self, fh: int) -> None:
+        """FLUSH: at each close(2). ENOSYS where closing has nothing to say: the kernel then asks no more."""
+        if not self._flush_has_work:
+            raise pyfuse3.FUSEError(errno.ENOSYS)
+        await self._file_io.flush(fh)
+
+    @handler
+    async def fsync(self, fh: int, datasync: bool) -> None:
+        """FSYNC."""
+        await self._file_io.sync(fh, data_only=datasync)
+
+    @handler
+    async def release(self, fh: int) -> None:
+        """RELEASE: the last close of an open file and its mappings."""
+        self._data_path.release(fh)
+        await self._file_io.release(fh)
+
+    # -- open directories ---------------------------------------------------------------------------------------
+
+    @handler
+    async def opendir(self, inode: int, ctx: RequestContext) -> int:
+        """OPENDIR."""
+        return await self._directories.open(self._inode(inode))
+
+    @handler
+    async def readdir(self, fh: int, start_id: int, token: ReaddirToken) -> None:
+        """READDIRPLUS. A lookup is counted only where the reply took the entry, never for . and .. ."""
+        opened = self._directories.get(fh)
+        if start_id < 2 and not await self._reply_dots(opened.inode, start_id, token):
+            return
+        inodes = self._tree.inodes
+        accepted = start_id < 2
+        try:
+            async for name, attributes, next_id in self._directories.entries(opened, start_id):
+                inode = inodes.observe(opened.inode, name, attributes)
+                if not pyfuse3.readdir_reply(token, name, self._entry(inode, attributes), next_id):
+                    inodes.drop_unused(inode)
+                    return
+                inodes.count_lookup(inode)
+                accepted = True
+        except Exception:
+            if not accepted:
+                raise  # once an entry was taken, an error would lose its lookup: the next call meets it again
+
+    async def _reply_dots(self, inode: Inode, start_id: int, token: ReaddirToken) -> bool:
+        attributes = await self._attributes.get(inode)
+        if start_id < 1 and not pyfuse3.readdir_reply(token, b".", self._entry(inode, attributes), 1):
+            return False
+        return pyfuse3.readdir_reply(token, b"..", self._entry(inode.parent or inode, attributes), 2)
+
+    @handler
+    async def fsyncdir(self, fh: int, datasync: bool) -> None:
+        """FSYNCDIR."""
+        await self._directories.sync(fh)
+
+    @handler
+    async def releasedir(self, fh: int) -> None:
+        """RELEASEDIR."""
+        self._directories.release(fh)
+
+
+def _as_bytes(value: bytes) -> bytes:
+    if type(value) is not bytes:
+        raise InputOutput("the driver returned what was not asked for")
+    return value

@@ -1,0 +1,164 @@
+"""One mounted volume: mount, serve, unmount. pyfuse3 keeps one session a process, so a process has one of these."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import pyfuse3
+import trio
+
+from volgate.dto import StorageOperationError
+from volgate.errors import Busy, StorageException
+from volgate.fuse import mounting
+from volgate.fuse.channel import KernelChannel, install
+from volgate.fuse.datapath import DataPath
+from volgate.fuse.operations import Operations
+
+if TYPE_CHECKING:
+    from volgate.vfs.file_system import FileSystem
+
+log = logging.getLogger(__name__)
+
+MAX_TASKS: Final = 1024
+"""Requests that may wait at once; were they all to hang, nobody would read the device any more."""
+
+
+@attrs.frozen
+class SessionStatistics:
+    """What passed through a mount, and what it holds.
+
+    Attributes:
+        requests: how often each operation was asked for. errors: how often each errno was answered.
+        in_flight: requests under way. oldest_request_s: age of the oldest of them, seconds.
+        lookups: references ever given to the kernel. forgets: those it gave back.
+        inodes: inodes in use, the root included. open_files: open regular files.
+        recent_errors: the last failures worth a look, oldest first.
+    """
+
+    requests: dict[str, int]
+    errors: dict[str, int]
+    in_flight: int
+    oldest_request_s: float
+    lookups: int
+    forgets: int
+    inodes: int
+    open_files: int
+    recent_errors: tuple[StorageOperationError, ...]
+
+
+class FuseSession:
+    """The connection between a file system and the kernel.
+
+    Args:
+        file_system: what is served; closed by ``serve`` at its end, its volume is not.
+        mount_point: absolute, resolved.
+        volume_id: named in mountinfo as ``volgate:ID``.
+        read_only: mount read-only.
+        allow_other: other users may enter; permissions are always checked by the kernel.
+    """
+
+    def __init__(
+        self,
+        file_system: FileSystem,
+        mount_point: Path,
+        *,
+        volume_id: str,
+        read_only: bool,
+        allow_other: bool,
+    ) -> None:
+        self._file_system = file_system
+        self._mount_point = mount_point
+        self._source = f"volgate:{volume_id}"
+        self._read_only = read_only
+        self._allow_other = allow_other
+        self._operations = Operations(file_system, DataPath())
+        self._channel: KernelChannel | None = None
+        self._device_minor = -1
+
+    def mount(self) -> None:
+        """Make the mount; it answers once ``serve`` runs.
+
+        Raises:
+            StorageException: one line that says what is missing.
+        """
+        device = mounting.mount(
+            self._mount_point, source=self._source, read_only=self._read_only, allow_other=self._allow_other
+        )
+        self._channel = KernelChannel(device)
+        pyfuse3.init(self._operations, f"/dev/fd/{self._channel.fd}", set())
+        install(pyfuse3, self._channel)
+        self._channel.begin()
+        entry = mounting.find_mount(self._mount_point)
+        self._device_minor = entry.device_minor if entry is not None else -1
+
+    async def serve(self) -> None:
+        """Answer the kernel until the connection is gone: unmounted, or aborted. Closes the file system's handles."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._operations.invalidate_changed)
+                await pyfuse3.main(1, MAX_TASKS)
+                nursery.cancel_scope.cancel()
+        finally:
+            pyfuse3.close(unmount=False)
+            if self._channel is not None:
+                self._channel.close()
+            with trio.CancelScope(shield=True):
+                self._check_balance()
+                await self._file_system.close()
+
+    def _check_balance(self) -> None:
+        """Say so when references given and taken back do not add up: the inode table would leak."""
+        table = self._file_system.tree.inodes.statistics()
+        if table.lookups - table.forgets != table.held:
+            log.error(
+                "the kernel's references do not add up",
+                extra={"lookups": table.lookups, "forgets": table.forgets, "held": table.held},
+            )
+
+    def refuse_new_opens(self) -> None:
+        """Answer new opens and creates with an error from now on; what is open goes on working."""
+        self._operations.stopping = True
+
+    def is_mounted(self) -> bool:
+        """Return whether this mount stands in mountinfo; never touches the mount."""
+        return any(
+            entry.device_minor == self._device_minor and entry.mount_point == str(self._mount_point)
+            for entry in mounting.list_mounts()
+            if entry.file_system_type == mounting.FILE_SYSTEM_TYPE
+        )
+
+    async def unmount(self, *, lazy: bool) -> bool:
+        """Unmount, while ``serve`` goes on answering; returns False where files are still open on it.
+
+        Raises:
+            StorageException: it cannot be unmounted for another reason.
+        """
+        if not self.is_mounted():
+            return True
+        try:
+            await trio.to_thread.run_sync(lambda: mounting.unmount(self._mount_point, lazy=lazy))
+        except Busy:
+            return False
+        except StorageException:
+            if self.is_mounted():
+                raise
+        return True
+
+    def statistics(self) -> SessionStatistics:
+        """Return what passed through, and what is held."""
+        desk = self._operations.desk.statistics()
+        used = self._file_system.statistics()
+        return SessionStatistics(
+            desk.requests,
+            desk.errors,
+            desk.in_flight,
+            desk.oldest_request_s,
+            used.lookups,
+            used.forgets,
+            used.inodes,
+            used.open_files,
+            desk.recent_errors,
+        )
