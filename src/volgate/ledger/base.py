@@ -71,3 +71,27 @@ class QuotaLedger(ABC):
     @abstractmethod
     def close(self) -> None:
         """End the epoch cleanly. All slots must be closed; durable on return."""
+
+
+class NoLedger(QuotaLedger):
+    """The ledger of a volume that is only read: knows nothing and stores nothing."""
+
+    async def recover(self, measure_key: MeasureKey) -> RecoveredUsage:
+        """See QuotaLedger."""
+        return RecoveredUsage(None, "a volume that is only read has no ledger")
+
+    def begin(self, usage: Usage) -> None:
+        """See QuotaLedger."""
+
+    def open_slot(self, key: bytes | None, charged: Usage) -> int:
+        """See QuotaLedger."""
+        return 0
+
+    def close_slot(self, slot: int, counted: Usage) -> None:
+        """See QuotaLedger."""
+
+    def checkpoint(self) -> None:
+        """See QuotaLedger."""
+
+    def close(self) -> None:
+        """See QuotaLedger."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from volgate.dto import BackendType, StorageQuotaInfo, Usage
 from volgate.errors import QuotaExceeded
-from volgate.ledger.base import QuotaLedger
+from volgate.ledger.base import NoLedger, QuotaLedger
 
 _NOTHING = Usage(0, 0)
 _NO_SLOT = -1
@@ -49,11 +49,16 @@ class NameChange:
 
 
 class QuotaGate:
-    """Usage and limits of one volume; the only one who changes its usage."""
+    """Usage and limits of one volume; the only one who changes its usage.
+
+    Args:
+        ledger: begun; None for a read-only volume, of which nothing changes.
+        usage: what the volume counts now.
+    """
 
     def __init__(
         self,
-        ledger: QuotaLedger,
+        ledger: QuotaLedger | None,
         usage: Usage,
         *,
         volume_id: str,
@@ -61,7 +66,7 @@ class QuotaGate:
         quota_bytes: int | None,
         quota_inodes: int | None,
     ) -> None:
-        self._ledger = ledger
+        self._ledger = ledger if ledger is not None else NoLedger()
         self._volume_id = volume_id
         self._backend_type = backend_type
         self.used_bytes = usage.bytes_

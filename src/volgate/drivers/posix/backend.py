@@ -1,0 +1,466 @@
+"""Volumes kept in a directory: the driver.
+
+Only single-component calls on directory descriptors with O_NOFOLLOW, so nothing outside the root is reached, whatever
+symlinks and renames others make meanwhile. What is mounted inside the root is not crossed: st_dev is compared.
+Attributes are changed through /proc/self/fd of an O_PATH descriptor whose inode was checked first.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar, Final
+
+from volgate.drivers.base import (
+    BackendDirectory,
+    BackendFile,
+    BackendSpace,
+    BaseStorageBackend,
+    Capabilities,
+    NodeOwner,
+    charged_usage,
+)
+from volgate.drivers.posix import syscalls
+from volgate.drivers.posix.errors import converted_async
+from volgate.drivers.posix.open_file import PosixDirectory, PosixFile, change_attributes, to_attributes
+from volgate.drivers.posix.reserved import ReservedFiles
+from volgate.dto import AttributeChanges, BackendType, FileAttributes, Usage, VolumeOperationContext
+from volgate.errors import CrossDevice, InvalidArgument, IsADirectory, NotFound, Stale
+
+_OPEN: Final = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+_OPEN_DIRECTORY: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN_NODE: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_KEY_OF_FILE: Final = b"f"
+_KEY_OF_NAME: Final = b"n"
+_NAME_KEY: Final = struct.Struct("=cQB")
+
+
+class PosixBackend(BaseStorageBackend):
+    """A volume in a local directory.
+
+    Args:
+        source: the directory.
+    """
+
+    backend_type: ClassVar[BackendType] = "posix"
+
+    def __init__(self, source: Path) -> None:
+        self.source = source
+        self._capabilities = Capabilities()
+        self._device = 0
+        self._root: PosixDirectory | None = None
+        self._handles_fd = -1
+        self._umask: int | None = None
+        self._chown = os.geteuid() == 0
+        self._reserved: ReservedFiles | None = None
+
+    @classmethod
+    def from_source(cls, source: str) -> PosixBackend:
+        """Return the backend of a directory's path."""
+        return cls(Path(source))
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """See BaseStorageBackend; known after ``open_volume``."""
+        return self._capabilities
+
+    @converted_async
+    async def create_volume(self, context: VolumeOperationContext) -> None:
+        """See BaseStorageBackend."""
+        self.source.mkdir(mode=0o755, parents=True, exist_ok=True)
+
+    @converted_async
+    async def open_volume(self, context: VolumeOperationContext) -> PosixDirectory:
+        """See BaseStorageBackend."""
+        root = PosixDirectory(os.open(self.source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+        self._handles_fd = os.open(self.source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._device = os.fstat(root.fd).st_dev
+        self._root = root
+        self._reserved = ReservedFiles(root.fd)
+        local = syscalls.file_system_type(root.fd) in syscalls.LOCAL_FILE_SYSTEMS
+        self._capabilities = Capabilities(
+            inline_io=local,
+            hard_links=True,
+            symlinks=True,
+            special_files=True,
+            xattrs=self._has_attributes(root, "user.volgate.probe"),
+            acls=self._has_attributes(root, "system.posix_acl_access"),
+            rename_flags=local,
+            ownership=self._chown,
+            close_reports_errors=not local,
+            durable_keys=self._has_handles(),
+        )
+        return root
+
+    @staticmethod
+    def _has_attributes(root: PosixDirectory, name: str) -> bool:
+        try:
+            os.getxattr(f"/proc/self/fd/{root.fd}", name)
+        except OSError as error:
+            return error.errno == errno.ENODATA
+        return True
+
+    def _has_handles(self) -> bool:
+        try:
+            os.close(syscalls.open_handle(self._handles_fd, syscalls.file_handle(self._handles_fd)))
+        except OSError:
+            return False
+        return True
+
+    @converted_async
+    async def open_directory(self, parent: BackendDirectory, name: bytes, ino: int) -> PosixDirectory:
+        """See BaseStorageBackend."""
+        opened = PosixDirectory(os.open(name, _OPEN_DIRECTORY, dir_fd=_fd(parent)))
+        self._check(os.fstat(opened.fd), ino)
+        return opened
+
+    def _check(self, status: os.stat_result, ino: int) -> os.stat_result:
+        if status.st_dev != self._device:
+            raise CrossDevice("another file system is mounted there")
+        if ino and status.st_ino != ino:
+            raise Stale
+        return status
+
+    # -- names and attributes -----------------------------------------------------------------------------------
+
+    @converted_async
+    async def list_names(self, directory: BackendDirectory) -> list[bytes]:
+        """See BaseStorageBackend."""
+        fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=_fd(directory))
+        try:
+            return [os.fsencode(name) for name in os.listdir(fd)]
+        finally:
+            os.close(fd)
+
+    def _stat(self, directory: BackendDirectory, name: bytes) -> os.stat_result:
+        if name:
+            return os.stat(name, dir_fd=_fd(directory), follow_symlinks=False)
+        return os.fstat(_fd(directory))
+
+    @converted_async
+    async def get_attributes(self, directory: BackendDirectory, name: bytes) -> FileAttributes:
+        """See BaseStorageBackend."""
+        status = self._stat(directory, name)
+        if status.st_dev != self._device:
+            raise CrossDevice("another file system is mounted there")
+        return to_attributes(status)
+
+    async def get_attributes_of(
+        self, directory: BackendDirectory, names: Sequence[bytes]
+    ) -> list[FileAttributes | None]:
+        """See BaseStorageBackend."""
+        found: list[FileAttributes | None] = []
+        fd, device = _fd(directory), self._device
+        for name in names:
+            try:
+                status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            except OSError:
+                found.append(None)
+            else:
+                found.append(to_attributes(status) if status.st_dev == device else None)
+        return found
+
+    def _open_node(self, directory: BackendDirectory, name: bytes, ino: int) -> int:
+        """Return an O_PATH descriptor of the inode meant. Raises Stale, CrossDevice."""
+        fd = os.open(name or b".", _OPEN_NODE, dir_fd=_fd(directory))
+        try:
+            self._check(os.fstat(fd), ino)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    @converted_async
+    async def set_attributes(
+        self, directory: BackendDirectory, name: bytes, ino: int, changes: AttributeChanges
+    ) -> FileAttributes:
+        """See BaseStorageBackend."""
+        fd = self._open_node(directory, name, ino)
+        try:
+            change_attributes(f"/proc/self/fd/{fd}", changes, os.fstat(fd))
+            return to_attributes(os.fstat(fd))
+        finally:
+            os.close(fd)
+
+    @converted_async
+    async def get_space(self) -> BackendSpace:
+        """See BaseStorageBackend."""
+        space = os.statvfs(self._handles_fd)
+        return BackendSpace(
+            space.f_blocks * space.f_frsize,
+            space.f_bavail * space.f_frsize,
+            space.f_files,
+            space.f_favail,
+            space.f_namemax,
+        )
+
+    # -- files and nodes ----------------------------------------------------------------------------------------
+
+    @converted_async
+    async def open_file(
+        self, directory: BackendDirectory, name: bytes, ino: int, *, writable: bool
+    ) -> tuple[BackendFile, FileAttributes]:
+        """See BaseStorageBackend."""
+        fd = os.open(name, (os.O_RDWR if writable else os.O_RDONLY) | _OPEN, dir_fd=_fd(directory))
+        try:
+            status = self._check(os.fstat(fd), ino)
+            if not stat.S_ISREG(status.st_mode):
+                raise IsADirectory if stat.S_ISDIR(status.st_mode) else InvalidArgument("not a regular file")
+        except BaseException:
+            os.close(fd)
+            raise
+        return PosixFile(fd), to_attributes(status)
+
+    @converted_async
+    async def create_file(
+        self, directory: BackendDirectory, name: bytes, mode: int, owner: NodeOwner
+    ) -> tuple[BackendFile, FileAttributes]:
+        """See BaseStorageBackend."""
+        self._set_umask(owner.umask)
+        fd = os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR | _OPEN, mode, dir_fd=_fd(directory))
+        try:
+            status = self._own(os.fstat(fd), fd, directory, mode, owner)
+        except BaseException:
+            os.close(fd)
+            os.unlink(name, dir_fd=_fd(directory))
+            raise
+        return PosixFile(fd), to_attributes(status)
+
+    @converted_async
+    async def create_node(
+        self, directory: BackendDirectory, name: bytes, mode: int, owner: NodeOwner
+    ) -> FileAttributes:
+        """See BaseStorageBackend."""
+        self._set_umask(owner.umask)
+        is_directory = stat.S_ISDIR(mode)
+        if is_directory:
+            os.mkdir(name, mode & 0o7777, dir_fd=_fd(directory))
+        else:
+            os.mknod(name, mode, dir_fd=_fd(directory))
+        return self._own_node(directory, name, stat.S_IMODE(mode), owner, is_directory=is_directory)
+
+    @converted_async
+    async def create_symlink(
+        self, directory: BackendDirectory, name: bytes, target: bytes, owner: NodeOwner
+    ) -> FileAttributes:
+        """See BaseStorageBackend."""
+        os.symlink(target, name, dir_fd=_fd(directory))
+        return self._own_node(directory, name, 0, owner, is_directory=False)
+
+    def _set_umask(self, umask: int) -> None:
+        if umask != self._umask:
+            os.umask(umask)
+            self._umask = umask
+
+    def _own_node(
+        self, directory: BackendDirectory, name: bytes, mode: int, owner: NodeOwner, *, is_directory: bool
+    ) -> FileAttributes:
+        try:
+            status = self._stat(directory, name)
+            if self._needs_owner(status, directory, owner) or mode & ~0o777:
+                fd = self._open_node(directory, name, status.st_ino)
+                try:
+                    status = self._own(status, f"/proc/self/fd/{fd}", directory, mode, owner)
+                finally:
+                    os.close(fd)
+        except BaseException:
+            (os.rmdir if is_directory else os.unlink)(name, dir_fd=_fd(directory))
+            raise
+        return to_attributes(status)
+
+    def _needs_owner(self, status: os.stat_result, directory: BackendDirectory, owner: NodeOwner) -> bool:
+        return self._chown and (status.st_uid != owner.uid or status.st_gid != owner.gid)
+
+    def _own(
+        self, status: os.stat_result, node: int | str, directory: BackendDirectory, mode: int, owner: NodeOwner
+    ) -> os.stat_result:
+        """Give a new node to its owner; a setgid parent has given it its group already (open(2), mkdir(2))."""
+        if not self._needs_owner(status, directory, owner):
+            return status
+        inherited = os.fstat(_fd(directory)).st_mode & stat.S_ISGID
+        os.chown(node, owner.uid, -1 if inherited else owner.gid)
+        bits = stat.S_IMODE(status.st_mode)
+        if bits & (stat.S_ISUID | stat.S_ISGID) and not stat.S_ISLNK(status.st_mode):
+            os.chmod(node, bits)  # chown(2) cleared them
+        return os.stat(node)
+
+    # -- changes of names ---------------------------------------------------------------------------------------
+
+    @converted_async
+    async def remove(self, directory: BackendDirectory, name: bytes, *, is_directory: bool) -> None:
+        """See BaseStorageBackend."""
+        (os.rmdir if is_directory else os.unlink)(name, dir_fd=_fd(directory))
+
+    @converted_async
+    async def rename(
+        self,
+        source: BackendDirectory,
+        source_name: bytes,
+        target: BackendDirectory,
+        target_name: bytes,
+        flags: int = 0,
+    ) -> None:
+        """See BaseStorageBackend."""
+        if flags:
+            syscalls.rename(_fd(source), source_name, _fd(target), target_name, flags)
+        else:
+            os.rename(source_name, target_name, src_dir_fd=_fd(source), dst_dir_fd=_fd(target))
+
+    @converted_async
+    async def link(
+        self, source: BackendDirectory, source_name: bytes, ino: int, target: BackendDirectory, target_name: bytes
+    ) -> FileAttributes:
+        """See BaseStorageBackend."""
+        self._check(self._stat(source, source_name), ino)
+        os.link(source_name, target_name, src_dir_fd=_fd(source), dst_dir_fd=_fd(target), follow_symlinks=False)
+        return to_attributes(self._stat(target, target_name))
+
+    @converted_async
+    async def read_link(self, directory: BackendDirectory, name: bytes, ino: int) -> bytes:
+        """See BaseStorageBackend."""
+        fd = self._open_node(directory, name, ino)
+        try:
+            return os.readlink(b"", dir_fd=fd)
+        finally:
+            os.close(fd)
+
+    @converted_async
+    async def sync_directory(self, directory: BackendDirectory) -> None:
+        """See BaseStorageBackend."""
+        fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=_fd(directory))
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    # -- extended attributes ------------------------------------------------------------------------------------
+
+    @converted_async
+    async def get_xattr(self, directory: BackendDirectory, name: bytes, ino: int, attribute: bytes) -> bytes:
+        """See BaseStorageBackend."""
+        fd = self._open_node(directory, name, ino)
+        try:
+            return os.getxattr(f"/proc/self/fd/{fd}", attribute)
+        finally:
+            os.close(fd)
+
+    @converted_async
+    async def set_xattr(
+        self, directory: BackendDirectory, name: bytes, ino: int, attribute: bytes, value: bytes
+    ) -> None:
+        """See BaseStorageBackend."""
+        fd = self._open_node(directory, name, ino)
+        try:
+            os.setxattr(f"/proc/self/fd/{fd}", attribute, value)
+        finally:
+            os.close(fd)
+
+    @converted_async
+    async def list_xattrs(self, directory: BackendDirectory, name: bytes, ino: int) -> list[bytes]:
+        """See BaseStorageBackend."""
+        fd = self._open_node(directory, name, ino)
+        try:
+            return [os.fsencode(found) for found in os.listxattr(f"/proc/self/fd/{fd}")]
+        finally:
+            os.close(fd)
+
+    @converted_async
+    async def remove_xattr(self, directory: BackendDirectory, name: bytes, ino: int, attribute: bytes) -> None:
+        """See BaseStorageBackend."""
+        fd = self._open_node(directory, name, ino)
+        try:
+            os.removexattr(f"/proc/self/fd/{fd}", attribute)
+        finally:
+            os.close(fd)
+
+    # -- keys ---------------------------------------------------------------------------------------------------
+
+    def key_of_name(self, directory: BackendDirectory, name: bytes, ino: int) -> bytes | None:
+        """See BaseStorageBackend: the parent's file handle, the name, and the inode meant."""
+        if not self._capabilities.durable_keys:
+            return None
+        assert isinstance(directory, PosixDirectory)
+        if directory.handle is None:
+            directory.handle = syscalls.file_handle(directory.fd)
+        return _NAME_KEY.pack(_KEY_OF_NAME, ino, len(directory.handle)) + directory.handle + name
+
+    def key_of_file(self, file: BackendFile) -> bytes | None:
+        """See BaseStorageBackend: the inode's file handle."""
+        if not self._capabilities.durable_keys:
+            return None
+        assert isinstance(file, PosixFile)
+        return _KEY_OF_FILE + syscalls.file_handle(file.fd)
+
+    async def measure_key(self, key: bytes) -> Usage:
+        """See BaseStorageBackend."""
+        try:
+            if key[:1] == _KEY_OF_FILE:
+                return self._measure_handle(key[1:])
+            return self._measure_name(key)
+        except OSError as error:
+            if error.errno in (errno.ESTALE, errno.ENOENT):
+                return Usage(0, 0)
+            raise Stale(f"a key cannot be resolved: {error.strerror}") from error
+
+    def _measure_handle(self, handle: bytes) -> Usage:
+        fd = syscalls.open_handle(self._handles_fd, handle)
+        try:
+            status = os.fstat(fd)
+        finally:
+            os.close(fd)
+        return charged_usage(to_attributes(status)) if status.st_nlink else Usage(0, 0)
+
+    def _measure_name(self, key: bytes) -> Usage:
+        _, ino, length = _NAME_KEY.unpack_from(key)
+        start = _NAME_KEY.size
+        parent = syscalls.open_handle(self._handles_fd, key[start : start + length])
+        try:
+            status = os.stat(key[start + length :], dir_fd=parent, follow_symlinks=False)
+        finally:
+            os.close(parent)
+        return charged_usage(to_attributes(status)) if ino in (0, status.st_ino) else Usage(0, 0)
+
+    # -- the gateway's own --------------------------------------------------------------------------------------
+
+    def _own_files(self) -> ReservedFiles:
+        if self._reserved is None:
+            raise NotFound("the volume is not open")
+        return self._reserved
+
+    @converted_async
+    async def load_reserved(self, name: str) -> bytes | None:
+        """See BaseStorageBackend."""
+        return self._own_files().load(name)
+
+    @converted_async
+    async def store_reserved(self, name: str, content: bytes) -> None:
+        """See BaseStorageBackend."""
+        self._own_files().store(name, content)
+
+    @converted_async
+    async def acquire_ownership(self, holder: bytes) -> None:
+        """See BaseStorageBackend: flock(2) on ``.volgate/owner.lock``."""
+        self._own_files().lock(holder)
+
+    @converted_async
+    async def release_ownership(self) -> None:
+        """See BaseStorageBackend."""
+        self._own_files().unlock()
+
+    async def close(self) -> None:
+        """See BaseStorageBackend."""
+        if self._reserved is not None:
+            self._reserved.unlock()
+        if self._root is not None:
+            self._root.close()
+        if self._handles_fd >= 0:
+            os.close(self._handles_fd)
+            self._handles_fd = -1
+
+
+def _fd(directory: BackendDirectory) -> int:
+    return directory.fd  # type: ignore[attr-defined, no-any-return]

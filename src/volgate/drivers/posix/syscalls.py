@@ -1,0 +1,81 @@
+"""System calls that Python does not wrap: renameat2, file handles, the type of a file system. All raise OSError."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from typing import Final
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_AT_EMPTY_PATH: Final = 0x1000
+_MAX_HANDLE_BYTES: Final = 128
+
+LOCAL_FILE_SYSTEMS: Final = frozenset(
+    {
+        0xEF53,  # ext2, ext3, ext4
+        0x58465342,  # xfs
+        0x9123683E,  # btrfs
+        0xF2F52010,  # f2fs
+        0x01021994,  # tmpfs
+    }
+)
+"""f_type of file systems whose calls wait for nothing but the local disk (statfs(2))."""
+
+
+class _FileHandle(ctypes.Structure):
+    _fields_ = (
+        ("handle_bytes", ctypes.c_uint),
+        ("handle_type", ctypes.c_int),
+        ("f_handle", ctypes.c_ubyte * _MAX_HANDLE_BYTES),
+    )
+
+
+class _Statfs(ctypes.Structure):
+    _fields_ = (("f_type", ctypes.c_long), ("rest", ctypes.c_ubyte * 256))
+
+
+_libc.name_to_handle_at.argtypes = (
+    ctypes.c_int,
+    ctypes.c_char_p,
+    ctypes.POINTER(_FileHandle),
+    ctypes.POINTER(ctypes.c_int),
+    ctypes.c_int,
+)
+_libc.open_by_handle_at.argtypes = (ctypes.c_int, ctypes.POINTER(_FileHandle), ctypes.c_int)
+_libc.renameat2.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
+_libc.fstatfs.argtypes = (ctypes.c_int, ctypes.POINTER(_Statfs))
+
+
+def _check(result: int) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result
+
+
+def file_handle(fd: int) -> bytes:
+    """Return a handle of the inode behind a descriptor: its type in 4 bytes, then the handle (name_to_handle_at(2))."""
+    handle = _FileHandle(_MAX_HANDLE_BYTES)
+    mount_id = ctypes.c_int()
+    _check(_libc.name_to_handle_at(fd, b"", ctypes.byref(handle), ctypes.byref(mount_id), _AT_EMPTY_PATH))
+    kind: bytes = handle.handle_type.to_bytes(4, "little", signed=True)
+    return kind + bytes(handle.f_handle[: handle.handle_bytes])
+
+
+def open_handle(mount_fd: int, handle: bytes) -> int:
+    """Return an O_PATH descriptor of a handle's inode. ESTALE: it is deleted; EPERM: no CAP_DAC_READ_SEARCH."""
+    wanted = _FileHandle(len(handle) - 4, int.from_bytes(handle[:4], "little", signed=True))
+    ctypes.memmove(wanted.f_handle, handle[4:], len(handle) - 4)
+    return _check(_libc.open_by_handle_at(mount_fd, ctypes.byref(wanted), os.O_PATH | os.O_CLOEXEC))
+
+
+def rename(source: int, source_name: bytes, target: int, target_name: bytes, flags: int) -> None:
+    """Rename with flags (renameat2(2))."""
+    _check(_libc.renameat2(source, source_name, target, target_name, flags))
+
+
+def file_system_type(fd: int) -> int:
+    """Return f_type of the file system behind a descriptor (statfs(2))."""
+    found = _Statfs()
+    _check(_libc.fstatfs(fd, ctypes.byref(found)))
+    return int(found.f_type) & 0xFFFFFFFF

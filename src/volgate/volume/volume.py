@@ -1,0 +1,181 @@
+"""An open volume: its backend, identity, ownership, ledger and gate, taken in order and given back in reverse."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import logging
+import os
+from pathlib import Path
+from typing import Final, Literal
+
+import attrs
+
+from volgate.drivers.base import BackendDirectory, BaseStorageBackend, exists
+from volgate.dto import Usage, VolumeOperationContext
+from volgate.errors import InvalidArgument, NotADirectory, NotFound, StorageException
+from volgate.ledger.sqlite import SqliteLedger
+from volgate.volume.counting import OnProgress, count_usage
+from volgate.volume.identity import VolumeIdentity, load_identity, new_identity, store_identity
+from volgate.volume.ownership import acquire_ownership
+from volgate.volume.quota_gate import QuotaGate
+
+log = logging.getLogger(__name__)
+
+
+class _Unchanged(enum.Enum):
+    UNCHANGED = "unchanged"
+
+
+UNCHANGED: Final = _Unchanged.UNCHANGED
+"""As a limit: keep what the volume has."""
+Limit = int | None | Literal[_Unchanged.UNCHANGED]
+
+
+class Volume:
+    """A volume that is open. ``open_volume`` makes it; ``close`` ends it.
+
+    Attributes:
+        backend: its storage. root: its open root directory.
+        identity: who it is. gate: its quota.
+        read_only: nothing of it may be changed.
+        counted: how its usage was found, one line for people.
+    """
+
+    def __init__(
+        self,
+        backend: BaseStorageBackend,
+        root: BackendDirectory,
+        identity: VolumeIdentity,
+        gate: QuotaGate,
+        context: VolumeOperationContext,
+        *,
+        counted: str,
+        held: contextlib.AsyncExitStack,
+    ) -> None:
+        self.backend = backend
+        self.root = root
+        self.identity = identity
+        self.gate = gate
+        self.context = context
+        self.read_only = context.read_only
+        self.counted = counted
+        self._held = held
+
+    async def set_quota(self, quota_bytes: Limit, quota_inodes: Limit) -> None:
+        """Change the limits, durably and at once. Usage may then stand above them; only growth is refused."""
+        identity = _with_limits(self.identity, quota_bytes, quota_inodes)
+        await store_identity(self.backend, identity)
+        self.identity = identity
+        self.gate.set_limits(identity.quota_bytes, identity.quota_inodes)
+
+    async def close(self) -> None:
+        """Settle the ledger, give up ownership, close the backend; each step even if one before it fails."""
+        await self._held.aclose()
+
+
+def _with_limits(identity: VolumeIdentity, quota_bytes: Limit, quota_inodes: Limit) -> VolumeIdentity:
+    if quota_bytes is not UNCHANGED:
+        identity = attrs.evolve(identity, quota_bytes=quota_bytes)
+    if quota_inodes is not UNCHANGED:
+        identity = attrs.evolve(identity, quota_inodes=quota_inodes)
+    return identity
+
+
+async def open_volume(
+    backend: BaseStorageBackend,
+    *,
+    source: str,
+    mount_path: Path,
+    state_directory: Path,
+    runtime_directory: Path,
+    quota_bytes: Limit = UNCHANGED,
+    quota_inodes: Limit = UNCHANGED,
+    read_only: bool = False,
+    on_progress: OnProgress | None = None,
+) -> Volume:
+    """Open a volume; adopt and count it at the first time.
+
+    Args:
+        backend: its storage, not open yet; closed with the volume, or at a failure.
+        source: where the data lies, for names and messages.
+        mount_path: absolute; where it will be mounted.
+        state_directory: holds ``volumes/ID/ledger.db``.
+        runtime_directory: on tmpfs; holds ``ID.slots``.
+        quota_bytes: limit in bytes, None = unlimited. quota_inodes: likewise.
+        read_only: take no ownership and write nothing; usage is counted.
+        on_progress: called while the volume is counted.
+
+    Raises:
+        NotFound: the directory is missing. Busy: another owns the volume; the message names it.
+        InvalidArgument: names inside clash with the gateway's own. Blocks while it counts.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        context = VolumeOperationContext(
+            "volume", mount_path, backend.backend_type, f"uid:{os.geteuid()}", read_only=read_only
+        )
+        stack.push_async_callback(backend.close)
+        try:
+            root = await backend.open_volume(context)
+        except NotFound as error:
+            raise NotFound(f"{source} does not exist; make the directory first") from error
+        except NotADirectory as error:
+            raise NotADirectory(f"{source} is not a directory") from error
+        stack.callback(root.close)
+        identity = await load_identity(backend)
+        if identity is None:
+            if await exists(backend, root, b".snapshots"):
+                raise InvalidArgument(f"{source} holds '.snapshots', a name that volgate keeps for itself; rename it")
+            identity = new_identity(os.path.basename(os.path.abspath(source)), None, None)
+        identity = _with_limits(identity, quota_bytes, quota_inodes)
+        context = attrs.evolve(
+            context,
+            volume_id=identity.volume_id,
+            quota_bytes=identity.quota_bytes,
+            quota_inodes=identity.quota_inodes,
+        )
+        ledger = None
+        if not read_only:
+            await acquire_ownership(backend, identity.volume_id, mount_path)
+            stack.push_async_callback(backend.release_ownership)
+            if identity != await load_identity(backend):
+                await store_identity(backend, identity)
+            database = state_directory / "volumes" / identity.volume_id / "ledger.db"
+            ledger = SqliteLedger(database, runtime_directory / f"{identity.volume_id}.slots", identity.uuid)
+            stack.callback(ledger.release)
+        usage, counted = await _find_usage(backend, root, ledger, on_progress)
+        gate = QuotaGate(
+            ledger,
+            usage,
+            volume_id=identity.volume_id,
+            backend_type=backend.backend_type,
+            quota_bytes=identity.quota_bytes,
+            quota_inodes=identity.quota_inodes,
+        )
+        stack.callback(_close_gate, gate)
+        return Volume(backend, root, identity, gate, context, counted=counted, held=stack.pop_all())
+
+
+def _close_gate(gate: QuotaGate) -> None:
+    try:
+        gate.close()
+    except StorageException:
+        log.exception("the ledger could not be closed; the volume is measured at its next start")
+
+
+async def _find_usage(
+    backend: BaseStorageBackend,
+    root: BackendDirectory,
+    ledger: SqliteLedger | None,
+    on_progress: OnProgress | None,
+) -> tuple[Usage, str]:
+    """Return the volume's usage from its ledger, or by counting it, and how it was found."""
+    if ledger is None:
+        return await count_usage(backend, root, on_progress), "counted for a read-only mount"
+    recovered = await ledger.recover(backend.measure_key)
+    usage, reason = recovered.usage, recovered.reason
+    if usage is None:
+        usage = await count_usage(backend, root, on_progress)
+        reason = f"counted: {reason}"
+    ledger.begin(usage)
+    return usage, reason
