@@ -44,7 +44,7 @@ class Capabilities:
         inline_io: calls may run on the event loop (guarantee 8).
         hard_links: ``link`` works.
         symlinks: ``create_symlink`` and ``read_link`` work.
-        special_files: fifos and sockets can be made.
+        special_files: fifos, sockets and (as root) device nodes can be made.
         xattrs: ``user.*`` attributes work.
         acls: ``system.posix_acl_*`` attributes work and the backing obeys them.
         rename_flags: NOREPLACE and EXCHANGE work.
@@ -227,9 +227,9 @@ class BaseStorageBackend(ABC):
 
     @abstractmethod
     async def create_node(
-        self, directory: BackendDirectory, name: bytes, mode: int, owner: NodeOwner
+        self, directory: BackendDirectory, name: bytes, mode: int, owner: NodeOwner, *, rdev: int = 0
     ) -> FileAttributes:
-        """Make a directory, an empty regular file, a fifo or a socket by the type bits of mode."""
+        """Make a directory, an empty regular file, a fifo, a socket or a device node by the type bits of mode."""
 
     @abstractmethod
     async def remove(self, directory: BackendDirectory, name: bytes, *, is_directory: bool) -> None:

@@ -126,7 +126,9 @@ class Operations(pyfuse3.Operations):
     @handler
     async def mknod(self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: RequestContext) -> EntryAttributes:
         """MKNOD."""
-        return self._looked_up(*await self._namespace.create_node(self._inode(parent_inode), name, mode, to_owner(ctx)))
+        return self._looked_up(
+            *await self._namespace.create_node(self._inode(parent_inode), name, mode, to_owner(ctx), rdev=rdev)
+        )
 
     @handler
     async def mkdir(self, parent_inode: int, name: bytes, mode: int, ctx: RequestContext) -> EntryAttributes:

@@ -25,8 +25,8 @@ class FileSystemSpace:
     """What df shows.
 
     Attributes:
-        total_bytes: the limit, or the backing's size. free_bytes: min(limit - used, free in the backing).
-        total_inodes: likewise. free_inodes: likewise.
+        free_bytes: min(limit - used, free in the backing). total_bytes: used + free, so that df's "used" is right.
+        free_inodes: likewise. total_inodes: likewise.
         max_name_bytes: longest name.
     """
 
@@ -172,17 +172,18 @@ class Attributes:
         """Return what statfs(2) reports: the limit where there is one, never more free than the backing has."""
         space = await self._backend.get_space()
         quota = self._gate.info()
-        total_bytes, free_bytes = space.total_bytes, space.free_bytes
-        if quota.quota_bytes is not None:
-            free_bytes = min(quota.quota_bytes - quota.used_bytes, free_bytes)
-            total_bytes = quota.quota_bytes
-        total_inodes, free_inodes = space.total_inodes, space.free_inodes
-        if quota.quota_inodes is not None:
-            left = quota.quota_inodes - quota.file_count
-            free_inodes = min(left, free_inodes) if space.total_inodes else left
-            total_inodes = quota.quota_inodes
+        free_bytes = space.free_bytes if quota.free_bytes is None else min(quota.free_bytes, space.free_bytes)
+        free_inodes = quota.free_inodes
+        if free_inodes is None:
+            free_inodes = space.free_inodes
+        elif space.total_inodes:  # some file systems do not count theirs
+            free_inodes = min(free_inodes, space.free_inodes)
         return FileSystemSpace(
-            total_bytes, max(0, free_bytes), total_inodes, max(0, free_inodes), min(255, space.max_name_bytes)
+            quota.used_bytes + free_bytes,
+            free_bytes,
+            quota.file_count + free_inodes,
+            free_inodes,
+            min(255, space.max_name_bytes),
         )
 
     # -- extended attributes ------------------------------------------------------------------------------------

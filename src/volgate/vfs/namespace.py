@@ -7,7 +7,7 @@ name is looked at again, so that what is charged is what stands there, whatever 
 from __future__ import annotations
 
 import stat
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, cast
 
 from volgate.drivers.base import RENAME_EXCHANGE, RENAME_NOREPLACE, NodeOwner, charged_usage
 from volgate.errors import (
@@ -16,7 +16,6 @@ from volgate.errors import (
     NotFound,
     NotPermitted,
     StorageException,
-    Unsupported,
 )
 from volgate.volume.quota_gate import InodeCharge, NameChange
 
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from volgate.dto import FileAttributes
     from volgate.vfs.open_file import OpenFile
     from volgate.vfs.tree import Tree
-
-_MAKEABLE: Final = frozenset({stat.S_IFREG, stat.S_IFIFO, stat.S_IFSOCK})
 
 
 class Namespace:
@@ -67,21 +64,17 @@ class Namespace:
         return inode, attributes, file
 
     async def create_node(
-        self, parent: Inode, name: bytes, mode: int, owner: NodeOwner
+        self, parent: Inode, name: bytes, mode: int, owner: NodeOwner, *, rdev: int = 0
     ) -> tuple[Inode, FileAttributes]:
-        """Make a directory, regular file, fifo or socket by the type bits of mode.
+        """Make a directory, regular file, fifo, socket or device node by the type bits of mode.
 
-        Raises:
-            NotPermitted: device nodes, which would be of no use: every mount is nodev.
+        The kernel lets only root make device nodes, and opens none here: every mount is nodev.
         """
-        file_type = stat.S_IFMT(mode)
-        if file_type != stat.S_IFDIR and file_type not in _MAKEABLE:
+        if stat.S_IFMT(mode) not in (stat.S_IFDIR, stat.S_IFREG) and not self._backend.capabilities.special_files:
             raise NotPermitted
-        if file_type in (stat.S_IFIFO, stat.S_IFSOCK) and not self._backend.capabilities.special_files:
-            raise Unsupported
         directory, change = await self._begin_create(parent, name)
         try:
-            attributes = await self._backend.create_node(directory, name, mode, owner)
+            attributes = await self._backend.create_node(directory, name, mode, owner, rdev=rdev)
             inode = self._tree.inodes.observe(parent, name, attributes)
         except BaseException as error:
             await self._end_failed_create(directory, name, change, error)

@@ -126,7 +126,9 @@ async def open_volume(
         if identity is None:
             if await exists(backend, root, b".snapshots"):
                 raise InvalidArgument(f"{source} holds '.snapshots', a name that volgate keeps for itself; rename it")
-            identity = new_identity(os.path.basename(os.path.abspath(source)), None, None)
+            identity = new_identity(
+                mount_path.name if source in (".", "..") else source.rstrip("/").rsplit("/", 1)[-1], None, None
+            )
         identity = _with_limits(identity, quota_bytes, quota_inodes)
         context = attrs.evolve(
             context,

@@ -232,7 +232,7 @@ class PosixBackend(BaseStorageBackend):
 
     @converted_async
     async def create_node(
-        self, directory: BackendDirectory, name: bytes, mode: int, owner: NodeOwner
+        self, directory: BackendDirectory, name: bytes, mode: int, owner: NodeOwner, *, rdev: int = 0
     ) -> FileAttributes:
         """See BaseStorageBackend."""
         self._set_umask(owner.umask)
@@ -240,7 +240,7 @@ class PosixBackend(BaseStorageBackend):
         if is_directory:
             os.mkdir(name, mode & 0o7777, dir_fd=_fd(directory))
         else:
-            os.mknod(name, mode, dir_fd=_fd(directory))
+            os.mknod(name, mode, rdev, dir_fd=_fd(directory))
         return self._own_node(directory, name, stat.S_IMODE(mode), owner, is_directory=is_directory)
 
     @converted_async

@@ -1,0 +1,74 @@
+"""``volgate list`` and ``volgate status``."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from volgate.cli.mounts import FIELDS, find, find_all
+from volgate.core.sizes import format_size
+
+
+@click.command("list")
+@click.option("--json", "as_json", is_flag=True, help="An array of objects; bytes as integers, unlimited as null.")
+def list_(as_json: bool) -> None:
+    """List the mounts of this host."""
+    mounts = find_all()
+    if as_json:
+        click.echo(json.dumps([{field: mount[field] for field in FIELDS} for mount in mounts], indent=1))
+        return
+    rows: list[tuple[str, ...]] = [("VOLUME", "MOUNT POINT", "STATE", "USED", "LIMIT", "FILES", "SOURCE")]
+    rows += [_row(mount) for mount in mounts]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _row(mount: dict[str, Any]) -> tuple[str, ...]:
+    known = mount["used_bytes"] is not None
+    return (
+        mount["volume_id"],
+        str(mount["mount_point"] or "-"),
+        mount["state"] + (", read-only" if mount["read_only"] else ""),
+        format_size(mount["used_bytes"]) if known else "-",
+        format_size(mount["quota_bytes"]) if known else "-",
+        str(mount["file_count"]) if known else "-",
+        str(mount["source"] or "-"),
+    )
+
+
+@click.command()
+@click.argument("target", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Everything the daemon says.")
+def status(target: str | None, as_json: bool) -> None:
+    """Show the state of a mount, by mount point or volume id; of all mounts without one."""
+    mounts = [find(target)] if target is not None else find_all()
+    if as_json:
+        click.echo(json.dumps(mounts[0] if target is not None else mounts, indent=1))
+        return
+    for mount in mounts:
+        _show(mount)
+
+
+def _show(mount: dict[str, Any]) -> None:
+    click.echo(f"{mount['volume_id']} on {mount['mount_point'] or '-'}: {mount['state']}")
+    if mount["state"] == "dead":
+        click.echo(f"  nobody serves this mount; mount it again, or detach it: umount -l {mount['mount_point']}")
+        return
+    if mount["used_bytes"] is None:
+        click.echo("  its daemon does not answer")
+        return
+    statistics = mount["statistics"]
+    click.echo(f"  source    {mount['source']} ({mount['backend_type']})")
+    click.echo(f"  bytes     {format_size(mount['used_bytes'])} of {format_size(mount['quota_bytes'])}")
+    limit = "unlimited" if mount["quota_inodes"] is None else mount["quota_inodes"]
+    click.echo(f"  inodes    {mount['file_count']} of {limit}")
+    click.echo(f"  usage     {mount['usage_found']}")
+    click.echo(f"  in use    {statistics['inodes']} inodes, {statistics['open_files']} open files")
+    oldest = f", oldest {statistics['oldest_request_s']:.1f} s" if statistics["in_flight"] else ""
+    click.echo(f"  requests  {sum(statistics['requests'].values())}, {statistics['in_flight']} under way{oldest}")
+    for failure in statistics["recent_errors"][-5:]:
+        code = f" ({failure['error_code']})" if failure["error_code"] else ""
+        click.echo(f"  failed    {failure['operation']} {failure['path']}: {failure['error_message']}{code}")

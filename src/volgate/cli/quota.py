@@ -1,0 +1,200 @@
+"""``volgate quota show|set|check``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from volgate import paths
+from volgate.cli.arguments import Count, Size
+from volgate.cli.mounts import find
+from volgate.control.client import ask
+from volgate.core.sizes import format_size
+from volgate.errors import InvalidArgument, NotFound
+
+if TYPE_CHECKING:
+    from volgate.dto import Usage
+    from volgate.volume.identity import VolumeIdentity
+
+
+@click.group()
+def quota() -> None:
+    """Show, change or verify a volume's limits. TARGET: a mount point, a mounted volume's id, or its directory."""
+
+
+@quota.command()
+@click.argument("target")
+@click.option("--json", "as_json", is_flag=True, help="Bytes as integers, unlimited as null.")
+def show(target: str, as_json: bool) -> None:
+    """Show limits and usage."""
+    known = _mounted(target)
+    if known is None:
+        import trio
+
+        known = trio.run(_stored, target)
+    fields = ("volume_id", "used_bytes", "quota_bytes", "file_count", "quota_inodes")
+    if as_json:
+        click.echo(json.dumps({field: known[field] for field in fields}, indent=1))
+        return
+    used = "not counted yet" if known["used_bytes"] is None else format_size(known["used_bytes"])
+    files = "not counted yet" if known["file_count"] is None else known["file_count"]
+    limit = "unlimited" if known["quota_inodes"] is None else known["quota_inodes"]
+    click.echo(f"{known['volume_id']}: {used} of {format_size(known['quota_bytes'])}, inodes: {files} of {limit}")
+
+
+@quota.command("set")
+@click.argument("target")
+@click.argument("size", type=Size())
+@click.option("--inodes", type=Count(), help="Limit of files, directories and links together: 100000, none.")
+def set_(target: str, size: tuple[int | None], inodes: tuple[int | None] | None) -> None:
+    """Set the limit to SIZE (10G, 10GiB, none), at once where the volume is mounted."""
+    mounted = _mounted(target)
+    if mounted is not None:
+        body: dict[str, Any] = {"quota_bytes": size[0]}
+        if inodes is not None:
+            body["quota_inodes"] = inodes[0]
+        after = ask(Path(mounted["socket"]), "PUT", "/v1/quota", body)
+    else:
+        import trio
+
+        after = trio.run(_store_limits, target, size, inodes)
+    _warn_if_above(after)
+    limit = "unlimited" if after["quota_inodes"] is None else after["quota_inodes"]
+    click.echo(f"{after['volume_id']}: limit {format_size(after['quota_bytes'])}, inodes {limit}")
+
+
+def _warn_if_above(after: dict[str, Any]) -> None:
+    if None not in (after["used_bytes"], after["quota_bytes"]) and after["used_bytes"] > after["quota_bytes"]:
+        click.echo(
+            f"volgate: {format_size(after['used_bytes'])} are in use, more than the limit: only growth is refused",
+            err=True,
+        )
+
+
+@quota.command()
+@click.argument("target")
+@click.option("--repair", is_flag=True, help="Take the counted usage for the ledger's; the volume must not be mounted.")
+@click.option("--json", "as_json", is_flag=True, help="Both as objects.")
+def check(target: str, repair: bool, as_json: bool) -> int:
+    """Count the volume and compare with its ledger; exit status 1 where they differ.
+
+    On a mounted volume that is in use the count is an estimate: files change while it walks.
+    """
+    import trio
+
+    mounted = _mounted(target)
+    if mounted is not None and repair:
+        raise InvalidArgument(f"{target} is mounted; unmount it to repair its ledger")
+    counted, ledger = trio.run(_compare, mounted["source"] if mounted is not None else target, mounted, repair)
+    fits = (counted.bytes_, counted.inodes) == ledger
+    if as_json:
+        click.echo(
+            json.dumps(
+                {
+                    "counted": {"used_bytes": counted.bytes_, "file_count": counted.inodes},
+                    "ledger": {"used_bytes": ledger[0], "file_count": ledger[1]},
+                    "equal": fits,
+                    "repaired": repair and not fits,
+                },
+                indent=1,
+            )
+        )
+    else:
+        click.echo(f"counted: {counted.bytes_} bytes, {counted.inodes} inodes")
+        click.echo(f"ledger:  {ledger[0]} bytes, {ledger[1]} inodes")
+        click.echo("equal" if fits else "repaired" if repair else "different; --repair takes the count")
+    return 0 if fits or repair else 1
+
+
+def _mounted(target: str) -> dict[str, Any] | None:
+    try:
+        status = find(target)
+    except NotFound:
+        return None
+    return status if status.get("socket") else None
+
+
+async def _opened(directory: str) -> tuple[Any, Any, VolumeIdentity]:
+    """Open a directory's backend without owning the volume. Raises NotFound where it is no volume."""
+    from volgate.drivers.registry import make_backend, split_source
+    from volgate.dto import VolumeOperationContext
+    from volgate.volume.identity import load_identity
+
+    source = split_source(directory)
+    if source is None:
+        raise NotFound(f"'{directory}' is neither mounted nor a directory; for a directory write './{directory}'")
+    backend = make_backend(source)
+    context = VolumeOperationContext("volume", Path("/"), source.backend_type, "cli", read_only=True)
+    root = await backend.open_volume(context)
+    identity = await load_identity(backend)
+    if identity is None:
+        raise NotFound(f"{directory} is no volume of volgate's yet; mount it once")
+    return backend, root, identity
+
+
+def _ledger_path(identity: VolumeIdentity) -> Path:
+    return paths.state_directory() / "volumes" / identity.volume_id / "ledger.db"
+
+
+def _as_status(identity: VolumeIdentity, usage: Usage | None) -> dict[str, Any]:
+    return {
+        "volume_id": identity.volume_id,
+        "used_bytes": None if usage is None else usage.bytes_,
+        "quota_bytes": identity.quota_bytes,
+        "file_count": None if usage is None else usage.inodes,
+        "quota_inodes": identity.quota_inodes,
+    }
+
+
+async def _stored(directory: str) -> dict[str, Any]:
+    from volgate.ledger.sqlite import read_stored_usage
+
+    backend, _, identity = await _opened(directory)
+    await backend.close()
+    return _as_status(identity, read_stored_usage(_ledger_path(identity)))
+
+
+async def _store_limits(directory: str, size: tuple[int | None], inodes: tuple[int | None] | None) -> dict[str, Any]:
+    import attrs
+
+    from volgate.ledger.sqlite import read_stored_usage
+    from volgate.volume.identity import store_identity
+    from volgate.volume.ownership import acquire_ownership
+
+    backend, _, identity = await _opened(directory)
+    await acquire_ownership(backend, identity.volume_id, Path(directory).absolute())  # noqa: ASYNC240
+    identity = attrs.evolve(identity, quota_bytes=size[0])
+    if inodes is not None:
+        identity = attrs.evolve(identity, quota_inodes=inodes[0])
+    await store_identity(backend, identity)
+    await backend.close()
+    return _as_status(identity, read_stored_usage(_ledger_path(identity)))
+
+
+async def _compare(
+    directory: str, mounted: dict[str, Any] | None, repair: bool
+) -> tuple[Usage, tuple[int | None, int | None]]:
+    """Return the counted usage, and (bytes, inodes) of the ledger; store the count where repair is asked for."""
+    from volgate.ledger.sqlite import SqliteLedger, read_stored_usage
+    from volgate.volume.counting import count_usage
+    from volgate.volume.ownership import acquire_ownership
+
+    backend, root, identity = await _opened(directory)
+    if mounted is None:
+        await acquire_ownership(backend, identity.volume_id, Path(directory).absolute())  # noqa: ASYNC240
+    counted = await count_usage(backend, root)
+    if mounted is not None:
+        return counted, (mounted["used_bytes"], mounted["file_count"])
+    stored = read_stored_usage(_ledger_path(identity))
+    if repair:
+        slots = paths.runtime_directory() / f"{identity.volume_id}.slots"
+        ledger = SqliteLedger(_ledger_path(identity), slots, identity.uuid)
+        await ledger.recover(backend.measure_key)
+        ledger.begin(counted)
+        ledger.close()
+        ledger.release()
+    await backend.close()
+    return counted, (None, None) if stored is None else (stored.bytes_, stored.inodes)

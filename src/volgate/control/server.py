@@ -1,0 +1,141 @@
+"""HTTP/1.1 on the mount daemon's unix socket: a handful of routes, by h11. Only root and the daemon's user get in.
+
+Requests are bounded: 64 KiB, 10 seconds, 16 connections at once. A bad one ends its own connection, nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Final
+
+import h11
+import trio
+
+from volgate.control.problems import problem, to_problem
+from volgate.errors import Busy, StorageException
+
+log = logging.getLogger(__name__)
+
+_MAX_BODY_BYTES: Final = 64 * 1024
+_REQUEST_S: Final = 10.0
+_MAX_CONNECTIONS: Final = 16
+
+Reply = tuple[int, str, bytes]
+Route = Callable[[bytes], Awaitable[Reply]]
+
+
+def json_reply(value: Any) -> Reply:
+    """Return a 200 with a JSON body."""
+    return 200, "application/json", json.dumps(value).encode()
+
+
+class ControlServer:
+    """The daemon's socket.
+
+    Args:
+        path: of the socket, mode 0600; a stale one is replaced, one that answers is not.
+        routes: (method, path) to what answers; may raise StorageExceptions.
+    """
+
+    def __init__(self, path: Path, routes: dict[tuple[str, str], Route]) -> None:
+        self._path = path
+        self._routes = routes
+        self._limiter = trio.CapacityLimiter(_MAX_CONNECTIONS)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until cancelled; removes the socket at the end.
+
+        Raises:
+            Busy: another process answers there.
+        """
+        listener = self._listen()
+        task_status.started()
+        try:
+            await trio.serve_listeners(self._serve, [trio.SocketListener(listener)])
+        finally:
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+
+    def _listen(self) -> trio.socket.SocketType:
+        self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        if self._path.exists():
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.settimeout(1.0)
+                try:
+                    probe.connect(str(self._path))
+                except OSError:
+                    self._path.unlink()
+                else:
+                    raise Busy(f"another process serves {self._path}")
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(self._path))
+        self._path.chmod(0o600)
+        listener.listen(_MAX_CONNECTIONS)
+        return trio.socket.from_stdlib_socket(listener)
+
+    async def _serve(self, stream: trio.SocketStream) -> None:
+        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
+            async with stream, self._limiter:
+                with trio.fail_after(_REQUEST_S):
+                    if _peer_uid(stream) in (0, os.geteuid()):
+                        await self._answer(stream)
+
+    async def _answer(self, stream: trio.SocketStream) -> None:
+        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_MAX_BODY_BYTES)
+        try:
+            request, body = await _receive(connection, stream)
+            status, content_type, reply = await self._dispatch(request, body)
+        except h11.RemoteProtocolError as error:
+            status, content_type, reply = 400, "application/problem+json", problem(400, str(error))
+        headers = [("content-type", content_type), ("content-length", str(len(reply))), ("connection", "close")]
+        with contextlib.suppress(h11.LocalProtocolError):
+            await stream.send_all(connection.send(h11.Response(status_code=status, headers=headers)) or b"")
+            await stream.send_all(connection.send(h11.Data(data=reply)) or b"")
+            connection.send(h11.EndOfMessage())
+
+    async def _dispatch(self, request: h11.Request, body: bytes) -> Reply:
+        method, path = request.method.decode(), request.target.decode("ascii", "replace")
+        route = self._routes.get((method, path))
+        if route is None:
+            known = any(path == other for _, other in self._routes)
+            status = 405 if known else 404
+            return status, "application/problem+json", problem(status, f"no {method} {path} here")
+        try:
+            return await route(body)
+        except StorageException as error:
+            status, reply = to_problem(error)
+            return status, "application/problem+json", reply
+        except Exception:
+            log.exception("a control request failed in a way nobody foresaw", extra={"path": path})
+            return 500, "application/problem+json", problem(500, "internal error; see the daemon's log")
+
+
+async def _receive(connection: h11.Connection, stream: trio.SocketStream) -> tuple[h11.Request, bytes]:
+    request, body = None, b""
+    while True:
+        event = connection.next_event()
+        if event is h11.NEED_DATA:
+            connection.receive_data(await stream.receive_some(_MAX_BODY_BYTES))
+        elif isinstance(event, h11.Request):
+            request = event
+        elif isinstance(event, h11.Data):
+            body += event.data
+            if len(body) > _MAX_BODY_BYTES:
+                raise h11.RemoteProtocolError("the body is too large")
+        elif isinstance(event, h11.EndOfMessage) and request is not None:
+            return request, body
+        else:
+            raise h11.RemoteProtocolError("the connection ended early")
+
+
+def _peer_uid(stream: trio.SocketStream) -> int:
+    credentials = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    uid: int = struct.unpack("3i", credentials)[1]
+    return uid

@@ -1,0 +1,97 @@
+"""What must be true before a mount: one clear line for each thing that is not. Never touches a mount that may hang."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from volgate.errors import Busy, InvalidArgument, NotADirectory, NotFound, StorageException
+from volgate.fuse import mounting
+
+
+def resolve_mount_point(text: str) -> Path:
+    """Return the absolute path of a mount point, its parents resolved but not itself (it may be a dead mount)."""
+    path = Path(os.path.abspath(text))
+    return Path(os.path.realpath(path.parent)) / path.name if path.name else path
+
+
+def detach_dead_mount(mount_point: Path) -> bool:
+    """Detach a mount of ours whose daemon is gone. Returns whether there was one.
+
+    Raises:
+        Busy: something is mounted there and alive.
+    """
+    entry = mounting.find_mount(mount_point)
+    if entry is None:
+        return False
+    if entry.file_system_type == mounting.FILE_SYSTEM_TYPE and _is_dead(mount_point):
+        mounting.unmount(mount_point, lazy=True)
+        return True
+    raise Busy(f"{mount_point} is a mount point already ({entry.source}); unmount it first")
+
+
+def _is_dead(mount_point: Path) -> bool:
+    """Return whether a mount's connection is gone. The kernel answers ENOTCONN itself, so a dead one cannot hang.
+
+    A live one whose daemon hangs would; so it is asked for by a connection that still stands in fusectl first.
+    """
+    entry = mounting.find_mount(mount_point)
+    if entry is not None and Path(f"/sys/fs/fuse/connections/{entry.device_minor}").exists():
+        return False
+    try:
+        os.stat(mount_point)
+    except OSError as error:
+        return error.errno in (107, 103)
+    return False
+
+
+def check_mount_point(mount_point: Path, source: Path, *, nonempty: bool) -> None:
+    """Refuse a mount point that would not do.
+
+    Raises:
+        NotFound, NotADirectory, InvalidArgument: one line that says why.
+    """
+    try:
+        entries = os.listdir(mount_point)
+    except FileNotFoundError as error:
+        raise NotFound(f"mount point {mount_point} does not exist; make the directory first") from error
+    except NotADirectoryError as error:
+        raise NotADirectory(f"mount point {mount_point} is not a directory") from error
+    except OSError as error:
+        raise StorageException(f"mount point {mount_point} cannot be used: {error.strerror}") from error
+    real, inside = Path(os.path.realpath(mount_point)), Path(os.path.realpath(source))
+    if real == inside:
+        raise InvalidArgument(f"{mount_point} is the source itself; mount on another directory")
+    if real.is_relative_to(inside) or inside.is_relative_to(real):
+        raise InvalidArgument(f"{mount_point} and {source} lie in each other: the mount would serve itself")
+    if entries and not nonempty:
+        raise InvalidArgument(f"mount point {mount_point} is not empty; '-o nonempty' mounts over what is in it")
+
+
+def holders_of(mount_point: Path) -> list[str]:
+    """Return who has files open on a mount, as ``PID NAME``; found in /proc without touching the mount."""
+    processes = [entry for entry in os.scandir("/proc") if entry.name.isdigit() and int(entry.name) != os.getpid()]
+    return [f"{entry.name} {_name_of(entry.path)}" for entry in processes if _holds(entry.path, str(mount_point))]
+
+
+def _holds(process: str, mount_point: str) -> bool:
+    links = [f"{process}/cwd", f"{process}/root"]
+    try:
+        links += [entry.path for entry in os.scandir(f"{process}/fd")]
+    except OSError:
+        return False
+    for link in links:
+        try:
+            target = os.readlink(link)
+        except OSError:
+            continue
+        if target == mount_point or target.startswith(mount_point + "/"):
+            return True
+    return False
+
+
+def _name_of(process: str) -> str:
+    try:
+        return Path(process, "comm").read_text().strip()
+    except OSError:
+        return "?"

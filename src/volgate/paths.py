@@ -1,0 +1,25 @@
+"""Where volgate keeps its own files: system paths for root, XDG paths for ordinary users."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def state_directory() -> Path:
+    """Return the folder of ledgers; survives a restart of the host."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/volgate")
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "volgate"
+
+
+def runtime_directory() -> Path:
+    """Return the folder of sockets and slot files; on tmpfs, gone with the host."""
+    if os.geteuid() == 0:
+        return Path("/run/volgate")
+    return Path(os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}") / "volgate"
+
+
+def socket_path(volume_id: str) -> Path:
+    """Return the socket of a volume's owner process."""
+    return runtime_directory() / f"{volume_id}.sock"
