@@ -19,10 +19,11 @@ _FILE_SYSTEM_TYPE: Final = "fuse.volgate"
 
 def find_all() -> list[dict[str, Any]]:
     """Return the status of every mount; of one that nobody serves any more, what mountinfo says, in state dead."""
-    found = []
+    found: list[dict[str, Any]] = []
     for socket in sorted(paths.runtime_directory().glob("*.sock")):
         try:
-            found.append({**ask(socket, "GET", "/v1/status"), "socket": str(socket)})
+            answer: dict[str, Any] = ask(socket, "GET", "/v1/status")
+            found.append({**answer, "socket": str(socket)})
         except NotFound:
             continue
         except StorageException:
