@@ -62,8 +62,8 @@ def find(target: str) -> dict[str, Any]:
     """
     where = os.path.abspath(target)
     real = str(Path(os.path.realpath(os.path.dirname(where))) / os.path.basename(where))
-    mounts: list[dict[str, Any]] = find_all()
-    for status in reversed(mounts):
+    status: dict[str, Any]
+    for status in reversed(find_all()):
         if status["mount_point"] in (where, real) or (status["volume_id"] == target and "/" not in target):
             return status
     raise NotFound(f"'{target}' is neither a mount of volgate's nor the id of a mounted volume; see 'volgate list'")
