@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import subprocess
 from pathlib import Path
+from typing import Final
 
 from volgate.errors import Busy, InvalidArgument, NotADirectory, NotFound, StorageException
 from volgate.fuse import mounting
+
+_ASK_S: Final = 3.0
+_DEAD: Final = (errno.ENOTCONN, errno.ECONNABORTED)
 
 
 def resolve_mount_point(text: str) -> Path:
@@ -31,18 +37,23 @@ def detach_dead_mount(mount_point: Path) -> bool:
 
 
 def _is_dead(mount_point: Path) -> bool:
-    """Return whether a mount's connection is gone. The kernel answers ENOTCONN itself, so a dead one cannot hang.
+    """Return whether a mount's connection is gone: its kernel side then answers ENOTCONN at once.
 
-    A live one whose daemon hangs would; so it is asked for by a connection that still stands in fusectl first.
+    A live mount whose daemon hangs would hang the caller, unkillably; so a child asks, and is left alone if it hangs.
     """
-    entry = mounting.find_mount(mount_point)
-    if entry is not None and Path(f"/sys/fs/fuse/connections/{entry.device_minor}").exists():
-        return False
+    child = subprocess.Popen(
+        ["stat", "--", str(mount_point)],
+        env={**os.environ, "LC_ALL": "C"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
-        os.stat(mount_point)
-    except OSError as error:
-        return error.errno in (107, 103)
-    return False
+        _, message = child.communicate(timeout=_ASK_S)
+    except subprocess.TimeoutExpired:
+        return False
+    return child.returncode != 0 and any(os.strerror(number) in message for number in _DEAD)
 
 
 def check_mount_point(mount_point: Path, source: Path, *, nonempty: bool) -> None:
