@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Final
 
 _POWERS: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5, "e": 6}
-_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtpe]?)(i?b|b|)", re.IGNORECASE)
+_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtpe]?)((?<=[kmgtpe])ib|b|)", re.IGNORECASE)
 _LARGEST: Final = 2**63 - 1
 
 

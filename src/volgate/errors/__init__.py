@@ -25,6 +25,7 @@ StorageException
 ├── TooManyOpenFiles    descriptors have run out
 ├── Unavailable         the backend does not answer; retryable
 │   ├── TimedOut        nothing moved for the deadline
+│   ├── ShuttingDown    the volume is being unmounted
 │   └── TryAgain        not now (a recount is running); retryable
 └── InputOutput         the backing failed (EIO)
 
@@ -161,6 +162,12 @@ class Unavailable(StorageException):
 
 class TimedOut(Unavailable):
     """Nothing moved before the deadline."""
+
+
+class ShuttingDown(Unavailable):
+    """The volume is being unmounted."""
+
+    log_level = logging.INFO
 
 
 class TryAgain(Unavailable):

@@ -36,6 +36,7 @@ ERRNO_OF: Final[dict[type[errors.StorageException], int]] = {
     errors.Unsupported: errno.EOPNOTSUPP,
     errors.TooManyOpenFiles: errno.EMFILE,
     errors.TimedOut: errno.ETIMEDOUT,
+    errors.ShuttingDown: errno.ESHUTDOWN,
     errors.TryAgain: errno.EAGAIN,
     errors.InputOutput: errno.EIO,
     errors.Unavailable: errno.EIO,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import pyfuse3
 import trio
 
-from volgate.errors import InputOutput, NotFound, ReadOnly, Stale, Unavailable
+from volgate.errors import InputOutput, NotFound, ReadOnly, ShuttingDown, Stale
 from volgate.fuse.convert import to_changes, to_entry, to_negative_entry, to_owner, to_statvfs
 from volgate.fuse.door import DEADLINE_S, Desk, handler
 
@@ -224,7 +224,7 @@ class Operations(pyfuse3.Operations):
 
     def _refuse_new_opens(self) -> None:
         if self.stopping:
-            raise Unavailable("the volume is being unmounted")
+            raise ShuttingDown
 
     @handler
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:

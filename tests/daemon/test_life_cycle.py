@@ -1,0 +1,323 @@
+"""Mounting and ending, by the command line, as people and systemd do it."""
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import mounting
+from mounting import find_mount, mounted, volgate, wait_until
+
+
+@pytest.fixture
+def folders(place):
+    (place / "data").mkdir()
+    (place / "mnt").mkdir()
+    return place / "data", place / "mnt"
+
+
+def ended(pid):
+    """Return whether a process has ended, reaped by its parent or not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def one_line(done, status):
+    """Assert that a command failed with one clear line and this exit status; return the line."""
+    assert done.returncode == status, done
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("volgate: "), done.stderr
+    return lines[0]
+
+
+def test_detach_returns_when_the_mount_answers_and_umount_when_the_daemon_has_ended(folders):
+    data, mnt = folders
+    done = volgate("mount", data, mnt, "-d", "--quota", "1MiB")
+    assert done.returncode == 0, done
+    assert done.stdout.startswith("mounted data-") and "0 B of 1 MiB used" in done.stdout
+    (mnt / "file").write_text("hello")
+    pid = json.loads(volgate("status", mnt, "--json").stdout)["pid"]
+    assert volgate("umount", mnt).returncode == 0
+    assert ended(pid)
+    assert find_mount(mnt) is None
+    assert (data / "file").read_text() == "hello"
+
+
+def test_list_has_the_promised_fields(folders):
+    data, mnt = folders
+    volgate("mount", data, mnt, "-d", "--quota", "1MiB", "--inodes", "10")
+    try:
+        (mnt / "file").write_text("hello")
+        (listed,) = [m for m in json.loads(volgate("list", "--json").stdout) if m["mount_point"] == str(mnt)]
+        assert list(listed) == [
+            "volume_id", "uuid", "mount_point", "pid", "backend_type", "source", "state",
+            "used_bytes", "quota_bytes", "file_count", "quota_inodes", "read_only",
+        ]  # fmt: skip
+        assert (listed["used_bytes"], listed["quota_bytes"]) == (5, 1 << 20)
+        assert (listed["file_count"], listed["quota_inodes"]) == (1, 10)
+        assert (listed["state"], listed["read_only"], listed["backend_type"]) == ("ready", False, "posix")
+        assert listed["volume_id"] in volgate("list").stdout
+    finally:
+        volgate("umount", mnt)
+
+
+def test_a_remount_without_a_quota_keeps_it_and_one_with_it_changes_it(folders):
+    data, mnt = folders
+    for options, expected in ((["--quota", "1MiB"], 1 << 20), ([], 1 << 20), (["--quota", "none"], None), ([], None)):
+        assert volgate("mount", data, mnt, "-d", *options).returncode == 0
+        shown = json.loads(volgate("quota", "show", mnt, "--json").stdout)
+        assert volgate("umount", mnt).returncode == 0
+        assert shown["quota_bytes"] == expected
+
+
+def test_a_second_writable_mount_is_refused_and_names_the_holder(folders, place):
+    data, mnt = folders
+    other = place / "other"
+    other.mkdir()
+    volgate("mount", data, mnt, "-d")
+    try:
+        line = one_line(volgate("mount", data, other, "-d"), 32)
+        assert str(mnt) in line and "process" in line
+        assert find_mount(other) is None
+        assert volgate("mount", data, other, "-d", "--read-only").returncode == 0
+        with pytest.raises(OSError, match="Read-only"):
+            (other / "file").write_text("no")
+        assert volgate("umount", other).returncode == 0
+    finally:
+        volgate("umount", mnt)
+
+
+def test_the_limit_can_be_set_on_a_live_mount_and_on_an_unmounted_directory(folders):
+    data, mnt = folders
+    volgate("mount", data, mnt, "-d", "--quota", "1K")
+    try:
+        (mnt / "file").write_bytes(b"x" * 1024)
+        with pytest.raises(OSError, match="quota"):
+            (mnt / "more").write_bytes(b"x")
+        assert volgate("quota", "set", mnt, "2K").returncode == 0
+        (mnt / "more").write_bytes(b"x" * 1024)
+        below = volgate("quota", "set", mnt, "1K")
+        assert below.returncode == 0 and "only growth is refused" in below.stderr
+    finally:
+        volgate("umount", mnt)
+    assert volgate("quota", "set", data, "5K").returncode == 0
+    assert json.loads(volgate("quota", "show", data, "--json").stdout)["quota_bytes"] == 5120
+
+
+def test_check_finds_what_was_changed_behind_a_ledgers_back_and_repairs_it(folders):
+    data, mnt = folders
+    volgate("mount", data, mnt, "-d")
+    (mnt / "file").write_bytes(b"x" * 1000)
+    volgate("umount", mnt)
+    assert volgate("quota", "check", data).returncode == 0
+    (data / "behind").write_bytes(b"x" * 500)
+    checked = volgate("quota", "check", data, "--json")
+    assert checked.returncode == 1
+    assert json.loads(checked.stdout)["counted"] == {"used_bytes": 1500, "file_count": 2}
+    assert volgate("quota", "check", data, "--repair").returncode == 0
+    assert volgate("quota", "check", data).returncode == 0
+
+
+def test_a_killed_daemon_leaves_a_dead_mount_that_the_next_mount_heals(folders):
+    data, mnt = folders
+    volgate("mount", data, mnt, "-d", "--quota", "1MiB")
+    (mnt / "file").write_bytes(b"x" * 1000)
+    pid = json.loads(volgate("status", mnt, "--json").stdout)["pid"]
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: ended(pid))
+    (listed,) = [m for m in json.loads(volgate("list", "--json").stdout) if m["mount_point"] == str(mnt)]
+    assert listed["state"] == "dead"
+    done = volgate("mount", data, mnt, "-d")
+    assert done.returncode == 0, done
+    status = json.loads(volgate("status", mnt, "--json").stdout)
+    assert (status["used_bytes"], status["file_count"]) == (1000, 1)
+    assert status["usage_found"].startswith("recovered after a crash")
+    assert volgate("umount", mnt).returncode == 0
+
+
+def test_umount_names_who_holds_files_and_lazy_detaches(folders):
+    data, mnt = folders
+    volgate("mount", data, mnt, "-d")
+    pid = json.loads(volgate("status", mnt, "--json").stdout)["pid"]
+    (mnt / "file").write_text("hello")
+    with (mnt / "file").open() as held:
+        line = one_line(volgate("umount", mnt), 32)
+        assert str(os.getpid()) in line and "--lazy" in line
+        assert volgate("umount", mnt, "--lazy").returncode == 0
+        assert find_mount(mnt) is None
+        assert held.read() == "hello"
+    wait_until(lambda: ended(pid))
+
+
+def test_sigterm_waits_for_an_open_file_and_loses_nothing(place):
+    with mounted(place) as mount:
+        with (mount.path / "file").open("wb") as file:
+            file.write(b"x" * 100_000)
+            file.flush()
+            mount.process.send_signal(signal.SIGTERM)
+            time.sleep(0.5)  # the daemon meets a busy mount
+            assert mount.process.poll() is None
+            with pytest.raises(OSError):
+                (mount.path / "other").open("wb")
+            file.write(b"y" * 100_000)
+        assert mount.process.wait(20) == 0
+        assert (mount.backing / "file").read_bytes() == b"x" * 100_000 + b"y" * 100_000
+
+
+def test_an_aborted_connection_ends_the_daemon_with_an_error(place):
+    with mounted(place, alarms=True) as mount:
+        mount.checked = False
+        if not os.path.ismount("/sys/fs/fuse/connections"):
+            subprocess.run(["mount", "-t", "fusectl", "none", "/sys/fs/fuse/connections"], check=True)
+        Path(f"/sys/fs/fuse/connections/{find_mount(mount.path).minor}/abort").write_text("1")
+        assert mount.process.wait(20) == 1
+        assert find_mount(mount.path) is None
+        assert "aborted" in mount.log()
+
+
+def test_an_existing_directory_is_counted_at_its_first_mount(folders):
+    data, mnt = folders
+    (data / "deep").mkdir()
+    (data / "deep" / "file").write_bytes(b"x" * 700)
+    os.link(data / "deep" / "file", data / "again")
+    os.symlink("file", data / "link")
+    volgate("mount", data, mnt, "-d")
+    try:
+        shown = json.loads(volgate("quota", "show", mnt, "--json").stdout)
+        assert (shown["used_bytes"], shown["file_count"]) == (700, 3)
+    finally:
+        volgate("umount", mnt)
+
+
+WRONG = [
+    (["mount"], 1, "Missing argument"),
+    (["mount", "/nope/at/all", "{mnt}"], 32, "does not exist"),
+    (["mount", "name-only", "{mnt}"], 32, "'./name-only'"),
+    (["mount", "gopher://x/y", "{mnt}"], 32, "no driver serves 'gopher'"),
+    (["mount", "{data}", "/nope/at/all"], 32, "does not exist"),
+    (["mount", "{data}", "{file}"], 32, "not a directory"),
+    (["mount", "{file}/", "{mnt}"], 32, "not a directory"),
+    (["mount", "{data}", "{full}"], 32, "not empty"),
+    (["mount", "{data}", "{data}"], 32, "source itself"),
+    (["mount", "{data}", "{data}/inside"], 32, "lie in each other"),
+    (["mount", "{data}/inside", "{data}", "-o", "nonempty"], 32, "lie in each other"),
+    (["mount", "{data}", "{mnt}", "--quota", "10GiBB"], 1, "is no size"),
+    (["mount", "{data}", "{mnt}", "--quota", "-5"], 1, "is no size"),
+    (["mount", "{data}", "{mnt}", "--inodes", "10GB"], 1, "no number of inodes"),
+    (["mount", "{data}", "{mnt}", "--attr-timeout", "-1"], 1, "range"),
+    (["mount", "{data}", "{mnt}", "-o", "cache=7"], 1, "unknown mount option 'cache=7'"),
+    (["mount", "{data}", "{mnt}", "-o", "quota=much"], 1, "is no size"),
+    (["mount", "{data}", "{mnt}", "--frobnicate"], 1, "No such option"),
+    (["mount", "{foreign}", "{mnt}"], 32, "'.volgate'"),
+    (["mount", "{snapshots}", "{mnt}"], 32, "'.snapshots'"),
+    (["umount", "{mnt}"], 32, "neither a mount"),
+    (["frobnicate"], 64, "No such command"),
+    (["quota", "set", "{mnt}", "x"], 64, "is no size"),
+    (["quota", "show", "{mnt}"], 69, "no volume of volgate's yet"),
+    (["quota", "show", "nothing"], 69, "neither mounted nor a directory"),
+    (["status", "{mnt}"], 69, "neither a mount"),
+]
+
+
+@pytest.mark.parametrize("detach", [[], ["-d"]], ids=["foreground", "detached"])
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"), WRONG, ids=lambda v: " ".join(v) if isinstance(v, list) else ""
+)
+def test_wrong_input_gets_one_clear_line_and_changes_nothing(folders, place, arguments, status, says, detach):
+    data, mnt = folders
+    if detach and arguments[0] != "mount":
+        return
+    (data / "inside").mkdir()
+    (place / "file").touch()
+    (place / "full").mkdir()
+    (place / "full" / "something").touch()
+    (place / "foreign" / ".volgate").mkdir(parents=True)
+    (place / "foreign" / ".volgate" / "mine").touch()
+    (place / "snapshots" / ".snapshots").mkdir(parents=True)
+    names = {n: place / n for n in ("file", "full", "foreign", "snapshots")}
+    before = sorted(str(p) for p in place.rglob("*"))
+    line = one_line(volgate(*[a.format(data=data, mnt=mnt, **names) for a in arguments], *detach, timeout_s=20), status)
+    assert says in line
+    assert sorted(str(p) for p in place.rglob("*")) == before
+    assert not [m for m in mounting.list_mounts() if place in m.path.parents]
+
+
+def test_a_missing_device_is_named(folders, place):
+    data, mnt = folders
+    program = (
+        "import sys; from volgate.fuse import mounting; mounting._DEVICE = sys.argv[1];"
+        "from volgate.cli import main; sys.exit(main(sys.argv[2:]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(place / "fuse"), "mount", str(data), str(mnt)],
+        capture_output=True, text=True, timeout=20,
+    )  # fmt: skip
+    assert "modprobe fuse" in one_line(done, 32)
+
+
+def test_listing_and_help_import_nothing_heavy():
+    heavy = {"trio", "pyfuse3", "boto3", "rich", "sqlite3", "cattrs", "prometheus_client", "asyncio"}
+    for arguments in (["--help"], ["list", "--json"], ["mount", "--help"]):
+        done = subprocess.run(
+            [sys.executable, "-X", "importtime", "-m", "volgate", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=20,
+        )
+        imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+        assert not heavy & imported, (arguments, heavy & imported)
+
+
+def test_the_socket_is_for_its_user_only_and_survives_bad_requests(folders):
+    data, mnt = folders
+    volgate("mount", data, mnt, "-d")
+    try:
+        volume_id = json.loads(volgate("status", mnt, "--json").stdout)["volume_id"]
+        path = f"/run/volgate/{volume_id}.sock"
+        assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+        import socket
+
+        for garbage in (b"\0" * 100, b"GET", b"GET / HTTP/1.1\r\n" + b"x: " + b"y" * 100_000 + b"\r\n\r\n",
+                        b"PUT /v1/quota HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\n{x}",
+                        b'PUT /v1/quota HTTP/1.1\r\nhost: x\r\ncontent-length: 18\r\n\r\n{"quota_bytes":-1}'):  # fmt: skip
+            with socket.socket(socket.AF_UNIX) as s:
+                s.settimeout(5)
+                s.connect(path)
+                s.sendall(garbage)
+                s.shutdown(socket.SHUT_WR)
+                try:
+                    while s.recv(4096):
+                        pass
+                except ConnectionResetError:
+                    pass
+        assert json.loads(volgate("status", mnt, "--json").stdout)["quota_bytes"] is None
+    finally:
+        volgate("umount", mnt)
+
+
+def test_metrics_are_exposed(folders):
+    data, mnt = folders
+    volgate("mount", data, mnt, "-d", "--quota", "1K")
+    try:
+        (mnt / "file").write_text("hello")
+        volume_id = json.loads(volgate("status", mnt, "--json").stdout)["volume_id"]
+        import socket
+
+        with socket.socket(socket.AF_UNIX) as s:
+            s.connect(f"/run/volgate/{volume_id}.sock")
+            s.sendall(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n")
+            text = b""
+            while chunk := s.recv(65536):
+                text += chunk
+        assert f'volgate_quota_used_bytes{{volume="{volume_id}"}} 5.0'.encode() in text
+        assert b'volgate_fuse_requests_total{op="create"' in text
+    finally:
+        volgate("umount", mnt)
