@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -283,11 +284,14 @@ def test_the_socket_is_for_its_user_only_and_survives_bad_requests(folders):
         volume_id = json.loads(volgate("status", mnt, "--json").stdout)["volume_id"]
         path = f"/run/volgate/{volume_id}.sock"
         assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
-        import socket
-
-        for garbage in (b"\0" * 100, b"GET", b"GET / HTTP/1.1\r\n" + b"x: " + b"y" * 100_000 + b"\r\n\r\n",
-                        b"PUT /v1/quota HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\n{x}",
-                        b'PUT /v1/quota HTTP/1.1\r\nhost: x\r\ncontent-length: 18\r\n\r\n{"quota_bytes":-1}'):  # fmt: skip
+        put = b"PUT /v1/quota HTTP/1.1\r\nhost: x\r\n"
+        for garbage in (
+            b"\0" * 100,
+            b"GET",
+            b"GET / HTTP/1.1\r\nx: " + b"y" * 100_000 + b"\r\n\r\n",
+            put + b"content-length: 3\r\n\r\n{x}",
+            put + b'content-length: 18\r\n\r\n{"quota_bytes":-1}',
+        ):
             with socket.socket(socket.AF_UNIX) as s:
                 s.settimeout(5)
                 s.connect(path)
@@ -309,8 +313,6 @@ def test_metrics_are_exposed(folders):
     try:
         (mnt / "file").write_text("hello")
         volume_id = json.loads(volgate("status", mnt, "--json").stdout)["volume_id"]
-        import socket
-
         with socket.socket(socket.AF_UNIX) as s:
             s.connect(f"/run/volgate/{volume_id}.sock")
             s.sendall(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n")

@@ -329,7 +329,7 @@ class MemoryBackend(BaseStorageBackend):
         return MemoryFile(self.tree, node), node.attributes()
 
     async def create_node(
-        self, directory: BackendDirectory, name: bytes, mode: int, owner: NodeOwner
+        self, directory: BackendDirectory, name: bytes, mode: int, owner: NodeOwner, *, rdev: int = 0
     ) -> FileAttributes:
         """See BaseStorageBackend."""
         if stat.S_IFMT(mode) not in _MADE_TYPES:

@@ -1,0 +1,36 @@
+"""Public suites on a mounted volume, case by case against the file system below it."""
+
+import conformance
+import pytest
+
+DIFFERENCES = {
+    # case: (below, mounted). Each stands in vfs/README.md with its reason.
+    "link::link_count_max": ("ok", "skipped"),
+}
+
+
+@pytest.mark.timeout(1200)
+def test_pjdfstest_gives_case_by_case_what_it_gives_on_the_file_system_below(shared_volume, module_place):
+    below = module_place / "below"
+    below.mkdir()
+    below.chmod(0o755)
+    expected = conformance.pjdfstest(below, module_place)
+    found = conformance.pjdfstest(shared_volume.path, module_place)
+    different = {case: (expected[case], found.get(case)) for case in expected if expected[case] != found.get(case)}
+    assert different == DIFFERENCES
+    assert set(found) == set(expected)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seed", [1, 2, 3, 4])
+def test_fsx_finds_every_byte_where_it_was_written(shared_volume, module_place, seed):
+    conformance.fsx(shared_volume.path / f"fsx-{seed}", seed, 4000, module_place)
+
+
+def test_every_difference_stands_in_the_semantics():
+    from pathlib import Path
+
+    import volgate.vfs
+
+    semantics = (Path(volgate.vfs.__file__).parent / "README.md").read_text()
+    assert all(case in semantics for case in DIFFERENCES)
