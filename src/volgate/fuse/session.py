@@ -15,6 +15,7 @@ from volgate.errors import Busy, StorageException
 from volgate.fuse import mounting
 from volgate.fuse.channel import KernelChannel, install
 from volgate.fuse.datapath import DataPath
+from volgate.fuse.door import DEADLINE_S
 from volgate.fuse.operations import Operations
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class FuseSession:
         volume_id: named in mountinfo as ``volgate:ID``.
         read_only: mount read-only.
         allow_other: other users may enter; permissions are always checked by the kernel.
+        deadline_s: how long a request to a driver that can hang may stand still, seconds.
     """
 
     def __init__(
@@ -68,13 +70,14 @@ class FuseSession:
         volume_id: str,
         read_only: bool,
         allow_other: bool,
+        deadline_s: float = DEADLINE_S,
     ) -> None:
         self._file_system = file_system
         self._mount_point = mount_point
         self._source = f"volgate:{volume_id}"
         self._read_only = read_only
         self._allow_other = allow_other
-        self._operations = Operations(file_system, DataPath())
+        self._operations = Operations(file_system, DataPath(), deadline_s=deadline_s)
         self._channel: KernelChannel | None = None
         self._device_minor = -1
 

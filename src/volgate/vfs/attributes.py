@@ -152,21 +152,23 @@ class Attributes:
             try:
                 await file.truncate(size)
             finally:
-                if grows:
-                    charge.pending -= 1
-                after = await file.get_attributes()
-                self._gate.correct(charge, after.size)
-        except StorageException:
-            raise
-        except BaseException:
-            self._gate.leave_uncertain()
-            raise
-        if passing:
-            self._gate.release(charge, gone=after.nlink == 0 and not inode.open_files)
+                after = await self._measure(charge, file, reserved=grows)
+        finally:
+            if passing:
+                self._gate.release(charge, gone=False)
         bits = 0 if privileged else privileges_to_clear(after.mode)
         if bits:
             after = await file.set_attributes(AttributeChanges(mode=stat.S_IMODE(after.mode) & ~bits))
         return after
+
+    async def _measure(self, charge: InodeCharge, file: BackendFile, *, reserved: bool) -> FileAttributes:
+        """Charge what the file has after a change of its size, done or failed, and return its attributes."""
+        charge.uncertain = True
+        if reserved:
+            charge.pending -= 1
+        attributes = await file.get_attributes()
+        self._gate.correct(charge, attributes.size)
+        return attributes
 
     async def get_space(self) -> FileSystemSpace:
         """Return what statfs(2) reports: the limit where there is one, never more free than the backing has."""

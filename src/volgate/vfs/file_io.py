@@ -110,24 +110,19 @@ class FileIo:
             data = data[: allowed - offset]
         try:
             written = _checked(await opened.file.write(offset, data), len(data))
-        except BaseException as error:
-            await self._correct(opened, charge, error)
+        except BaseException:
+            await self._correct(opened, charge)
             raise
         if written < len(data):
-            await self._correct(opened, charge, None)
+            await self._correct(opened, charge)
         elif not self._gate.settle(charge):
             self._gate.correct(charge, (await opened.file.get_attributes()).size)
         return written
 
-    async def _correct(self, opened: OpenFile, charge: InodeCharge, error: BaseException | None) -> None:
-        """Charge what the file really has after a write that failed or fell short."""
-        if self._gate.fail(charge):
-            return
-        try:
+    async def _correct(self, opened: OpenFile, charge: InodeCharge) -> None:
+        """Charge what the file really has after a write that failed or fell short; if that fails, a later call will."""
+        if not self._gate.fail(charge):
             self._gate.correct(charge, (await opened.file.get_attributes()).size)
-        except BaseException:
-            self._gate.leave_uncertain()
-            raise
 
     async def _strip_mode(self, opened: OpenFile) -> None:
         attributes = await opened.file.get_attributes()
@@ -153,8 +148,8 @@ class FileIo:
         inode = opened.inode
         inode.open_files = tuple(other for other in inode.open_files if other is not opened)
         try:
-            if opened.written and not inode.unlinked:
-                await self._remember_version(opened)
+            if opened.written:
+                await self._look_once_more(opened)
             await opened.file.close()
         finally:
             if not inode.open_files:
@@ -164,14 +159,17 @@ class FileIo:
                     self._gate.release(charge, gone=inode.unlinked)
                 self._tree.inodes.drop_unused(inode)
 
-    async def _remember_version(self, opened: OpenFile) -> None:
-        """Note what the kernel's page cache holds now: all of it went through this mount."""
+    async def _look_once_more(self, opened: OpenFile) -> None:
+        """Note what the kernel's page cache holds now, and charge what a failed call left uncertain."""
+        inode, charge = opened.inode, cast("InodeCharge | None", opened.inode.charge)
         try:
             attributes = await opened.file.get_attributes()
         except StorageException:
-            opened.inode.version = None
-        else:
-            opened.inode.version = (attributes.mtime_ns, attributes.size)
+            inode.version = None
+            return
+        inode.version = (attributes.mtime_ns, attributes.size)
+        if charge is not None and charge.uncertain and not charge.pending:
+            self._gate.correct(charge, attributes.size)
 
 
 def _checked(written: int, length: int) -> int:

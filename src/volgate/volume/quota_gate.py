@@ -23,7 +23,7 @@ class InodeCharge:
         size: bytes charged now; equals the file's size whenever no write is under way.
         inodes: 1, or 0 once it is unlinked and closed.
         pending: writes under way that reserved growth.
-        uncertain: a write failed while others were pending; the last one corrects by measuring.
+        uncertain: a change failed and the size was not measured since; ``correct`` ends that.
     """
 
     __slots__ = ("inodes", "key", "pending", "size", "slot", "uncertain")
@@ -147,7 +147,13 @@ class QuotaGate:
             self._open_slot(charge)
 
     def release(self, charge: InodeCharge, *, gone: bool) -> None:
-        """Settle an inode at its last close; ``gone``: it was unlinked, so it counts nothing now."""
+        """Settle an inode at its last close; ``gone``: it was unlinked, so it counts nothing now.
+
+        What could not be measured stays in its slot, for the next owner to measure.
+        """
+        if charge.uncertain and not gone:
+            self.leave_uncertain()
+            return
         if gone:
             if charge.slot == _NO_SLOT:
                 self._open_slot(charge)

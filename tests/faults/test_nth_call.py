@@ -1,0 +1,103 @@
+"""Every driver call of a workload fails once, before or after its work: usage still is what a walk finds."""
+
+import os
+import stat
+
+import pytest
+import trio
+
+from volgate.core.names import GATEWAY_NAME
+from volgate.drivers.base import NodeOwner
+from volgate.drivers.posix.backend import PosixBackend
+from volgate.dto import AttributeChanges
+from volgate.errors import InputOutput, NoSpace, StorageException
+from volgate.testing.faults import Fault, FaultyBackend
+from volgate.vfs.file_system import FileSystem
+from volgate.volume.counting import count_usage
+from volgate.volume.volume import open_volume
+
+OWNER = NodeOwner(0, 0, 0o022)
+
+
+async def workload(file_system):
+    """Do a bit of everything; a failing step is skipped, as programs do. Returns the first surprise, if any."""
+    names, io, attributes = file_system.namespace, file_system.file_io, file_system.attributes
+    root = file_system.tree.inodes.root
+    handles = []
+
+    async def attempt(call, *args, **kwargs):
+        try:
+            return await call(*args, **kwargs)
+        except StorageException:
+            return None
+
+    async def create(name, size):
+        made = await attempt(names.create_file, root, name, 0o644, OWNER)
+        if made is None:
+            return None
+        inode, found, file = made
+        file_system.tree.inodes.count_lookup(inode)
+        fh = io.register(inode, file, found, writable=True, privileged=True)
+        handles.append(fh)
+        await attempt(io.write, fh, 0, b"x" * size)
+        await attempt(io.write, fh, size - 5, b"y" * 50)
+        return inode
+
+    one = await create(b"one", 1000)
+    await create(b"two", 2000)
+    await create(b"three", 500)
+    if one is not None:
+        await attempt(attributes.set, one, AttributeChanges(), size=300, fh=None, privileged=True)
+        await attempt(attributes.set, one, AttributeChanges(mode=0o600), size=4000, fh=None, privileged=True)
+        await attempt(names.link, one, root, b"one-again")
+    await attempt(names.unlink, root, b"two")
+    await attempt(names.create_node, root, b"dir", stat.S_IFDIR | 0o755, OWNER)
+    await attempt(names.create_node, root, b"fifo", stat.S_IFIFO | 0o644, OWNER)
+    await attempt(names.create_symlink, root, b"link", b"target", OWNER)
+    await attempt(names.rename, root, b"three", root, b"one-again", 0)
+    await attempt(names.rename, root, b"one", root, b"fifo", 0)
+    await attempt(names.rmdir, root, b"dir")
+    await attempt(names.unlink, root, b"link")
+    for fh in handles:
+        await attempt(io.release, fh)
+
+
+async def run_with(fault, place):
+    """Run the workload with a fault; return the gate's usage, a walk's, and the one found at the next open."""
+    place.mkdir()
+    places = {"mount_path": place / "mnt", "state_directory": place / "state", "runtime_directory": place / "run"}
+    (place / "data").mkdir()
+    volume = await open_volume(
+        FaultyBackend(PosixBackend(place / "data"), fault), source=str(place / "data"), quota_bytes=5000, **places
+    )
+    file_system = FileSystem(volume, mount_point=place / "mnt", attr_timeout_s=0, entry_timeout_s=0)
+    fault.armed = True
+    await workload(file_system)
+    fault.armed = False
+    await file_system.close()
+    walked = await count_usage(volume.backend, volume.root)
+    known = volume.gate.info()
+    uncertain = volume.gate.uncertain
+    await volume.close()
+    again = await open_volume(PosixBackend(place / "data"), source=str(place / "data"), **places)
+    found = again.gate.info()
+    await again.close()
+    assert (found.used_bytes, found.file_count) == (walked.bytes_, walked.inodes)
+    if not uncertain:
+        assert (known.used_bytes, known.file_count) == (walked.bytes_, walked.inodes)
+    assert walked.bytes_ <= 5000
+    assert os.fsdecode(GATEWAY_NAME) in os.listdir(place / "data")
+
+
+@pytest.mark.parametrize("onwards", [False, True], ids=["once", "onwards"])
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("error", [InputOutput("broken"), NoSpace("full")], ids=["EIO", "ENOSPC"])
+def test_usage_survives_the_failure_of_every_single_call(tmp_path, error, after, onwards):
+    number = 0
+    while True:
+        number += 1
+        fault = Fault(at=number, error=error, after=after, onwards=onwards)
+        trio.run(run_with, fault, tmp_path / str(number))
+        if not fault.happened:
+            break
+    assert number > 30
