@@ -28,6 +28,7 @@ from volgate.drivers.posix import syscalls
 from volgate.drivers.posix.errors import converted_async
 from volgate.drivers.posix.open_file import PosixDirectory, PosixFile, change_attributes, to_attributes
 from volgate.drivers.posix.reserved import ReservedFiles
+from volgate.drivers.wrap.threaded import ThreadedBackend
 from volgate.dto import AttributeChanges, BackendType, FileAttributes, Usage, VolumeOperationContext
 from volgate.errors import CrossDevice, InvalidArgument, IsADirectory, NotFound, Stale
 
@@ -59,9 +60,10 @@ class PosixBackend(BaseStorageBackend):
         self._reserved: ReservedFiles | None = None
 
     @classmethod
-    def from_source(cls, source: str) -> PosixBackend:
-        """Return the backend of a directory's path."""
-        return cls(Path(source))
+    def from_source(cls, source: str) -> BaseStorageBackend:
+        """Return the backend of a directory's path; with its calls in threads where its storage can hang."""
+        backend = cls(Path(source))
+        return backend if _is_local(source) else ThreadedBackend(backend)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -460,6 +462,18 @@ class PosixBackend(BaseStorageBackend):
         if self._handles_fd >= 0:
             os.close(self._handles_fd)
             self._handles_fd = -1
+
+
+def _is_local(source: str) -> bool:
+    """Return whether a directory lies on a local file system; true for a missing one, which opening will refuse."""
+    try:
+        fd = os.open(source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return True
+    try:
+        return syscalls.file_system_type(fd) in syscalls.LOCAL_FILE_SYSTEMS
+    finally:
+        os.close(fd)
 
 
 def _fd(directory: BackendDirectory) -> int:

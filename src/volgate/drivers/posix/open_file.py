@@ -135,6 +135,11 @@ class PosixFile(BackendFile):
         """See BackendFile."""
         os.removexattr(self.fd, name)
 
+    @converted_async
+    async def flush(self) -> None:
+        """See BackendFile: closing a duplicate makes a network file system say what it could not write (close(2))."""
+        os.close(os.dup(self.fd))
+
     async def close(self) -> None:
         """See BackendFile. close(2) of a local file has nothing to report."""
         os.close(self.fd)

@@ -1,0 +1,104 @@
+"""A backend whose calls may block, made safe for the event loop: each runs in one of a bounded number of threads.
+
+For directories on storage that can hang (NFS and the like). What it wraps must never really await, which is true of a
+driver of plain system calls. A call whose caller gives up goes on in its thread and keeps its place until it returns.
+Calls that make nodes run one at a time, since the umask belongs to the whole process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, ClassVar, Final
+
+import attrs
+import trio
+
+from volgate.drivers.base import BackendFile, BaseStorageBackend, Capabilities
+from volgate.dto import BackendType
+
+MAX_THREADS: Final = 32
+_FILE_CALLS: Final = (
+    "read", "write", "truncate", "sync", "get_attributes", "close", "flush", "reopen", "set_attributes",
+    "get_xattr", "set_xattr", "list_xattrs", "remove_xattr",
+)  # fmt: skip
+_CALLS: Final = (
+    "create_volume", "open_volume", "open_directory", "list_names", "get_attributes", "set_attributes", "open_file",
+    "remove", "rename", "get_space", "get_attributes_of", "link", "read_link", "get_xattr", "set_xattr",
+    "list_xattrs", "remove_xattr", "load_reserved", "store_reserved", "acquire_ownership", "release_ownership",
+    "sync_directory", "measure_key", "close",
+)  # fmt: skip
+_MAKING_CALLS: Final = ("create_file", "create_node", "create_symlink")
+
+
+def _finish(coroutine: Generator[Any, Any, Any]) -> Any:
+    """Run a coroutine that never awaits to its end."""
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        return stop.value
+    raise RuntimeError("a driver that runs in threads must not await")
+
+
+def _in_thread(name: str, *, making: bool = False) -> Callable[..., Coroutine[Any, Any, Any]]:
+    async def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        plain = [arg.inner if isinstance(arg, _ThreadedFileBase) else arg for arg in args]
+        result = await trio.to_thread.run_sync(
+            lambda: _finish(getattr(self.inner, name)(*plain, **kwargs)),
+            limiter=self.making if making else self.limiter,
+            abandon_on_cancel=True,
+        )
+        if isinstance(result, BackendFile):
+            return ThreadedFile(result, self.limiter)
+        if isinstance(result, tuple) and isinstance(result[0], BackendFile):
+            return ThreadedFile(result[0], self.limiter), *result[1:]
+        return result
+
+    call.__name__ = name
+    return call
+
+
+class _ThreadedFileBase(BackendFile):
+    def __init__(self, inner: BackendFile, limiter: trio.CapacityLimiter) -> None:
+        self.inner = inner
+        self.limiter = limiter
+
+
+ThreadedFile: Any = type("ThreadedFile", (_ThreadedFileBase,), {name: _in_thread(name) for name in _FILE_CALLS})
+
+
+class _ThreadedBackendBase(BaseStorageBackend):
+    """See the module.
+
+    Args:
+        inner: a driver of plain system calls.
+    """
+
+    backend_type: ClassVar[BackendType] = "posix"
+
+    def __init__(self, inner: BaseStorageBackend) -> None:
+        self.inner = inner
+        self.limiter = trio.CapacityLimiter(MAX_THREADS)
+        self.making = trio.CapacityLimiter(1)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """The wrapped backend's, but no call is inline."""
+        return attrs.evolve(self.inner.capabilities, inline_io=False, close_reports_errors=True)
+
+    def key_of_name(self, directory: Any, name: bytes, ino: int) -> bytes | None:
+        """See BaseStorageBackend; a handle is asked for without waiting for the storage."""
+        return self.inner.key_of_name(directory, name, ino)
+
+    def key_of_file(self, file: Any) -> bytes | None:
+        """See BaseStorageBackend."""
+        return self.inner.key_of_file(file.inner)
+
+
+ThreadedBackend: Any = type(
+    "ThreadedBackend",
+    (_ThreadedBackendBase,),
+    {
+        **{name: _in_thread(name) for name in _CALLS},
+        **{name: _in_thread(name, making=True) for name in _MAKING_CALLS},
+    },
+)

@@ -1,0 +1,93 @@
+"""The posix driver: the contract, inline and in threads, and what only a directory has."""
+
+import os
+
+import pytest
+
+from volgate import errors
+from volgate.drivers.posix.backend import PosixBackend
+from volgate.drivers.wrap.threaded import ThreadedBackend
+from volgate.testing.backend_contract import OWNER, BackendContract, make_directory, put, run
+
+
+class TestPosix(BackendContract):
+    @pytest.fixture
+    def make_backend(self, tmp_path):
+        return lambda: PosixBackend(tmp_path / "volume")
+
+
+class TestPosixInThreads(BackendContract):
+    @pytest.fixture
+    def make_backend(self, tmp_path):
+        return lambda: ThreadedBackend(PosixBackend(tmp_path / "volume"))
+
+
+@pytest.fixture
+def make_backend(tmp_path):
+    return lambda: PosixBackend(tmp_path / "volume")
+
+
+def test_a_symlink_put_in_a_directorys_place_leads_nowhere(make_backend, tmp_path):
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "secret").write_text("secret")
+
+    async def test(backend, root):
+        directory = await make_directory(backend, root, b"d")
+        await put(backend, directory, b"f", b"mine")
+        os.rename(tmp_path / "volume" / "d", tmp_path / "volume" / "moved")
+        os.symlink(tmp_path / "outside", tmp_path / "volume" / "d")
+        with pytest.raises(errors.NotADirectory):
+            await backend.open_directory(root, b"d", 0)
+        assert await backend.list_names(directory) == [b"f"]
+        os.unlink(tmp_path / "volume" / "moved" / "f")
+        os.symlink(tmp_path / "outside" / "secret", tmp_path / "volume" / "moved" / "f")
+        with pytest.raises(errors.TooManySymlinks):
+            await backend.open_file(directory, b"f", 0, writable=True)
+
+    run(make_backend, test)
+
+
+def test_what_is_mounted_inside_is_not_crossed(make_backend, tmp_path):
+    async def test(backend, root):
+        inner = tmp_path / "volume" / "inner"
+        inner.mkdir()
+        assert os.system(f"mount -t tmpfs none {inner}") == 0
+        try:
+            with pytest.raises(errors.CrossDevice):
+                await backend.get_attributes(root, b"inner")
+            with pytest.raises(errors.CrossDevice):
+                await backend.open_directory(root, b"inner", 0)
+            assert await backend.get_attributes_of(root, [b"inner"]) == [None]
+        finally:
+            os.system(f"umount {inner}")
+
+    run(make_backend, test)
+
+
+def test_no_descriptor_is_left_open(make_backend, tmp_path):
+    async def test(backend, root):
+        directory = await make_directory(backend, root, b"d")
+        await put(backend, directory, b"f", b"x")
+        file, _ = await backend.open_file(directory, b"f", 0, writable=True)
+        await file.close()
+        with pytest.raises(errors.Stale):
+            await backend.open_file(directory, b"f", 1, writable=True)
+        with pytest.raises(errors.Stale):
+            await backend.open_directory(root, b"d", 1)
+        await backend.list_names(directory)
+        await backend.create_symlink(directory, b"s", b"x", OWNER)
+
+    before = len(os.listdir("/proc/self/fd"))
+    run(make_backend, test)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_foreign_folder_of_the_gateways_name_is_refused(make_backend, tmp_path):
+    (tmp_path / "volume" / ".volgate").mkdir(parents=True)
+    (tmp_path / "volume" / ".volgate" / "mine").touch()
+
+    async def test(backend, root):
+        with pytest.raises(errors.InvalidArgument, match="move it away"):
+            await backend.acquire_ownership(b"me\n")
+
+    run(make_backend, test)
