@@ -38,14 +38,12 @@ class FileSystemSpace:
 
 
 def privileges_to_clear(mode: int) -> int:
-    """Return the suid and sgid bits that a write by an ordinary user clears (write(2), chown(2)).
+    """Return the suid and sgid bits that a write or truncate by an ordinary user clears (write(2), inode(7)).
 
-    sgid without group execute is no privilege (it once meant mandatory locking) and stays.
+    The kernel would keep sgid without group execute for members of the file's group; who is one is not known here, so
+    it is cleared: the safe side of a bit that means nothing since mandatory locking is gone.
     """
-    bits = mode & stat.S_ISUID
-    if mode & stat.S_IXGRP:
-        bits |= mode & stat.S_ISGID
-    return bits
+    return mode & (stat.S_ISUID | stat.S_ISGID)
 
 
 class Attributes:

@@ -1,0 +1,111 @@
+"""Changes behind the mount, and what the kernel forgets."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from mounting import mounted, wait_until
+
+
+@pytest.fixture
+def volume(place):
+    with mounted(place, "--attr-timeout", "0") as mount:
+        yield mount
+
+
+def test_content_attributes_and_names_changed_behind_are_seen(volume):
+    front, back = volume.path, volume.backing
+    (front / "f").write_text("first")
+    assert (front / "f").read_text() == "first"
+    (back / "f").write_text("other")  # same size
+    os.utime(back / "f", ns=(1, 1))
+    assert (front / "f").read_text() == "other"
+    (back / "f").write_text("longer than before")
+    assert (front / "f").read_text() == "longer than before"
+    os.chmod(back / "f", 0o600)
+    assert os.stat(front / "f").st_mode & 0o777 == 0o600
+    os.rename(back / "f", back / "g")
+    assert not (front / "f").exists()
+    assert (front / "g").read_text() == "longer than before"
+    (back / "new").write_text("new")
+    assert sorted(os.listdir(front)) == ["g", "new"]
+    os.unlink(back / "g")
+    assert not (front / "g").exists()
+
+
+def test_a_file_replaced_behind_is_never_mixed_with_the_old_one(volume):
+    front, back = volume.path, volume.backing
+    (front / "f").write_text("old")
+    with open(front / "f", "r+") as held:
+        (back / "new").write_text("new")
+        os.rename(back / "new", back / "f")
+        assert (front / "f").read_text() == "new"
+        assert held.read() == "old"
+        held.write("er")
+        held.flush()
+        assert (front / "f").read_text() == "new"
+
+
+def test_a_name_that_changes_its_type_behind(volume):
+    front, back = volume.path, volume.backing
+    (front / "x").write_text("file")
+    os.unlink(back / "x")
+    (back / "x").mkdir()
+    (back / "x" / "in").write_text("in")
+    assert (front / "x" / "in").read_text() == "in"
+    subprocess.run(["rm", "-r", str(back / "x")], check=True)
+    os.symlink("elsewhere", back / "x")
+    assert os.readlink(front / "x") == "elsewhere"
+
+
+def test_a_directory_swapped_behind(volume):
+    front, back = volume.path, volume.backing
+    (front / "d" / "e").mkdir(parents=True)
+    (front / "d" / "e" / "f").write_text("one")
+    os.rename(back / "d", back / "moved")
+    (back / "d" / "e").mkdir(parents=True)
+    (back / "d" / "e" / "f").write_text("two")
+    assert (front / "d" / "e" / "f").read_text() == "two"
+    assert (front / "moved" / "e" / "f").read_text() == "one"
+
+
+def test_a_file_open_while_it_changes_behind_shows_the_change(place):
+    with mounted(place, "--attr-timeout", "0", name="v") as mount:
+        (mount.path / "f").write_bytes(b"a" * 8192)
+        with open(mount.path / "f", "rb", buffering=0) as held:
+            assert held.read(4) == b"aaaa"
+            (mount.backing / "f").write_bytes(b"b" * 8192)
+            os.stat(mount.path / "f")
+
+            def seen():
+                return os.pread(held.fileno(), 4, 0) == b"bbbb"
+
+            wait_until(seen)
+
+
+def test_what_the_kernel_forgets_leaves_the_table(volume):
+    for n in range(2000):
+        (volume.backing / f"f{n}").touch()
+    assert sum(1 for entry in os.scandir(volume.path) if entry.stat()) == 2000
+    assert volume.statistic("inodes") > 2000
+    Path("/proc/sys/vm/drop_caches").write_text("2")
+    wait_until(lambda: volume.statistic("inodes") <= 3)
+    assert volume.statistic("lookups") - volume.statistic("forgets") <= 2
+
+
+def test_a_hundred_thousand_names_come_once_each_while_others_come_and_go(volume):
+    subprocess.run(
+        ["bash", "-c", "mkdir d; cd d; seq -f stable-%g 100000 | xargs touch"], cwd=volume.backing, check=True
+    )
+    seen = []
+    with os.scandir(volume.path / "d") as entries:
+        for n, entry in enumerate(entries):
+            seen.append(entry.name)
+            if n % 1000 == 0:
+                (volume.path / "d" / f"extra-{n}").touch()
+                if n >= 5000:
+                    os.unlink(volume.path / "d" / f"extra-{n - 5000}")
+    stable = [name for name in seen if name.startswith("stable")]
+    assert len(stable) == len(set(stable)) == 100_000
