@@ -1,8 +1,11 @@
 """Public suites on a mounted volume, case by case against the file system below it."""
 
+import os
+
 import conformance
 import pytest
 
+FSX_OPERATIONS = int(os.environ.get("VOLGATE_FSX_OPERATIONS", "4000"))
 DIFFERENCES = {
     # case: (below, mounted). Each stands in vfs/README.md with its reason.
     "link::link_count_max": ("ok", "skipped"),
@@ -24,7 +27,7 @@ def test_pjdfstest_gives_case_by_case_what_it_gives_on_the_file_system_below(sha
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", [1, 2, 3, 4])
 def test_fsx_finds_every_byte_where_it_was_written(shared_volume, module_place, seed):
-    conformance.fsx(shared_volume.path / f"fsx-{seed}", seed, 4000, module_place)
+    conformance.fsx(shared_volume.path / f"fsx-{seed}", seed, FSX_OPERATIONS, module_place)
 
 
 def test_every_difference_stands_in_the_semantics():

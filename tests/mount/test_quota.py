@@ -15,6 +15,7 @@ import pytest
 from mounting import mounted, spawn, volgate, wait_until, walk_usage
 
 MIB = 1 << 20
+KILL_ROUNDS = int(os.environ.get("VOLGATE_KILL_ROUNDS", "10"))
 
 
 def edquot(call, *args):
@@ -126,7 +127,7 @@ def test_usage_is_exact_after_kill_9_at_random_moments(place):
     data.mkdir()
     mnt.mkdir()
     moments = random.Random(4)
-    for round_ in range(10):
+    for round_ in range(KILL_ROUNDS):
         done = volgate("mount", data, mnt, "-d", "--quota", "400K", "--inodes", "90")
         assert done.returncode == 0, done
         status = json.loads(volgate("status", mnt, "--json").stdout)
