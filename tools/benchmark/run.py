@@ -210,9 +210,18 @@ def report(times, cpus, memory):
             middle = statistics.median(values)
             ratio = middle / statistics.median(by_name["ext4"])
             line.append(f"{name} {middle:.1f} ({min(values):.1f}..{max(values):.1f}) x{ratio:.2f}")
-            row = {"name": f"{job}/{name}", "value": middle, "unit": "us", "n": len(values), "min": min(values),
-                   "max": max(values), "cpu_us": statistics.median(cpus.get(job, {}).get(name, [0])),
-                   "peak_rss_bytes": memory.get(name, 0), "commit": commit.strip(), "date": time.strftime("%F")}  # fmt: skip
+            row = {
+                "name": f"{job}/{name}",
+                "value": middle,
+                "unit": "us",
+                "n": len(values),
+                "min": min(values),
+                "max": max(values),
+                "cpu_us": statistics.median(cpus.get(job, {}).get(name, [0])),
+                "rss_bytes": memory.get(name, 0),
+                "commit": commit.strip(),
+                "date": time.strftime("%F"),
+            }
             print(json.dumps(row))
         if "bindfs" in by_name and "volgate" in by_name:
             against = statistics.median(by_name["volgate"]) / statistics.median(by_name["bindfs"])
