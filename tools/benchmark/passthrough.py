@@ -47,6 +47,8 @@ class Passthrough(pyfuse3.Operations):
     async def setattr(self, inode, attr, fields, fh, ctx):
         if fields.update_size:
             os.truncate(self.path(inode), attr.st_size)
+        if fields.update_mode:
+            os.chmod(self.path(inode), attr.st_mode & 0o7777)
         return self.entry(self.path(inode))
 
     async def opendir(self, inode, ctx):
@@ -98,6 +100,20 @@ class Passthrough(pyfuse3.Operations):
 
     async def statfs(self, ctx):
         return pyfuse3.StatvfsData()
+
+
+def answering_errno(method):
+    async def handler(*args):
+        try:
+            return await method(*args)
+        except OSError as error:
+            raise pyfuse3.FUSEError(error.errno) from None
+
+    return handler
+
+
+for name in ("create", "open", "mkdir", "symlink", "rename", "unlink", "rmdir", "setattr", "getattr", "write", "read"):
+    setattr(Passthrough, name, answering_errno(getattr(Passthrough, name)))
 
 
 class Noop(pyfuse3.Operations):
