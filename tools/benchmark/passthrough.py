@@ -88,6 +88,7 @@ class Passthrough(pyfuse3.Operations):
 
     async def rename(self, old_parent, old, new_parent, new, flags, ctx):
         os.rename(self.path(old_parent, old), self.path(new_parent, new))
+        self.entry(self.path(new_parent, new))  # its path is another one now
 
     async def unlink(self, parent, name, ctx):
         os.unlink(self.path(parent, name))
