@@ -35,6 +35,30 @@ def test_content_attributes_and_names_changed_behind_are_seen(volume):
     assert not (front / "g").exists()
 
 
+def test_no_reader_meets_old_pages_after_a_change_of_the_same_size(volume):
+    front, back = volume.path / "f", volume.backing / "f"
+    front.write_text("000")
+    for n in range(1, 300):
+        back.write_text(f"{n:03}")
+        os.utime(back, ns=(n, n))
+        assert front.read_text() == f"{n:03}"
+    with open(front):
+        for n in range(300, 600):
+            back.write_text(f"{n:03}")
+            os.utime(back, ns=(n, n))
+            assert front.read_text() == f"{n:03}"
+
+
+def test_own_change_of_times_does_not_hide_a_change_behind(volume):
+    front, back = volume.path / "f", volume.backing / "f"
+    front.write_text("old")
+    assert front.read_text() == "old"
+    back.write_text("new")
+    os.utime(back, ns=(1, 1))
+    os.utime(front, ns=(2, 2))
+    assert front.read_text() == "new"
+
+
 def test_a_file_replaced_behind_is_never_mixed_with_the_old_one(volume):
     front, back = volume.path, volume.backing
     (front / "f").write_text("old")

@@ -50,7 +50,9 @@ class Operations(pyfuse3.Operations):
         self.enable_acl = capabilities.acls
         self.stopping = False
         self._data_path = data_path
-        self._changed, self._changed_inodes = trio.open_memory_channel[int](MAX_CHANGED)
+        self._changed, self._changed_inodes = trio.open_memory_channel[tuple["Inode", tuple[int, int]]](
+            MAX_CHANGED
+        )
         self._flush_has_work = capabilities.close_reports_errors
         self._tree = file_system.tree
         self._namespace = file_system.namespace
@@ -72,21 +74,26 @@ class Operations(pyfuse3.Operations):
         return to_entry(inode, attributes, self._attr_timeout_s, self._entry_timeout_s)
 
     def _note_change(self, inode: Inode, attributes: FileAttributes) -> None:
-        """Have the kernel drop its pages of a file that changed behind the mount."""
-        if self._tree.any_file(inode, writable=True) is not None:
-            return  # our own writer changed it
-        inode.version = (attributes.mtime_ns, attributes.size)
+        """Have the kernel drop its pages of a file that changed behind the mount while it is being read.
+
+        One that nobody has open needs nothing: its next open finds the change, and the kernel drops the pages there.
+        """
+        if not inode.open_files or self._tree.any_file(inode, writable=True) is not None:
+            return  # or our own writer changed it
         with contextlib.suppress(trio.WouldBlock):
-            self._changed.send_nowait(inode.ino)
+            self._changed.send_nowait((inode, (attributes.mtime_ns, attributes.size)))
+            inode.version = None  # until the pages are dropped, an open must not keep them
 
     async def invalidate_changed(self) -> None:
         """Invalidate what ``_note_change`` found, for as long as the session lives.
 
         In a thread of its own: the kernel waits there for pages whose reads this very loop has to answer.
         """
-        async for ino in self._changed_inodes:
+        async for inode, version in self._changed_inodes:
             with contextlib.suppress(OSError):  # the kernel does not know it any more
-                await trio.to_thread.run_sync(pyfuse3.invalidate_inode, ino, False, abandon_on_cancel=True)
+                await trio.to_thread.run_sync(pyfuse3.invalidate_inode, inode.ino, False, abandon_on_cancel=True)
+            if inode.version is None:
+                inode.version = version
 
     def _looked_up(self, inode: Inode, attributes: FileAttributes) -> EntryAttributes:
         """Return an entry whose reply gives the kernel one reference."""

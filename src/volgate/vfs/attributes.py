@@ -88,6 +88,7 @@ class Attributes:
             IsADirectory: size of a directory.
         """
         attributes = None
+        pages_are_valid = (size is not None or changes.mtime_ns is not None) and await self._pages_are_valid(inode)
         if size is not None:
             attributes = await self._set_size(inode, size, fh, privileged=privileged)
         if changes != _NO_CHANGES:
@@ -96,9 +97,16 @@ class Attributes:
                 self._strip_at_next_write(inode)
         if attributes is None:
             attributes = await self.get(inode)
-        if inode.version is not None:
+        if pages_are_valid:
             inode.version = (attributes.mtime_ns, attributes.size)  # our own change: the kernel's pages stay valid
         return attributes
+
+    async def _pages_are_valid(self, inode: Inode) -> bool:
+        """Return whether the kernel's pages of a file, if it has any, are what the backing holds."""
+        if inode.version is None:
+            return False
+        before = await self.get(inode)
+        return inode.version == (before.mtime_ns, before.size)
 
     async def _apply(self, inode: Inode, changes: AttributeChanges) -> FileAttributes:
         return await self._tree.on_inode(
