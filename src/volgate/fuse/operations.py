@@ -50,9 +50,7 @@ class Operations(pyfuse3.Operations):
         self.enable_acl = capabilities.acls
         self.stopping = False
         self._data_path = data_path
-        self._changed, self._changed_inodes = trio.open_memory_channel[tuple["Inode", tuple[int, int]]](
-            MAX_CHANGED
-        )
+        self._changed, self._changed_inodes = trio.open_memory_channel[tuple["Inode", tuple[int, int]]](MAX_CHANGED)
         self._flush_has_work = capabilities.close_reports_errors
         self._tree = file_system.tree
         self._namespace = file_system.namespace
