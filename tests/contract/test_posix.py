@@ -5,6 +5,7 @@ import os
 import pytest
 
 from volgate import errors
+from volgate.drivers.base import NodeOwner
 from volgate.drivers.posix.backend import PosixBackend
 from volgate.drivers.wrap.threaded import ThreadedBackend
 from volgate.testing.backend_contract import OWNER, BackendContract, make_directory, put, run
@@ -89,5 +90,35 @@ def test_a_foreign_folder_of_the_gateways_name_is_refused(make_backend, tmp_path
     async def test(backend, root):
         with pytest.raises(errors.InvalidArgument, match="move it away"):
             await backend.acquire_ownership(b"me\n")
+
+    run(make_backend, test)
+
+
+@pytest.mark.parametrize("left", [[], ["format.new"]])
+def test_a_crash_while_the_gateways_folder_was_made_locks_nobody_out(make_backend, tmp_path, left):
+    folder = tmp_path / "volume" / ".volgate"
+    folder.mkdir(parents=True)
+    for name in left:
+        (folder / name).touch()
+
+    async def test(backend, root):
+        assert await backend.load_reserved("volume.json") is None
+        await backend.acquire_ownership(b"me\n")
+        await backend.store_reserved("volume.json", b"{}")
+        assert await backend.load_reserved("volume.json") == b"{}"
+
+    run(make_backend, test)
+    assert (folder / "format").exists()
+
+
+def test_the_umask_of_a_caller_does_not_stay_with_the_process(make_backend):
+    async def test(backend, root):
+        before = os.umask(0o022)
+        try:
+            await put(backend, root, b"f", b"x")
+            await backend.create_node(root, b"d", 0o040777, NodeOwner(0, 0, 0o777))
+            assert os.umask(0o022) == 0o022
+        finally:
+            os.umask(before)
 
     run(make_backend, test)

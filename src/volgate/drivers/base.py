@@ -147,7 +147,7 @@ class BackendFile(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Give the handle back. Errors of late writes belong to ``flush``; this raises nothing."""
+        """Give the handle back; a second close does nothing. Errors of late writes belong to ``flush``, none here."""
 
     async def flush(self) -> None:  # noqa: B027 - nothing to report is the default
         """Report what close(2) has to report; nothing by default. May block."""

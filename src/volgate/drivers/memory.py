@@ -65,6 +65,7 @@ class _Node:
         "mode",
         "mtime_ns",
         "nlink",
+        "opened",
         "parent",
         "size",
         "target",
@@ -85,6 +86,7 @@ class _Node:
         self.xattrs: dict[bytes, bytes] = {}
         self.parent: _Node | None = None
         self.nlink = 0
+        self.opened = 0
 
     @property
     def file_type(self) -> int:
@@ -142,6 +144,13 @@ class MemoryTree:
             self.used_bytes += BLOCK_BYTES
         return block
 
+    def drop_unused(self, node: _Node) -> None:
+        """Take an inode without names out of the table, and free its content unless it is open."""
+        if not node.nlink:
+            self.nodes.pop(node.ino, None)
+            if not node.opened:
+                self.free(node, 0)
+
     def free(self, node: _Node, first: int) -> None:
         """Give back the blocks from ``first`` on."""
         for number in [number for number in node.blocks if number >= first]:
@@ -164,11 +173,13 @@ class MemoryDirectory(BackendDirectory):
 class MemoryFile(BackendFile):
     """A regular file held open."""
 
-    __slots__ = ("node", "tree")
+    __slots__ = ("is_open", "node", "tree")
 
     def __init__(self, tree: MemoryTree, node: _Node) -> None:
         self.tree = tree
         self.node = node
+        self.is_open = True
+        node.opened += 1
 
     async def read(self, offset: int, length: int) -> bytes:
         """See BackendFile."""
@@ -181,6 +192,8 @@ class MemoryFile(BackendFile):
 
     async def write(self, offset: int, data: bytes) -> int:
         """See BackendFile; a full storage takes what fits."""
+        if offset + len(data) > _MAX_FILE_BYTES:
+            raise FileTooLarge
         written = 0
         for number, start, stop in _pieces(offset, offset + len(data)):
             block = self.tree.allocate(self.node, number)
@@ -241,7 +254,11 @@ class MemoryFile(BackendFile):
         _remove_xattr(self.node, name)
 
     async def close(self) -> None:
-        """See BackendFile; the content of an unlinked file goes with its last reference."""
+        """See BackendFile; the content of an unlinked file goes with its last close."""
+        if self.is_open:
+            self.is_open = False
+            self.node.opened -= 1
+            self.tree.drop_unused(self.node)
 
 
 class MemoryBackend(BaseStorageBackend):
@@ -376,8 +393,7 @@ class MemoryBackend(BaseStorageBackend):
         node = _take(parent, name)
         if node.is_directory:
             node.nlink = 0
-        if not node.nlink:
-            del self.tree.nodes[node.ino]
+        self.tree.drop_unused(node)
 
     async def rename(
         self,
@@ -580,7 +596,7 @@ def _enter(parent: _Node, name: bytes, node: _Node) -> None:
     parent.entries[name] = node
     if node.is_directory:
         node.parent = parent
-        node.nlink = 2 + sum(child.is_directory for child in node.entries.values()) if not node.nlink else node.nlink
+        node.nlink = node.nlink or 2
         parent.nlink += 1
     else:
         node.nlink += 1

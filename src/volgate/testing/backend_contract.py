@@ -156,6 +156,50 @@ class BackendContract:
 
         run(make_backend, test)
 
+    def test_a_second_close_of_a_file_closes_nothing_else(self, make_backend: MakeBackend) -> None:
+        """Closing twice happens when a caller gives up; another file may have the number by then."""
+
+        async def test(backend: BaseStorageBackend, root: BackendDirectory) -> None:
+            file, _ = await backend.create_file(root, b"f", 0o600, OWNER)
+            await file.close()
+            other, _ = await backend.create_file(root, b"other", 0o600, OWNER)
+            await file.close()
+            assert await other.write(0, b"x") == 1
+            await other.close()
+
+        run(make_backend, test)
+
+    def test_sizes_beyond_64_bits_and_wrong_types_are_refused(self, make_backend: MakeBackend) -> None:
+        """Guarantee 1, for arguments that no file has and for nodes of another type."""
+
+        async def test(backend: BaseStorageBackend, root: BackendDirectory) -> None:
+            file, _ = await backend.create_file(root, b"f", 0o600, OWNER)
+            for call in (file.truncate, lambda at: file.write(at, b"x")):
+                with pytest.raises((errors.FileTooLarge, errors.InvalidArgument)):
+                    await call(1 << 63)
+            await file.close()
+            if backend.capabilities.symlinks:
+                with pytest.raises(errors.InvalidArgument):
+                    await backend.read_link(root, b"f", 0)
+            if backend.capabilities.special_files:
+                for file_type in (stat.S_IFSOCK, stat.S_IFIFO):
+                    await backend.create_node(root, b"special", file_type | 0o600, OWNER)
+                    with pytest.raises(errors.InvalidArgument):
+                        await backend.open_file(root, b"special", 0, writable=False)
+                    await backend.remove(root, b"special", is_directory=False)
+
+        run(make_backend, test)
+
+    @pytest.mark.parametrize("key", [b"", b"f", b"n", b"?", b"f" + bytes(3), b"n" + bytes(9), b"f" * 400, b"n" * 400])
+    def test_a_damaged_key_is_stale_or_measures_as_nothing(self, make_backend: MakeBackend, key: bytes) -> None:
+        """Keys come back from a file that may be damaged."""
+
+        async def test(backend: BaseStorageBackend, root: BackendDirectory) -> None:
+            with contextlib.suppress(errors.Stale, errors.Unsupported):
+                assert await backend.measure_key(key) == Usage(0, 0)
+
+        run(make_backend, test)
+
     def test_errors_are_those_of_the_manual_pages(self, make_backend: MakeBackend) -> None:
         """Guarantee 1."""
 

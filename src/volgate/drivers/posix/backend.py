@@ -55,7 +55,6 @@ class PosixBackend(BaseStorageBackend):
         self._device = 0
         self._root: PosixDirectory | None = None
         self._handles_fd = -1
-        self._umask: int | None = None
         self._chown = os.geteuid() == 0
         self._reserved: ReservedFiles | None = None
 
@@ -207,7 +206,12 @@ class PosixBackend(BaseStorageBackend):
         self, directory: BackendDirectory, name: bytes, ino: int, *, writable: bool
     ) -> tuple[BackendFile, FileAttributes]:
         """See BaseStorageBackend."""
-        fd = os.open(name, (os.O_RDWR if writable else os.O_RDONLY) | _OPEN, dir_fd=_fd(directory))
+        try:
+            fd = os.open(name, (os.O_RDWR if writable else os.O_RDONLY) | _OPEN, dir_fd=_fd(directory))
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # a socket, or a fifo that nobody reads
+                raise InvalidArgument("not a regular file") from error
+            raise
         try:
             status = self._check(os.fstat(fd), ino)
             if not stat.S_ISREG(status.st_mode):
@@ -222,8 +226,11 @@ class PosixBackend(BaseStorageBackend):
         self, directory: BackendDirectory, name: bytes, mode: int, owner: NodeOwner
     ) -> tuple[BackendFile, FileAttributes]:
         """See BaseStorageBackend."""
-        self._set_umask(owner.umask)
-        fd = os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR | _OPEN, mode, dir_fd=_fd(directory))
+        umask = os.umask(owner.umask)
+        try:
+            fd = os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR | _OPEN, mode, dir_fd=_fd(directory))
+        finally:
+            os.umask(umask)
         try:
             status = self._own(os.fstat(fd), fd, directory, mode, owner)
         except BaseException:
@@ -237,12 +244,15 @@ class PosixBackend(BaseStorageBackend):
         self, directory: BackendDirectory, name: bytes, mode: int, owner: NodeOwner, *, rdev: int = 0
     ) -> FileAttributes:
         """See BaseStorageBackend."""
-        self._set_umask(owner.umask)
         is_directory = stat.S_ISDIR(mode)
-        if is_directory:
-            os.mkdir(name, mode & 0o7777, dir_fd=_fd(directory))
-        else:
-            os.mknod(name, mode, rdev, dir_fd=_fd(directory))
+        umask = os.umask(owner.umask)
+        try:
+            if is_directory:
+                os.mkdir(name, mode & 0o7777, dir_fd=_fd(directory))
+            else:
+                os.mknod(name, mode, rdev, dir_fd=_fd(directory))
+        finally:
+            os.umask(umask)
         return self._own_node(directory, name, stat.S_IMODE(mode), owner, is_directory=is_directory)
 
     @converted_async
@@ -252,11 +262,6 @@ class PosixBackend(BaseStorageBackend):
         """See BaseStorageBackend."""
         os.symlink(target, name, dir_fd=_fd(directory))
         return self._own_node(directory, name, 0, owner, is_directory=False)
-
-    def _set_umask(self, umask: int) -> None:
-        if umask != self._umask:
-            os.umask(umask)
-            self._umask = umask
 
     def _own_node(
         self, directory: BackendDirectory, name: bytes, mode: int, owner: NodeOwner, *, is_directory: bool
@@ -327,6 +332,8 @@ class PosixBackend(BaseStorageBackend):
         fd = self._open_node(directory, name, ino)
         try:
             return os.readlink(b"", dir_fd=fd)
+        except FileNotFoundError as error:  # of an empty path: what the descriptor holds is not a symlink
+            raise InvalidArgument("not a symlink") from error
         finally:
             os.close(fd)
 
@@ -387,7 +394,10 @@ class PosixBackend(BaseStorageBackend):
             return None
         assert isinstance(directory, PosixDirectory)
         if directory.handle is None:
-            directory.handle = syscalls.file_handle(directory.fd)
+            try:
+                directory.handle = syscalls.file_handle(directory.fd)
+            except OSError:
+                return None
         return _NAME_KEY.pack(_KEY_OF_NAME, ino, len(directory.handle)) + directory.handle + name
 
     def key_of_file(self, file: BackendFile) -> bytes | None:
@@ -395,7 +405,10 @@ class PosixBackend(BaseStorageBackend):
         if not self._capabilities.durable_keys:
             return None
         assert isinstance(file, PosixFile)
-        return _KEY_OF_FILE + syscalls.file_handle(file.fd)
+        try:
+            return _KEY_OF_FILE + syscalls.file_handle(file.fd)
+        except OSError:
+            return None
 
     async def measure_key(self, key: bytes) -> Usage:
         """See BaseStorageBackend."""
@@ -407,6 +420,8 @@ class PosixBackend(BaseStorageBackend):
             if error.errno in (errno.ESTALE, errno.ENOENT):
                 return Usage(0, 0)
             raise Stale(f"a key cannot be resolved: {error.strerror}") from error
+        except (struct.error, ValueError) as error:
+            raise Stale("a key is damaged") from error
 
     def _measure_handle(self, handle: bytes) -> Usage:
         fd = syscalls.open_handle(self._handles_fd, handle)

@@ -25,7 +25,7 @@ def converted(method: Callable[P, R]) -> Callable[P, R]:
             return method(*args, **kwargs)
         except OSError as error:
             raise from_oserror(error) from error
-        except ValueError as error:  # an embedded NUL byte
+        except (ValueError, OverflowError) as error:  # an embedded NUL byte, an offset of more than 64 bits
             raise InvalidArgument(str(error)) from error
 
     return guarded
@@ -40,7 +40,7 @@ def converted_async(method: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, 
             return await method(*args, **kwargs)
         except OSError as error:
             raise from_oserror(error) from error
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:  # an embedded NUL byte, an offset of more than 64 bits
             raise InvalidArgument(str(error)) from error
 
     return guarded

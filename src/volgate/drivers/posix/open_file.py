@@ -142,4 +142,6 @@ class PosixFile(BackendFile):
 
     async def close(self) -> None:
         """See BackendFile. close(2) of a local file has nothing to report."""
-        os.close(self.fd)
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)

@@ -16,6 +16,7 @@ from volgate.errors import Busy, InvalidArgument
 _LOCK: Final = "owner.lock"
 _MARKER: Final = "format"
 _FORMAT: Final = b"volgate 1\n"
+_DRAFT: Final = ".new"
 
 
 class ReservedFiles:
@@ -30,24 +31,29 @@ class ReservedFiles:
         self._lock_fd = -1
 
     def _open_folder(self, *, make: bool) -> int | None:
-        """Return a descriptor of ``.volgate``, None where there is none and none is to be made."""
-        with contextlib.suppress(FileExistsError):
-            if make:
+        """Return a descriptor of ``.volgate``, None where there is none and none is to be made.
+
+        A folder without its marker is what a crash in the middle of making it leaves: empty but for the marker's draft.
+        """
+        if make:
+            with contextlib.suppress(FileExistsError):
                 os.mkdir(GATEWAY_NAME, 0o700, dir_fd=self._root_fd)
-                folder = self._open()
-                self._write(folder, _MARKER, _FORMAT)
-                return folder
         try:
             folder = self._open()
         except FileNotFoundError:
             return None
         except NotADirectoryError as error:
             raise self._foreign() from error
-        if self._read(folder, _MARKER) not in (_FORMAT, None) or (
-            self._read(folder, _MARKER) is None and os.listdir(folder)
-        ):
+        try:
+            marker = self._read(folder, _MARKER)
+            if marker != _FORMAT:
+                if marker is not None or set(os.listdir(folder)) - {_MARKER + _DRAFT}:
+                    raise self._foreign()
+                if make:
+                    self._write(folder, _MARKER, _FORMAT)
+        except BaseException:
             os.close(folder)
-            raise self._foreign()
+            raise
         return folder
 
     def _open(self) -> int:
@@ -71,11 +77,11 @@ class ReservedFiles:
     def _write(folder: int, name: str, content: bytes) -> None:
         """Replace a file atomically and durably."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        with open(os.open(name + ".new", flags, 0o600, dir_fd=folder), "wb") as file:
+        with open(os.open(name + _DRAFT, flags, 0o600, dir_fd=folder), "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.rename(name + ".new", name, src_dir_fd=folder, dst_dir_fd=folder)
+        os.rename(name + _DRAFT, name, src_dir_fd=folder, dst_dir_fd=folder)
         os.fsync(folder)
 
     def load(self, name: str) -> bytes | None:

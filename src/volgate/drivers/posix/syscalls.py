@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from typing import Final
 
@@ -63,7 +64,12 @@ def file_handle(fd: int) -> bytes:
 
 
 def open_handle(mount_fd: int, handle: bytes) -> int:
-    """Return an O_PATH descriptor of a handle's inode. ESTALE: it is deleted; EPERM: no CAP_DAC_READ_SEARCH."""
+    """Return an O_PATH descriptor of a handle's inode.
+
+    ESTALE: it is deleted. EPERM: no CAP_DAC_READ_SEARCH. EINVAL: not a handle.
+    """
+    if not 4 <= len(handle) <= 4 + _MAX_HANDLE_BYTES:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
     wanted = _FileHandle(len(handle) - 4, int.from_bytes(handle[:4], "little", signed=True))
     ctypes.memmove(wanted.f_handle, handle[4:], len(handle) - 4)
     return _check(_libc.open_by_handle_at(mount_fd, ctypes.byref(wanted), os.O_PATH | os.O_CLOEXEC))
