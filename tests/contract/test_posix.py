@@ -1,8 +1,12 @@
 """The posix driver: the contract, inline and in threads, and what only a directory has."""
 
+import functools
 import os
+import threading
 
 import pytest
+import trio
+import trio.testing
 
 from volgate import errors
 from volgate.drivers.base import NodeOwner
@@ -120,5 +124,21 @@ def test_the_umask_of_a_caller_does_not_stay_with_the_process(make_backend):
             assert os.umask(0o022) == 0o022
         finally:
             os.umask(before)
+
+    run(make_backend, test)
+
+
+def test_a_slow_fsync_holds_nobody_up(make_backend, monkeypatch):
+    other_was_served = threading.Event()
+
+    async def test(backend, root):
+        file, _ = await backend.create_file(root, b"f", 0o600, OWNER)
+        monkeypatch.setattr(os, "fsync", lambda fd: None if other_was_served.wait(20) else pytest.fail("held up"))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(functools.partial(file.sync, data_only=False))
+            await trio.testing.wait_all_tasks_blocked()
+            assert await file.read(0, 1) == b""
+            other_was_served.set()
+        await file.close()
 
     run(make_backend, test)

@@ -11,8 +11,8 @@ Guarantees every driver gives (``testing.backend_contract`` proves them):
 5. Create, rename, remove, link are atomic: all or nothing, and seen by the next call.
 6. A read returns fewer bytes than asked only at end of file; a write either writes all it reports or raises.
 7. After ``sync`` returns, content survives a power cut (as far as the storage keeps its promises).
-8. With ``Capabilities.inline_io`` no call waits for anything but the local disk, and none awaits: the caller may rely
-   on each call being one atomic step of the event loop.
+8. With ``Capabilities.inline_io`` no call waits for anything but the local disk, and none but ``sync`` and
+   ``sync_directory`` awaits: the caller may rely on each other call being one atomic step of the event loop.
 
 What may not live here: quota, caching, inode numbers of the kernel, errno. Callers ask ``capabilities``, never the
 backend's type.

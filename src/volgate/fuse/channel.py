@@ -120,15 +120,50 @@ class KernelChannel:
         self._ours.close()
 
 
+class ReadLock:
+    """Whose turn it is to read a request, in place of the trio.Lock that pyfuse3 makes.
+
+    trio's lock runs the scheduler at every request. This one lets the task that has just answered read on, as long as
+    another stands by; that one is woken all the same, so it reads as soon as the first has to wait for its backend.
+    Without one standing by the scheduler runs once, since pyfuse3 has then just started one.
+    """
+
+    def __init__(self) -> None:
+        self._held = False
+        self._standing_by = trio.lowlevel.ParkingLot()
+        self._woken = 0
+
+    async def __aenter__(self) -> None:
+        if not self._held and not self._woken and not self._standing_by:
+            await trio.lowlevel.checkpoint()
+        while self._held:
+            await self._stand_by()
+        self._held = True
+
+    async def _stand_by(self) -> None:
+        try:
+            await self._standing_by.park()
+        except BaseException:
+            self._woken = 0
+            raise
+        self._woken = 0
+
+    async def __aexit__(self, *_: object) -> None:
+        self._held = False
+        if not self._woken and self._standing_by:
+            self._woken = 1
+            self._standing_by.unpark()
+
+
 def install(pyfuse3_module: types.ModuleType, channel: KernelChannel) -> None:
-    """Give pyfuse3 a ``trio`` whose ``lowlevel.wait_readable`` is the channel's (pyfuse3.asyncio does the same)."""
+    """Give pyfuse3 a ``trio`` of our own, before its ``init`` (pyfuse3.asyncio does the same)."""
     real = trio.lowlevel.wait_readable
 
     async def wait_readable(fd: int) -> None:
         await channel.wait_readable(fd, real)
 
     lowlevel = _namespace(trio.lowlevel, wait_readable=wait_readable)
-    namespace = _namespace(trio, lowlevel=lowlevel)
+    namespace = _namespace(trio, lowlevel=lowlevel, Lock=ReadLock)
     for module in (pyfuse3_module, sys.modules.get("pyfuse3.__init__")):
         if module is not None and hasattr(module, "trio"):
             module.trio = namespace  # type: ignore[attr-defined]

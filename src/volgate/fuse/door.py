@@ -9,9 +9,10 @@ from __future__ import annotations
 import errno
 import functools
 import logging
-import time
-from collections import Counter, deque
+import math
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Coroutine
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
 import attrs
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RECENT_ERRORS: Final = 32
+LATENCY_BUCKETS: Final = 48
+"""The last one begins at 2**46 microseconds, over two years."""
 DEADLINE_S: Final = 60.0
 """A request of a driver that can hang is answered ETIMEDOUT when it has not moved for so long."""
 
@@ -39,25 +42,45 @@ class RequestStatistics:
     """What passed the door.
 
     Attributes:
-        requests: how often each operation was asked for.
+        requests: answered requests of each operation.
         errors: how often each errno was answered, by its name.
         in_flight: requests under way.
         oldest_request_s: age of the oldest of them, seconds; 0.0 when there is none.
         recent_errors: the last failures worth a look, oldest first.
     """
 
-    requests: dict[str, int]
+    requests: dict[str, Latency]
     errors: dict[str, int]
     in_flight: int
     oldest_request_s: float
     recent_errors: tuple[StorageOperationError, ...]
 
 
-class Desk:
-    """Counts requests, and keeps those under way; shared by all handlers of a session."""
+class Latency:
+    """How long the requests of one operation took.
+
+    Attributes:
+        counts: requests by duration: element n counts those of 2**(n-1) up to 2**n microseconds, exclusive.
+        total_s: all durations together, seconds.
+    """
+
+    __slots__ = ("counts", "total_s")
 
     def __init__(self) -> None:
-        self.requests: dict[str, int] = {}
+        self.counts = [0] * LATENCY_BUCKETS
+        self.total_s = 0.0
+
+    @property
+    def count(self) -> int:
+        """How many requests there were."""
+        return sum(self.counts)
+
+
+class Desk:
+    """Counts requests, and keeps those under way that can wait; shared by all handlers of a session."""
+
+    def __init__(self) -> None:
+        self.requests: defaultdict[str, Latency] = defaultdict(Latency)
         self.errors: Counter[str] = Counter()
         self.started: dict[int, float] = {}
         self.serial = 0
@@ -70,7 +93,7 @@ class Desk:
             dict(self.requests),
             dict(self.errors),
             len(self.started),
-            0.0 if oldest is None else time.monotonic() - oldest,
+            0.0 if oldest is None else perf_counter() - oldest,
             tuple(self.recent_errors),
         )
 
@@ -80,17 +103,16 @@ def handler(
 ) -> Callable[Concatenate[Operations, P], Coroutine[Any, Any, R]]:
     """Make a handler total: its exceptions become an errno, 1..133, and the request is counted."""
     operation = method.__name__
+    can_wait = operation in ("fsync", "fsyncdir")
 
     @functools.wraps(method)
     async def guarded(self: Operations, *args: P.args, **kwargs: P.kwargs) -> R:
         desk = self.desk
-        desk.requests[operation] = desk.requests.get(operation, 0) + 1
-        desk.serial = serial = desk.serial + 1
-        desk.started[serial] = time.monotonic()
+        started = perf_counter()
         try:
-            if self.inline:
+            if self.inline and not can_wait:
                 return await method(self, *args, **kwargs)
-            return await _with_deadline(method, self, args, dict(kwargs))
+            return await _under_way(method, self, args, started)
         except pyfuse3.FUSEError as error:
             raise _counted(desk, error.errno) from None
         except StorageException as error:
@@ -105,16 +127,26 @@ def handler(
             log.exception("a request failed in a way nobody foresaw", extra={"operation": operation})
             raise _counted(desk, errno.EIO) from None
         finally:
-            del desk.started[serial]
+            elapsed = perf_counter() - started
+            latency = desk.requests[operation]
+            latency.total_s += elapsed
+            latency.counts[int(elapsed * 1e6).bit_length()] += 1
 
     return guarded  # type: ignore[return-value] # functools.wraps gives self a name, Concatenate has none
 
 
-async def _with_deadline(
-    method: Callable[..., Coroutine[Any, Any, R]], self: Operations, args: tuple[Any, ...], kwargs: dict[str, Any]
+async def _under_way(
+    method: Callable[..., Coroutine[Any, Any, R]], self: Operations, args: tuple[Any, ...], started: float
 ) -> R:
-    with trio.move_on_after(self.deadline_s):
-        return await method(self, *args, **kwargs)
+    """Run a handler that can wait: others see it under way, and it has a deadline where the driver can hang."""
+    desk = self.desk
+    desk.serial = serial = desk.serial + 1
+    desk.started[serial] = started
+    try:
+        with trio.move_on_after(math.inf if self.inline else self.deadline_s):
+            return await method(self, *args)
+    finally:
+        del desk.started[serial]
     raise TimedOut(f"the backend did not answer within {self.deadline_s:g} s")
 
 

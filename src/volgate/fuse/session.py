@@ -91,8 +91,8 @@ class FuseSession:
             self._mount_point, source=self._source, read_only=self._read_only, allow_other=self._allow_other
         )
         self._channel = KernelChannel(device)
-        pyfuse3.init(self._operations, f"/dev/fd/{self._channel.fd}", set())
         install(pyfuse3, self._channel)
+        pyfuse3.init(self._operations, f"/dev/fd/{self._channel.fd}", set())
         self._channel.begin()
         entry = mounting.find_mount(self._mount_point)
         self._device_minor = entry.device_minor if entry is not None else -1
@@ -155,7 +155,7 @@ class FuseSession:
         desk = self._operations.desk.statistics()
         used = self._file_system.statistics()
         return SessionStatistics(
-            desk.requests,
+            {operation: latency.count for operation, latency in desk.requests.items()},
             desk.errors,
             desk.in_flight,
             desk.oldest_request_s,

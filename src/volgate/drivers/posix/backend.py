@@ -26,7 +26,7 @@ from volgate.drivers.base import (
 )
 from volgate.drivers.posix import syscalls
 from volgate.drivers.posix.errors import converted_async
-from volgate.drivers.posix.open_file import PosixDirectory, PosixFile, change_attributes, to_attributes
+from volgate.drivers.posix.open_file import PosixDirectory, PosixFile, change_attributes, to_attributes, wait_for_disk
 from volgate.drivers.posix.reserved import ReservedFiles
 from volgate.drivers.wrap.threaded import ThreadedBackend
 from volgate.dto import AttributeChanges, BackendType, FileAttributes, Usage, VolumeOperationContext
@@ -342,7 +342,7 @@ class PosixBackend(BaseStorageBackend):
         """See BaseStorageBackend."""
         fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=_fd(directory))
         try:
-            os.fsync(fd)
+            await wait_for_disk(os.fsync, fd)
         finally:
             os.close(fd)
 

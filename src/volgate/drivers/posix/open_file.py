@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
+
+import trio
 
 from volgate.drivers.base import BackendDirectory, BackendFile
 from volgate.drivers.posix.errors import converted_async
@@ -42,6 +45,14 @@ def change_attributes(path: str | int, changes: AttributeChanges, status: os.sta
         os.utime(path, ns=(atime_ns, mtime_ns))
 
 
+async def wait_for_disk(sync: Callable[[int], None], fd: int) -> None:
+    """Run fsync(2) or fdatasync(2), which take milliseconds to seconds, in a thread unless this is one already."""
+    if trio.lowlevel.in_trio_task():
+        await trio.to_thread.run_sync(sync, fd)
+    else:
+        sync(fd)
+
+
 class PosixDirectory(BackendDirectory):
     """A directory, held by an O_PATH descriptor; its file handle is asked for once."""
 
@@ -59,7 +70,7 @@ class PosixDirectory(BackendDirectory):
 
 
 class PosixFile(BackendFile):
-    """A regular file, held by a descriptor. Calls run where they are called: on the event loop."""
+    """A regular file, held by a descriptor. Calls but ``sync`` run where they are called: on the event loop."""
 
     __slots__ = ("fd", "sync_failed")
 
@@ -94,7 +105,7 @@ class PosixFile(BackendFile):
         if self.sync_failed:
             raise InputOutput("an earlier fsync of this file failed; its content is in doubt")
         try:
-            (os.fdatasync if data_only else os.fsync)(self.fd)
+            await wait_for_disk(os.fdatasync if data_only else os.fsync, self.fd)
         except OSError:
             self.sync_failed = True
             raise

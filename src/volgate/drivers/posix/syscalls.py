@@ -54,13 +54,20 @@ def _check(result: int) -> int:
     return result
 
 
+_handle = _FileHandle()
+_handle_reference = ctypes.byref(_handle)
+_handle_bytes = memoryview(_handle).cast("B")
+_mount_id_reference = ctypes.byref(ctypes.c_int())
+
+
 def file_handle(fd: int) -> bytes:
-    """Return a handle of the inode behind a descriptor: its type in 4 bytes, then the handle (name_to_handle_at(2))."""
-    handle = _FileHandle(_MAX_HANDLE_BYTES)
-    mount_id = ctypes.c_int()
-    _check(_libc.name_to_handle_at(fd, b"", ctypes.byref(handle), ctypes.byref(mount_id), _AT_EMPTY_PATH))
-    kind: bytes = handle.handle_type.to_bytes(4, "little", signed=True)
-    return kind + bytes(handle.f_handle[: handle.handle_bytes])
+    """Return a handle of the inode behind a descriptor: its type in 4 bytes, then the handle (name_to_handle_at(2)).
+
+    For the event loop's thread only: the structures are made once, since making them costs as much as the call.
+    """
+    _handle.handle_bytes = _MAX_HANDLE_BYTES
+    _check(_libc.name_to_handle_at(fd, b"", _handle_reference, _mount_id_reference, _AT_EMPTY_PATH))
+    return bytes(_handle_bytes[4 : 8 + _handle.handle_bytes])
 
 
 def open_handle(mount_fd: int, handle: bytes) -> int:
