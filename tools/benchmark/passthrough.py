@@ -1,6 +1,8 @@
 """The least pyfuse3 file system over a directory: what a daemon in Python costs without volgate.
 
-Usage: passthrough.py SOURCE MOUNTPOINT [--noop]     --noop: getattr answers a constant, with the poll-first wake-up
+Usage: passthrough.py SOURCE MOUNTPOINT [--noop | --wake-up]
+    --noop: getattr answers a constant, with volgate's poll-first wake-up but pyfuse3's own lock
+    --wake-up: with volgate's whole way of reading requests; what no handler in Python can fall below
 """
 
 import errno
@@ -21,10 +23,17 @@ class Passthrough(pyfuse3.Operations):
     def entry(self, path, status=None):
         status = status or os.lstat(path)
         entry = pyfuse3.EntryAttributes()
-        for name in ("st_mode", "st_nlink", "st_uid", "st_gid", "st_rdev", "st_size", "st_blocks",
-                     "st_atime_ns", "st_mtime_ns", "st_ctime_ns"):  # fmt: skip
-            setattr(entry, name, getattr(status, name))
         entry.st_ino = status.st_ino
+        entry.st_mode = status.st_mode
+        entry.st_nlink = status.st_nlink
+        entry.st_uid = status.st_uid
+        entry.st_gid = status.st_gid
+        entry.st_rdev = status.st_rdev
+        entry.st_size = status.st_size
+        entry.st_blocks = status.st_blocks
+        entry.st_atime_ns = status.st_atime_ns
+        entry.st_mtime_ns = status.st_mtime_ns
+        entry.st_ctime_ns = status.st_ctime_ns
         entry.entry_timeout = entry.attr_timeout = TIMEOUT_S
         self.paths[status.st_ino] = path
         return entry
@@ -75,13 +84,17 @@ class Passthrough(pyfuse3.Operations):
         return pyfuse3.FileInfo(fh=fd), self.entry(path, os.fstat(fd))
 
     async def open(self, inode, flags, ctx):
-        return pyfuse3.FileInfo(fh=os.open(self.path(inode), flags & (os.O_ACCMODE | os.O_TRUNC)))
+        fd = os.open(self.path(inode), flags & (os.O_ACCMODE | os.O_TRUNC))
+        return pyfuse3.FileInfo(fh=fd, keep_cache=True)
 
     async def read(self, fh, offset, size):
         return os.pread(fh, size, offset)
 
     async def write(self, fh, offset, data):
         return os.pwrite(fh, data, offset)
+
+    async def flush(self, fh):
+        raise pyfuse3.FUSEError(errno.ENOSYS)
 
     async def release(self, fh):
         os.close(fh)
@@ -130,14 +143,17 @@ class Noop(pyfuse3.Operations):
 
 
 def main(source, mount_point, *options):
-    noop = "--noop" in options
-    if noop:
+    if options:
         from volgate.fuse import channel, mounting
 
-        device = mounting.mount(mount_point, source="noop", read_only=False, allow_other=True)
+        device = mounting.mount(mount_point, source="passthrough", read_only=False, allow_other=True)
         kernel = channel.KernelChannel(device)
-        pyfuse3.init(Noop(), f"/dev/fd/{kernel.fd}", set())
-        channel.install(pyfuse3, kernel)
+        if options == ("--noop",):
+            pyfuse3.init(Noop(), f"/dev/fd/{kernel.fd}", set())
+            channel.install(pyfuse3, kernel)
+        else:
+            channel.install(pyfuse3, kernel)
+            pyfuse3.init(Passthrough(source), f"/dev/fd/{kernel.fd}", set())
         kernel.begin()
     else:
         pyfuse3.init(Passthrough(source), mount_point, {"default_permissions", "allow_other", "fsname=passthrough"})

@@ -1,4 +1,8 @@
-"""The runner behind tools/bench: see there. One round visits every contender with every job, in turn."""
+"""The runner behind tools/bench: see there. One round visits every job with every contender, in turn.
+
+Each round has a directory of its own, and unlink comes after all rounds: ext4 passes over each inode that was deleted
+in the last minutes when it looks for a free one, so a create after many unlinks would measure that.
+"""
 
 import argparse
 import json
@@ -26,6 +30,7 @@ def contenders(base, peers):
         "bindfs": ["bindfs", "-f", "{source}", "{mount}"],
         "mergerfs": ["mergerfs", "-f", "-o", "allow_other,cache.attr=60,cache.entry=60", "{source}", "{mount}"],
         "pyfuse3": [sys.executable, str(HERE / "passthrough.py"), "{source}", "{mount}"],
+        "pyfuse3 woken": [sys.executable, str(HERE / "passthrough.py"), "{source}", "{mount}", "--wake-up"],
         "volgate": [VOLGATE, "mount", "{source}", "{mount}", "--quota", "100GiB"],
         **{name: command.split() for name, command in (peer.split("=", 1) for peer in peers)},
     }
@@ -110,14 +115,13 @@ def listing(d):
     return sum(1 for entry in os.scandir(f"{d}/many") if entry.stat())
 
 
-def drop_caches(_):
+def drop_caches():
     os.sync()
     Path("/proc/sys/vm/drop_caches").write_text("3")
 
 
 def jobs(archive):
     def untar(d):
-        shutil.rmtree(f"{d}/tree", ignore_errors=True)
         os.mkdir(f"{d}/tree")
         subprocess.run(["tar", "-C", f"{d}/tree", "-xf", archive], check=True)
         return 1
@@ -154,13 +158,15 @@ def jobs(archive):
         (None, drop_caches),
         ("readdir+stat 5000 cold", listing),
         ("rename", lambda d: each(d, lambda p: os.rename(p, p + "r"))),
-        ("unlink", lambda d: each(d, lambda p: os.unlink(p + "r"))),
         ("untar 2000 files", untar),
         ("prepare git", git_status),
         ("git status warm", git_status),
         (None, drop_caches),
         ("git status cold", git_status),
     ]
+
+
+LAST_JOBS = [("unlink", lambda d: each(d, lambda p: os.unlink(p + "r")))]
 
 
 def make_archive(base):
@@ -179,19 +185,33 @@ def compare(arguments):
     archive = make_archive(base)
     processes = serve(found)
     times, cpus = {}, {}
+    order = list(found)
+
+    def visit(job, run, number):
+        if job is None:
+            run()
+            return
+        order.append(order.pop(0))
+        for name in order:
+            directory = found[name][0] / f"round-{number}"
+            directory.mkdir(exist_ok=True)
+            before = cpu_s(processes[name].pid) if name in processes else 0
+            start = time.perf_counter()
+            count = run(directory)
+            if not count:
+                continue
+            times.setdefault(job, {}).setdefault(name, []).append((time.perf_counter() - start) / count * 1e6)
+            if name in processes:
+                used = (cpu_s(processes[name].pid) - before) / count * 1e6
+                cpus.setdefault(job, {}).setdefault(name, []).append(used)
+
     try:
-        for _ in range(arguments.rounds):
-            for name, (directory, _) in found.items():
-                for job, run in jobs(archive):
-                    before = cpu_s(processes[name].pid) if name in processes else 0
-                    start = time.perf_counter()
-                    count = run(directory)
-                    if job is None or not count:
-                        continue
-                    times.setdefault(job, {}).setdefault(name, []).append((time.perf_counter() - start) / count * 1e6)
-                    if name in processes:
-                        used = (cpu_s(processes[name].pid) - before) / count * 1e6
-                        cpus.setdefault(job, {}).setdefault(name, []).append(used)
+        for number in range(arguments.rounds):
+            for job, run in jobs(archive):
+                visit(job, run, number)
+        for number in range(arguments.rounds):
+            for job, run in LAST_JOBS:
+                visit(job, run, number)
         memory = {name: rss_bytes(process.pid) for name, process in processes.items()}
     finally:
         for name, process in processes.items():
