@@ -13,6 +13,18 @@ def state_directory() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "volgate"
 
 
+def catalog_path() -> Path:
+    """Return the file that lists the volumes known by name."""
+    return state_directory() / "catalog.db"
+
+
+def config_directory() -> Path:
+    """Return the folder of ``volgate.toml`` and ``conf.d``."""
+    if os.geteuid() == 0:
+        return Path("/etc/volgate")
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "volgate"
+
+
 def runtime_directory() -> Path:
     """Return the folder of sockets and slot files; on tmpfs, gone with the host."""
     if os.geteuid() == 0:

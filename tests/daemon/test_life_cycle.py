@@ -213,12 +213,25 @@ WRONG = [
     (["mount", "{data}", "{mnt}", "--quota", "10GiBB"], 1, "is no size"),
     (["mount", "{data}", "{mnt}", "--quota", "-5"], 1, "is no size"),
     (["mount", "{data}", "{mnt}", "--inodes", "10GB"], 1, "no number of inodes"),
-    (["mount", "{data}", "{mnt}", "--attr-timeout", "-1"], 1, "range"),
+    (["mount", "{data}", "{mnt}", "--attr-timeout", "-1"], 1, "no duration"),
     (["mount", "{data}", "{mnt}", "-o", "cache=7"], 1, "unknown mount option 'cache=7'"),
     (["mount", "{data}", "{mnt}", "-o", "quota=much"], 1, "is no size"),
     (["mount", "{data}", "{mnt}", "--frobnicate"], 1, "No such option"),
     (["mount", "{foreign}", "{mnt}"], 32, "'.volgate'"),
     (["mount", "{snapshots}", "{mnt}"], 32, "'.snapshots'"),
+    (["mount", "{data}", "{mnt}", "-o", "quota"], 1, "needs a value: quota=..."),
+    (["mount", "{data}", "{mnt}", "-o", "ro=1"], 1, "takes no value"),
+    (["mount", "{data}", "{mnt}", "-o", "uid=me"], 1, "no numeric id"),
+    (["mount", "{data}", "{mnt}", "-o", "umask=999"], 1, "no umask"),
+    (["mount", "{data}", "{mnt}", "-o", "squash=some"], 1, "none, root, all"),
+    (["mount", "{data}", "{mnt}", "-o", "uidmap=0:1"], 1, "0:100000:65536"),
+    (["mount", "{data}", "{mnt}", "-o", "metrics=9478"], 1, "no address"),
+    (["mount", "{data}"], 1, "say where to mount"),
+    (["volume", "create", "Big Name", "{data}"], 64, "no volume name"),
+    (["volume", "create", "name", "{data}", "-o", "cache=7"], 64, "unknown mount option 'cache=7'"),
+    (["volume", "show", "nothing"], 69, "no volume 'nothing' is known"),
+    (["volume", "delete", "nothing"], 69, "no volume 'nothing' is known"),
+    (["volume", "adopt", "{data}"], 69, "is no volume yet"),
     (["umount", "{mnt}"], 32, "neither a mount"),
     (["frobnicate"], 64, "No such command"),
     (["quota", "set", "{mnt}", "x"], 64, "is no size"),
@@ -320,6 +333,7 @@ def test_metrics_are_exposed(folders):
             while chunk := s.recv(65536):
                 text += chunk
         assert f'volgate_quota_used_bytes{{volume="{volume_id}"}} 5.0'.encode() in text
-        assert b'volgate_fuse_requests_total{op="create"' in text
+        assert f'volgate_fuse_request_duration_seconds_count{{op="create",volume="{volume_id}"}} 1.0'.encode() in text
+        assert f'volgate_ready{{volume="{volume_id}"}} 1.0'.encode() in text
     finally:
         volgate("umount", mnt)

@@ -1,7 +1,8 @@
 """The command line: one module a verb group, imported when its verb is used, so that every verb starts fast.
 
 Errors are one line on standard error. Exit status: mount and umount as mount(8) (0, 1 usage, 2 system, 32 failed);
-all others sysexits (64 usage, 69 unavailable, 70 bug, 73 cannot create, 75 try again, 77 not permitted).
+all others sysexits (64 usage, 69 unavailable, 70 bug, 73 cannot create, 75 try again, 77 not permitted, 78
+configuration).
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ _VERBS: Final = {
     "list": "listing",
     "status": "listing",
     "quota": "quota",
+    "volume": "volume",
+    "config": "config",
 }
 _MOUNT_VERBS: Final = frozenset({"mount", "umount"})
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from volgate.core.sizes import parse_count, parse_size
+from volgate.core.sizes import parse_count, parse_seconds, parse_size
 
 
 class Size(click.ParamType[Any]):
@@ -35,5 +35,18 @@ class Count(click.ParamType[Any]):
             return value
         try:
             return (parse_count(value),)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Seconds(click.ParamType[Any]):
+    """A duration: 60, 1.5s, 500ms, 10min, 2h."""
+
+    name = "TIME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return seconds."""
+        try:
+            return parse_seconds(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)

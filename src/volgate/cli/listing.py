@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -21,6 +22,11 @@ def list_(as_json: bool) -> None:
         return
     rows: list[tuple[str, ...]] = [("VOLUME", "MOUNT POINT", "STATE", "USED", "LIMIT", "FILES", "SOURCE")]
     rows += [_row(mount) for mount in mounts]
+    print_table(rows)
+
+
+def print_table(rows: Sequence[tuple[str, ...]]) -> None:
+    """Print rows in columns as wide as their widest cell."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -69,6 +75,8 @@ def _show(mount: dict[str, Any]) -> None:
     click.echo(f"  in use    {statistics['inodes']} inodes, {statistics['open_files']} open files")
     oldest = f", oldest {statistics['oldest_request_s']:.1f} s" if statistics["in_flight"] else ""
     click.echo(f"  requests  {sum(statistics['requests'].values())}, {statistics['in_flight']} under way{oldest}")
+    for problem in mount["problems"]:
+        click.echo(f"  problem   {problem['message']}")
     for failure in statistics["recent_errors"][-5:]:
         code = f" ({failure['error_code']})" if failure["error_code"] else ""
         click.echo(f"  failed    {failure['operation']} {failure['path']}: {failure['error_message']}{code}")

@@ -7,140 +7,131 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from volgate import paths
-from volgate.cli.arguments import Count, Size
+from volgate.cli.arguments import Count, Seconds, Size
+from volgate.cli.mount_options import HELP, parse_options, take_id_map
 from volgate.core.sizes import format_size
 
-_IGNORED_OPTIONS: Final = frozenset(
-    {
-        "rw",
-        "defaults",
-        "_netdev",
-        "nofail",
-        "auto",
-        "noauto",
-        "user",
-        "users",
-        "nosuid",
-        "nodev",
-        "exec",
-        "default_permissions",
-    }
-)
-_SECONDS: Final = click.FloatRange(0, 86400)
+if TYPE_CHECKING:
+    from volgate.daemon.mountd import MountSettings
+
 Report = Callable[[dict[str, Any]], None]
 """Tells the waiting parent that the mount is ready ({"line"}), or why not ({"error", "status"}). Called once."""
-_HELP_OPTIONS: Final = (
-    "Mount options, comma-separated: ro, nonempty, allow_other, private, quota=SIZE, inodes=N, attr_timeout=S."
-)
 
 
 @click.command()
 @click.argument("source")
-@click.argument("mountpoint")
+@click.argument("mountpoint", required=False)
 @click.option("-d", "--detach", is_flag=True, help="Go to the background when the mount is ready.")
 @click.option("--quota", type=Size(), help="Limit in bytes: 10G, 10GiB, none. Kept at the next mount without it.")
 @click.option("--inodes", type=Count(), help="Limit of files, directories and links together: 100000, none.")
 @click.option("--read-only", is_flag=True, help="Mount read-only; takes no ownership.")
-@click.option(
-    "--attr-timeout",
-    type=_SECONDS,
-    default=60.0,
-    show_default=True,
-    help="Seconds until changes made behind the mount are seen.",
-)
-@click.option("-o", "options", multiple=True, help=_HELP_OPTIONS)
+@click.option("--attr-timeout", type=Seconds(), help="How long until changes made behind the mount are seen [60s].")
+@click.option("-o", "options", multiple=True, help=HELP)
 @click.option("--debug", is_flag=True, help="Log everything.")
 def mount(
     source: str,
-    mountpoint: str,
+    mountpoint: str | None,
     detach: bool,
     quota: tuple[int | None] | None,
     inodes: tuple[int | None] | None,
     read_only: bool,
-    attr_timeout: float,
+    attr_timeout: float | None,
     options: tuple[str, ...],
     debug: bool,
 ) -> int:
-    r"""Mount SOURCE, a directory, on MOUNTPOINT.
+    r"""Mount SOURCE, a directory or the name of a volume, on MOUNTPOINT.
 
     SOURCE's files appear under MOUNTPOINT; a limit holds from the next write on. A directory with files in it is
-    counted first.
+    counted first. A volume made with --mount-point needs no MOUNTPOINT here.
 
     \b
     volgate mount /srv/data /mnt/data --quota 10GiB
     volgate mount /srv/data /mnt/data -d
+    volgate mount projects -d
     """
-    wanted: dict[str, Any] = {
-        "quota": quota, "inodes": inodes, "read_only": read_only, "attr_timeout": attr_timeout,
-        "nonempty": False, "allow_other": os.geteuid() == 0,
-    }  # fmt: skip
-    for option in ",".join(options).split(","):
-        _apply_option(option.strip(), wanted)
-    log_file = _log_file(mountpoint) if detach else None
+    wanted = parse_options(",".join(options))
+    if quota is not None:
+        wanted["quota_bytes"] = quota[0]
+    if inodes is not None:
+        wanted["quota_inodes"] = inodes[0]
+    if attr_timeout is not None:
+        wanted["attr_timeout_s"] = attr_timeout
+    if read_only:
+        wanted["read_only"] = True
+    return mount_source(source, mountpoint, wanted, detach=detach, debug=debug)
+
+
+def mount_source(source: str, mountpoint: str | None, wanted: dict[str, Any], *, detach: bool, debug: bool) -> int:
+    """Mount; returns the exit status. Raises StorageException, click.ClickException: one line that says why not.
+
+    Args:
+        wanted: from the options, by the names of ``MountSettings``.
+    """
+    settings = _settings(source, mountpoint, wanted)
     if detach:
-        return _detached(lambda report: _run(source, mountpoint, wanted, report, log_file, debug=debug))
-    return _run(source, mountpoint, wanted, None, None, debug=debug)
+        log_file = _log_file(settings.mount_point)
+        return _detached(lambda report: _run(settings, report, log_file, debug=debug))
+    return _run(settings, None, None, debug=debug)
 
 
-def _apply_option(option: str, wanted: dict[str, Any]) -> None:
-    name, _, value = option.partition("=")
-    if not name or name in _IGNORED_OPTIONS or name.startswith("x-"):
-        return
-    if name in ("ro", "nonempty", "allow_other", "private") and not value:
-        wanted.update({"ro": {"read_only": True}, "private": {"allow_other": False}}.get(name, {name: True}))
-    elif name == "quota":
-        wanted["quota"] = Size().convert(value, None, None)
-    elif name == "inodes":
-        wanted["inodes"] = Count().convert(value, None, None)
-    elif name == "attr_timeout":
-        wanted["attr_timeout"] = _SECONDS(value)
-    else:
-        raise click.UsageError(f"unknown mount option '{option}'")
+def _settings(source: str, mountpoint: str | None, wanted: dict[str, Any]) -> MountSettings:
+    """Return what is to be mounted: flags over the catalog's options over environment over files."""
+    from volgate.cli.sources import resolve
+    from volgate.config.loading import load
+    from volgate.daemon.checks import resolve_mount_point
+    from volgate.daemon.mountd import MountSettings
+
+    configuration = load(paths.config_directory(), os.environ)
+    where, entry = resolve(source)
+    if entry is not None:
+        wanted = {**parse_options(entry.options), **wanted}
+        mountpoint = mountpoint or entry.mount_point
+    if not mountpoint:
+        raise click.UsageError(f"say where to mount {source}: 'volgate mount {source} MOUNTPOINT'")
+    defaults: dict[str, Any] = {
+        "allow_other": os.geteuid() == 0,
+        "attr_timeout_s": configuration["mount.attr_timeout"],
+        "stop_deadline_s": configuration["mount.stop_deadline"],
+        "request_deadline_s": configuration["mount.request_deadline"],
+        "metrics_address": configuration["metrics.listen"],
+    }
+    id_map = take_id_map(wanted)
+    return MountSettings(
+        source=where,
+        mount_point=resolve_mount_point(mountpoint),
+        state_directory=paths.state_directory(),
+        runtime_directory=paths.runtime_directory(),
+        id_map=id_map,
+        **{**defaults, **wanted},
+    )
 
 
-def _log_file(mountpoint: str) -> str:
+def _log_file(mount_point: Path) -> str:
     folder = paths.state_directory() / "log"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise click.ClickException(f"{folder} cannot be made: {error.strerror}") from error
-    return str(folder / (os.path.abspath(mountpoint).strip("/").replace("/", "-")[:200] + ".log"))
+    return str(folder / (str(mount_point).strip("/").replace("/", "-")[:200] + ".log"))
 
 
-def _run(
-    source: str, mountpoint: str, wanted: dict[str, Any], report: Report | None, log_file: str | None, *, debug: bool
-) -> int:
+def _run(settings: MountSettings, report: Report | None, log_file: str | None, *, debug: bool) -> int:
     """Run the daemon in this process."""
     from volgate import logs
+    from volgate.config.loading import load
     from volgate.daemon import mountd
-    from volgate.daemon.checks import resolve_mount_point
-    from volgate.drivers.registry import Source, split_source
-    from volgate.errors import InvalidArgument
-    from volgate.volume.volume import UNCHANGED
 
-    where = split_source(source)
-    if where is None:
-        raise InvalidArgument(f"'{source}' is no volume known here; for a directory write './{source}'")
-    if where.backend_type == "posix":
-        where = Source("posix", os.path.abspath(source))
-    logs.set_up(debug=debug, file=log_file)
-    settings = mountd.MountSettings(
-        source=where,
-        mount_point=resolve_mount_point(mountpoint),
-        state_directory=paths.state_directory(),
-        runtime_directory=paths.runtime_directory(),
-        quota_bytes=UNCHANGED if wanted["quota"] is None else wanted["quota"][0],
-        quota_inodes=UNCHANGED if wanted["inodes"] is None else wanted["inodes"][0],
-        read_only=wanted["read_only"],
-        nonempty=wanted["nonempty"],
-        allow_other=wanted["allow_other"],
-        attr_timeout_s=wanted["attr_timeout"],
-    )
+    def set_up_logs() -> None:
+        configuration = load(paths.config_directory(), os.environ)
+        level = "debug" if debug else configuration["log.level"]
+        logs.set_up(level=level, as_json=configuration["log.format"] == "json", file=log_file)
+
+    set_up_logs()
     progress = _Progress()
 
     def on_ready(volume: Any) -> None:
@@ -152,7 +143,7 @@ def _run(
             report({"line": line})
 
     try:
-        return mountd.run(settings, on_ready=on_ready, on_progress=progress.update)
+        return mountd.run(settings, on_ready=on_ready, on_progress=progress.update, on_reload=set_up_logs)
     finally:
         progress.stop()
 

@@ -34,7 +34,7 @@ def show(target: str, as_json: bool) -> None:
     if known is None:
         import trio
 
-        known = trio.run(_stored, target)
+        known = trio.run(read_stored, target)
     fields = ("volume_id", "used_bytes", "quota_bytes", "file_count", "quota_inodes")
     if as_json:
         click.echo(json.dumps({field: known[field] for field in fields}, indent=1))
@@ -149,7 +149,8 @@ def _as_status(identity: VolumeIdentity, usage: Usage | None) -> dict[str, Any]:
     }
 
 
-async def _stored(directory: str) -> dict[str, Any]:
+async def read_stored(directory: str) -> dict[str, Any]:
+    """Return limits, and usage as last stored, of a volume that is not mounted."""
     from volgate.ledger.sqlite import read_stored_usage
 
     backend, _, identity = await _opened(directory)

@@ -1,4 +1,4 @@
-"""HTTP/1.1 on the mount daemon's unix socket: a handful of routes, by h11. Only root and the daemon's user get in.
+"""HTTP/1.1 of the mount daemon: a handful of routes, by h11. Only root and its own user get in at its unix socket.
 
 Requests are bounded: 64 KiB, 10 seconds, 16 connections at once. A bad one ends its own connection, nothing else.
 """
@@ -36,7 +36,58 @@ def json_reply(value: Any) -> Reply:
     return 200, "application/json", json.dumps(value).encode()
 
 
-class ControlServer:
+class _HttpServer:
+    """Answers requests by a table of routes.
+
+    Args:
+        routes: (method, path) to what answers; may raise StorageExceptions.
+    """
+
+    def __init__(self, routes: dict[tuple[str, str], Route]) -> None:
+        self._routes = routes
+        self._limiter = trio.CapacityLimiter(_MAX_CONNECTIONS)
+
+    def _is_welcome(self, stream: trio.SocketStream) -> bool:
+        return True
+
+    async def _serve(self, stream: trio.SocketStream) -> None:
+        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
+            async with stream, self._limiter:
+                with trio.fail_after(_REQUEST_S):
+                    if self._is_welcome(stream):
+                        await self._answer(stream)
+
+    async def _answer(self, stream: trio.SocketStream) -> None:
+        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_MAX_BODY_BYTES)
+        try:
+            request, body = await _receive(connection, stream)
+            status, content_type, reply = await self._dispatch(request, body)
+        except h11.RemoteProtocolError as error:
+            status, content_type, reply = 400, "application/problem+json", problem(400, str(error))
+        headers = [("content-type", content_type), ("content-length", str(len(reply))), ("connection", "close")]
+        with contextlib.suppress(h11.LocalProtocolError):
+            await stream.send_all(connection.send(h11.Response(status_code=status, headers=headers)) or b"")
+            await stream.send_all(connection.send(h11.Data(data=reply)) or b"")
+            connection.send(h11.EndOfMessage())
+
+    async def _dispatch(self, request: h11.Request, body: bytes) -> Reply:
+        method, path = request.method.decode(), request.target.decode("ascii", "replace")
+        route = self._routes.get((method, path))
+        if route is None:
+            known = any(path == other for _, other in self._routes)
+            status = 405 if known else 404
+            return status, "application/problem+json", problem(status, f"no {method} {path} here")
+        try:
+            return await route(body)
+        except StorageException as error:
+            status, reply = to_problem(error)
+            return status, "application/problem+json", reply
+        except Exception:
+            log.exception("a control request failed in a way nobody foresaw", extra={"path": path})
+            return 500, "application/problem+json", problem(500, "internal error; see the daemon's log")
+
+
+class ControlServer(_HttpServer):
     """The daemon's socket.
 
     Args:
@@ -45,9 +96,11 @@ class ControlServer:
     """
 
     def __init__(self, path: Path, routes: dict[tuple[str, str], Route]) -> None:
+        super().__init__(routes)
         self._path = path
-        self._routes = routes
-        self._limiter = trio.CapacityLimiter(_MAX_CONNECTIONS)
+
+    def _is_welcome(self, stream: trio.SocketStream) -> bool:
+        return _peer_uid(stream) in (0, os.geteuid())
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled; removes the socket at the end.
@@ -80,41 +133,32 @@ class ControlServer:
         listener.listen(_MAX_CONNECTIONS)
         return trio.socket.from_stdlib_socket(listener)
 
-    async def _serve(self, stream: trio.SocketStream) -> None:
-        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
-            async with stream, self._limiter:
-                with trio.fail_after(_REQUEST_S):
-                    if _peer_uid(stream) in (0, os.geteuid()):
-                        await self._answer(stream)
 
-    async def _answer(self, stream: trio.SocketStream) -> None:
-        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_MAX_BODY_BYTES)
-        try:
-            request, body = await _receive(connection, stream)
-            status, content_type, reply = await self._dispatch(request, body)
-        except h11.RemoteProtocolError as error:
-            status, content_type, reply = 400, "application/problem+json", problem(400, str(error))
-        headers = [("content-type", content_type), ("content-length", str(len(reply))), ("connection", "close")]
-        with contextlib.suppress(h11.LocalProtocolError):
-            await stream.send_all(connection.send(h11.Response(status_code=status, headers=headers)) or b"")
-            await stream.send_all(connection.send(h11.Data(data=reply)) or b"")
-            connection.send(h11.EndOfMessage())
+class TcpServer(_HttpServer):
+    """The same over TCP, for routes that anybody may ask for.
 
-    async def _dispatch(self, request: h11.Request, body: bytes) -> Reply:
-        method, path = request.method.decode(), request.target.decode("ascii", "replace")
-        route = self._routes.get((method, path))
-        if route is None:
-            known = any(path == other for _, other in self._routes)
-            status = 405 if known else 404
-            return status, "application/problem+json", problem(status, f"no {method} {path} here")
+    Args:
+        host: name or address to listen at. port: 1..65535.
+        routes: see ``ControlServer``.
+    """
+
+    def __init__(self, host: str, port: int, routes: dict[tuple[str, str], Route]) -> None:
+        super().__init__(routes)
+        self._host = host
+        self._port = port
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until cancelled.
+
+        Raises:
+            Busy: the address is taken or not this host's.
+        """
         try:
-            return await route(body)
-        except StorageException as error:
-            status, reply = to_problem(error)
-            return status, "application/problem+json", reply
-        except Exception:
-            log.exception("a control request failed in a way nobody foresaw", extra={"path": path})
-            return 500, "application/problem+json", problem(500, "internal error; see the daemon's log")
+            listeners = await trio.open_tcp_listeners(self._port, host=self._host)
+        except OSError as error:
+            raise Busy(f"cannot listen at {self._host}:{self._port}: {error.strerror or error}") from error
+        task_status.started()
+        await trio.serve_listeners(self._serve, listeners)
 
 
 async def _receive(connection: h11.Connection, stream: trio.SocketStream) -> tuple[h11.Request, bytes]:

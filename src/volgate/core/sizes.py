@@ -8,6 +8,8 @@ from typing import Final
 
 _POWERS: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5, "e": 6}
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtpe]?)((?<=[kmgtpe])ib|b|)", re.IGNORECASE)
+_SECONDS: Final = {"": 1.0, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|min|h|d|)")
 _LARGEST: Final = 2**63 - 1
 
 
@@ -37,6 +39,21 @@ def parse_count(text: str) -> int | None:
     if text.strip().lower() != "none" and re.search(r"b$", text.strip(), re.IGNORECASE):
         raise ValueError(f"'{text}' is no number of inodes; write for example 100000, 1M or none")
     return parse_size(text)
+
+
+def parse_seconds(value: str | float) -> float:
+    """Return seconds of ``60``, ``1.5s``, ``500ms``, ``10min``, ``2h``, at most a day.
+
+    Raises:
+        ValueError: it is not that.
+    """
+    match = _DURATION.fullmatch(str(value).strip())
+    if match is None:
+        raise ValueError(f"'{value}' is no duration such as 60, 1.5s, 500ms, 10min, 2h")
+    seconds = float(match.group(1)) * _SECONDS[match.group(2)]
+    if seconds > _SECONDS["d"]:
+        raise ValueError(f"'{value}' is more than a day")
+    return seconds
 
 
 def format_size(size: int | None) -> str:

@@ -1,43 +1,56 @@
-"""/metrics: plain counters, rendered when they are asked for. Names: volgate_*, label volume."""
+"""/metrics: plain counters, rendered when they are asked for. Names: volgate_*, label volume.
+
+Durations are kept by powers of two microseconds (``fuse.door.Latency``), so those are the histograms' bounds too.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Final
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import CollectorRegistry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from prometheus_client.core import Metric
 
+    from volgate.fuse.door import Latency
     from volgate.fuse.session import FuseSession
     from volgate.volume.volume import Volume
+
+_FIRST_BUCKET: Final = 4
+_LAST_BUCKET: Final = 26
 
 
 class MountCollector:
     """Reads the statistics of one mount at each scrape."""
 
-    def __init__(self, volume: Volume, session: FuseSession) -> None:
+    def __init__(self, volume: Volume, session: FuseSession, is_degraded: Callable[[], bool]) -> None:
         self._volume = volume
+        self._is_degraded = is_degraded
         self._session = session
 
     def collect(self) -> Iterator[Metric]:
         """Yield all families."""
         volume_id = self._volume.identity.volume_id
         statistics, quota = self._session.statistics(), self._volume.gate.info()
-        requests = CounterMetricFamily("volgate_fuse_requests", "Requests by operation.", labels=["volume", "op"])
-        for operation, count in sorted(statistics.requests.items()):
-            requests.add_metric([volume_id, operation], count)
+        requests = HistogramMetricFamily(
+            "volgate_fuse_request_duration_seconds", "Requests by operation and duration.", labels=["volume", "op"]
+        )
+        for operation, latency in sorted(statistics.requests.items()):
+            requests.add_metric([volume_id, operation], _buckets(latency), latency.total_s)
         failed = CounterMetricFamily("volgate_fuse_errors", "Answers by errno.", labels=["volume", "errno"])
-        for name, count in sorted(statistics.errors.items()):
-            failed.add_metric([volume_id, name], count)
+        for errno_name, count in sorted(statistics.errors.items()):
+            failed.add_metric([volume_id, errno_name], count)
         yield requests
         yield failed
         gauges: list[tuple[str, str, float | None]] = [
-            ("volgate_fuse_inflight", "Requests under way.", statistics.in_flight),
+            ("volgate_ready", "1 while the mount serves as it should.", 0 if self._is_degraded() else 1),
+            ("volgate_fuse_inflight", "Requests under way that can wait.", statistics.in_flight),
+            ("volgate_fuse_waiting", "Requests that the kernel holds, read or not.", statistics.waiting),
             ("volgate_oldest_inflight_seconds", "Age of the oldest request under way.", statistics.oldest_request_s),
             ("volgate_inodes_in_use", "Inodes the kernel or an open file refers to.", statistics.inodes),
             ("volgate_open_files", "Open regular files.", statistics.open_files),
@@ -45,8 +58,13 @@ class MountCollector:
             ("volgate_quota_limit_bytes", "Limit; absent when unlimited.", quota.quota_bytes),
             ("volgate_quota_used_inodes", "Inodes charged.", quota.file_count),
             ("volgate_quota_limit_inodes", "Limit; absent when unlimited.", quota.quota_inodes),
-            ("volgate_quota_denied", "Requests refused for the limit since the mount.", self._volume.gate.denied),
         ]
+        denied = CounterMetricFamily("volgate_quota_denied", "Requests refused for the limit.", labels=["volume"])
+        denied.add_metric([volume_id], self._volume.gate.denied)
+        yield denied
+        build = InfoMetricFamily("volgate_build", "The version that serves.", labels=["volume"])
+        build.add_metric([volume_id], {"version": version("volgate")})
+        yield build
         for name, help_text, value in gauges:
             family = GaugeMetricFamily(name, help_text, labels=["volume"])
             if value is not None:
@@ -54,8 +72,17 @@ class MountCollector:
             yield family
 
 
-def render(volume: Volume, session: FuseSession) -> bytes:
+def _buckets(latency: Latency) -> list[tuple[str, float]]:
+    """Return (upper bound in seconds, requests up to it), cumulative; bounds from 16 us to 67 s."""
+    buckets, total = [], sum(latency.counts[:_FIRST_BUCKET])
+    for exponent in range(_FIRST_BUCKET, _LAST_BUCKET + 1):
+        total += latency.counts[exponent]
+        buckets.append((repr(2**exponent / 1e6), float(total)))
+    return [*buckets, ("+Inf", float(latency.count))]
+
+
+def render(volume: Volume, session: FuseSession, is_degraded: Callable[[], bool]) -> bytes:
     """Return the exposition of one mount."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(MountCollector(volume, session))
+    registry.register(MountCollector(volume, session, is_degraded))
     return generate_latest(registry)

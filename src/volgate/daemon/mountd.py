@@ -19,19 +19,23 @@ from typing import Any, Final
 import attrs
 import trio
 
-from volgate.control.server import ControlServer, Reply, Route, json_reply
-from volgate.daemon import checks, metrics
+from volgate.control.server import ControlServer, Reply, Route, TcpServer, json_reply
+from volgate.core.id_map import IdMap
+from volgate.daemon import checks, metrics, service_manager
+from volgate.daemon.health import Problem, find_problems
+from volgate.daemon.watchdog import Watchdog
 from volgate.drivers.registry import Source, make_backend
 from volgate.dto import Usage
 from volgate.errors import InvalidArgument, StorageException
-from volgate.fuse.session import FuseSession
+from volgate.fuse.session import FuseSession, SessionStatistics
 from volgate.vfs.file_system import FileSystem
-from volgate.volume.volume import Limit, Volume, open_volume
+from volgate.volume.volume import UNCHANGED, Limit, Volume, open_volume
 
 log = logging.getLogger(__name__)
 
-STOP_DEADLINE_S: Final = 30.0
 _BUSY_RETRY_S: Final = 0.2
+_START_EXTENSION_US: Final = 30_000_000
+"""Counting shows progress more often than that, so systemd's start timeout does not end a long count."""
 
 
 @attrs.frozen
@@ -45,19 +49,25 @@ class MountSettings:
         read_only: mount read-only. nonempty: mount over a directory with entries. allow_other: let other users in.
         attr_timeout_s: how long the kernel may trust attributes and names, seconds.
         stop_deadline_s: how long a stop waits for open files, seconds.
+        request_deadline_s: when a request to storage that hangs is given up, seconds.
+        id_map: whose files are shown and made; None = everybody as stored.
+        metrics_address: (host, port) that serves /metrics over TCP as well.
     """
 
     source: Source
     mount_point: Path
     state_directory: Path
     runtime_directory: Path
-    quota_bytes: Limit
-    quota_inodes: Limit
-    read_only: bool
-    nonempty: bool
     allow_other: bool
     attr_timeout_s: float
-    stop_deadline_s: float = STOP_DEADLINE_S
+    stop_deadline_s: float
+    request_deadline_s: float
+    quota_bytes: Limit = UNCHANGED
+    quota_inodes: Limit = UNCHANGED
+    read_only: bool = False
+    nonempty: bool = False
+    id_map: IdMap | None = None
+    metrics_address: tuple[str, int] | None = None
 
 
 class MountDaemon:
@@ -67,6 +77,7 @@ class MountDaemon:
         settings: what to mount.
         on_ready: called once the mount answers, with the open volume.
         on_progress: called while the volume is counted.
+        on_reload: called at SIGHUP; what it raises is logged and changes nothing.
     """
 
     def __init__(
@@ -75,12 +86,15 @@ class MountDaemon:
         *,
         on_ready: Callable[[Volume], None],
         on_progress: Callable[[Usage], None] | None,
+        on_reload: Callable[[], None],
     ) -> None:
         self._settings = settings
         self._on_ready = on_ready
         self._on_progress = on_progress
+        self._on_reload = on_reload
         self._stop_asked = False
         self._state = "starting"
+        self._answered = 0
 
     async def run(self) -> int:
         """Run until unmounted; returns the exit status: 0, or 1 when the connection was lost.
@@ -102,13 +116,19 @@ class MountDaemon:
             quota_bytes=settings.quota_bytes,
             quota_inodes=settings.quota_inodes,
             read_only=settings.read_only,
-            on_progress=self._on_progress,
+            on_progress=self._count,
         )
         try:
             return await self._serve(volume)
         finally:
             with trio.CancelScope(shield=True):
                 await volume.close()
+
+    def _count(self, usage: Usage) -> None:
+        self._state = "counting"
+        service_manager.notify(STATUS=f"counting: {usage.inodes} files so far", EXTEND_TIMEOUT_USEC=_START_EXTENSION_US)
+        if self._on_progress is not None:
+            self._on_progress(usage)
 
     async def _serve(self, volume: Volume) -> int:
         settings = self._settings
@@ -117,6 +137,7 @@ class MountDaemon:
             mount_point=settings.mount_point,
             attr_timeout_s=settings.attr_timeout_s,
             entry_timeout_s=settings.attr_timeout_s,
+            id_map=settings.id_map,
         )
         session = FuseSession(
             file_system,
@@ -124,14 +145,20 @@ class MountDaemon:
             volume_id=volume.identity.volume_id,
             read_only=settings.read_only,
             allow_other=settings.allow_other,
+            deadline_s=settings.request_deadline_s,
         )
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             async with trio.open_nursery() as nursery:
                 suffix = f".ro-{os.getpid()}" if settings.read_only else ""
                 path = settings.runtime_directory / f"{volume.identity.volume_id}{suffix}.sock"
-                await nursery.start(ControlServer(path, self._routes(volume, session)).run)
+                routes = self._routes(volume, session)
+                await nursery.start(ControlServer(path, routes).run)
+                if settings.metrics_address is not None:
+                    scrape = {("GET", "/metrics"): routes["GET", "/metrics"]}
+                    await nursery.start(TcpServer(*settings.metrics_address, scrape).run)
                 session.mount()
-                nursery.start_soon(self._stop_on_signal, signals, session)
+                nursery.start_soon(self._obey_signals, signals, session)
+                nursery.start_soon(Watchdog(session, settings.request_deadline_s).run)
                 nursery.start_soon(self._announce, volume)
                 await session.serve()
                 nursery.cancel_scope.cancel()
@@ -149,13 +176,17 @@ class MountDaemon:
                 "usage": volume.counted,
             },
         )
+        service_manager.notify(READY=1, STATUS=f"serving {self._settings.mount_point}")
         self._on_ready(volume)
 
-    async def _stop_on_signal(self, signals: Any, session: FuseSession) -> None:
-        async for _ in signals:
-            break
+    async def _obey_signals(self, signals: Any, session: FuseSession) -> None:
+        async for number in signals:
+            if number != signal.SIGHUP:
+                break
+            self._reload()
         self._stop_asked = True
         self._state = "draining"
+        service_manager.notify(STOPPING=1, STATUS="waiting until nobody has files open")
         session.refuse_new_opens()
         deadline = trio.current_time() + self._settings.stop_deadline_s
         while not await session.unmount(lazy=False):
@@ -165,6 +196,14 @@ class MountDaemon:
                 await session.unmount(lazy=True)
                 return
             await trio.sleep(_BUSY_RETRY_S)
+
+    def _reload(self) -> None:
+        try:
+            self._on_reload()
+        except StorageException as error:
+            log.error("the configuration is wrong; the old one stays", extra={"error": str(error)})  # noqa: TRY400
+        else:
+            log.info("the configuration was read again")
 
     async def _end(self, session: FuseSession) -> int:
         self._state = "dead"
@@ -183,10 +222,14 @@ class MountDaemon:
             return json_reply(self._status(volume, session))
 
         async def ops(_body: bytes) -> Reply:
-            return json_reply(attrs.asdict(session.statistics()))
+            return json_reply(_described(session.statistics()))
 
         async def scrape(_body: bytes) -> Reply:
-            return 200, "text/plain; version=0.0.4", metrics.render(volume, session)
+            return (
+                200,
+                "text/plain; version=0.0.4",
+                metrics.render(volume, session, lambda: self._is_degraded(volume, session)),
+            )
 
         async def set_quota(body: bytes) -> Reply:
             quota_bytes, quota_inodes = parse_limits(body, volume)
@@ -201,9 +244,26 @@ class MountDaemon:
             ("PUT", "/v1/quota"): set_quota,
         }
 
+    def _problems(self, volume: Volume, statistics: SessionStatistics) -> list[Problem]:
+        answered = sum(latency.count for latency in statistics.requests.values())
+        moved, self._answered = answered != self._answered, answered
+        return find_problems(
+            volume.gate.info(),
+            oldest_request_s=statistics.oldest_request_s,
+            in_flight=statistics.in_flight,
+            waiting=statistics.waiting,
+            moved=moved,
+            unsettled=volume.gate.uncertain,
+        )
+
+    def _is_degraded(self, volume: Volume, session: FuseSession) -> bool:
+        return any(problem.degrades for problem in self._problems(volume, session.statistics()))
+
     def _status(self, volume: Volume, session: FuseSession) -> dict[str, Any]:
         quota = volume.gate.info()
         statistics = session.statistics()
+        problems = self._problems(volume, statistics)
+        degraded = self._state == "ready" and any(problem.degrades for problem in problems)
         return {
             "volume_id": volume.identity.volume_id,
             "uuid": volume.identity.uuid,
@@ -211,15 +271,26 @@ class MountDaemon:
             "pid": os.getpid(),
             "backend_type": quota.backend_type,
             "source": _printable(self._settings.source.text),
-            "state": self._state,
+            "state": "degraded" if degraded else self._state,
+            "problems": [attrs.asdict(problem) for problem in problems],
             "used_bytes": quota.used_bytes,
             "quota_bytes": quota.quota_bytes,
             "file_count": quota.file_count,
             "quota_inodes": quota.quota_inodes,
             "read_only": volume.read_only,
             "usage_found": volume.counted,
-            "statistics": attrs.asdict(statistics),
+            "statistics": _described(statistics),
         }
+
+
+def _described(statistics: SessionStatistics) -> dict[str, Any]:
+    """Return statistics for JSON: of each operation how many, how long altogether, and the counts by duration."""
+    described = attrs.asdict(statistics)
+    described["requests"] = {name: latency.count for name, latency in statistics.requests.items()}
+    described["latencies"] = {
+        name: {"total_s": latency.total_s, "counts": latency.counts} for name, latency in statistics.requests.items()
+    }
+    return described
 
 
 def parse_limits(body: bytes, volume: Volume) -> tuple[int | None, int | None]:
@@ -256,6 +327,7 @@ def run(
     *,
     on_ready: Callable[[Volume], None],
     on_progress: Callable[[Usage], None] | None,
+    on_reload: Callable[[], None],
 ) -> int:
     """Run a mount daemon in this process until it is unmounted; returns the exit status.
 
@@ -263,7 +335,8 @@ def run(
         StorageException: nothing was mounted; one line that says why.
     """
     try:
-        return trio.run(MountDaemon(settings, on_ready=on_ready, on_progress=on_progress).run)
+        daemon = MountDaemon(settings, on_ready=on_ready, on_progress=on_progress, on_reload=on_reload)
+        return trio.run(daemon.run)
     except BaseExceptionGroup as group:
         raise _first(group) from group
 

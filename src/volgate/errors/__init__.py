@@ -10,6 +10,7 @@ StorageException
 ├── NotPermitted        not allowed at all (EPERM)
 ├── ReadOnly            volume or backing is read-only
 ├── InvalidArgument     the request makes no sense
+│   └── BadConfiguration    a setting is wrong; names file, line, section and key
 ├── NameTooLong         a name over 255 bytes, a target over 4095
 ├── TooManyLinks        the backing's link limit
 ├── TooManySymlinks     a symlink where none may be followed
@@ -95,6 +96,10 @@ class ReadOnly(StorageException):
 
 class InvalidArgument(StorageException):
     """Invalid argument."""
+
+
+class BadConfiguration(InvalidArgument):
+    """A setting is wrong."""
 
 
 class NameTooLong(StorageException):

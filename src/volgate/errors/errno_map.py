@@ -40,10 +40,12 @@ ERRNO_OF: Final[dict[type[errors.StorageException], int]] = {
     errors.TryAgain: errno.EAGAIN,
     errors.InputOutput: errno.EIO,
     errors.Unavailable: errno.EIO,
+    errors.BadConfiguration: errno.EINVAL,
 }
+_NOT_FROM_ERRNO: Final = (errors.Unavailable, errors.BadConfiguration)
 
 _CLASS_OF: Final[dict[int, type[errors.StorageException]]] = {
-    **{number: class_ for class_, number in ERRNO_OF.items() if class_ is not errors.Unavailable},
+    **{number: class_ for class_, number in ERRNO_OF.items() if class_ not in _NOT_FROM_ERRNO},
     errno.ENFILE: errors.TooManyOpenFiles,
     errno.ETXTBSY: errors.Busy,
     errno.ERANGE: errors.AttributeTooLarge,

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import pyfuse3
 
-from volgate.drivers.base import NodeOwner
 from volgate.dto import AttributeChanges
 
 if TYPE_CHECKING:
@@ -56,11 +55,6 @@ def to_changes(attr: pyfuse3.EntryAttributes, fields: pyfuse3.SetattrFields) -> 
         mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
     )
     return changes, attr.st_size if fields.update_size else None
-
-
-def to_owner(ctx: pyfuse3.RequestContext) -> NodeOwner:
-    """Return who makes a node."""
-    return NodeOwner(ctx.uid, ctx.gid, ctx.umask)
 
 
 def to_statvfs(space: FileSystemSpace) -> pyfuse3.StatvfsData:

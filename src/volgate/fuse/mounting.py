@@ -87,6 +87,14 @@ def mount(mount_point: Path, *, source: str, read_only: bool, allow_other: bool)
     return _mount_by_fusermount(mount_point, source, read_only=read_only, allow_other=allow_other)
 
 
+def count_waiting(device_minor: int) -> int:
+    """Return how many requests of a connection the kernel holds, 0 where it does not say (fusectl not mounted)."""
+    try:
+        return int(Path(f"/sys/fs/fuse/connections/{device_minor}/waiting").read_text())
+    except (OSError, ValueError):
+        return 0
+
+
 def _mount_as_root(mount_point: Path, source: str, *, read_only: bool, allow_other: bool) -> int:
     try:
         device = os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Final
 import pyfuse3
 import trio
 
-from volgate.errors import InputOutput, NotFound, ReadOnly, ShuttingDown, Stale
-from volgate.fuse.convert import to_changes, to_entry, to_negative_entry, to_owner, to_statvfs
+from volgate.drivers.base import NodeOwner
+from volgate.errors import InputOutput, NotFound, NotPermitted, PermissionDenied, ReadOnly, ShuttingDown, Stale
+from volgate.fuse.convert import to_changes, to_entry, to_negative_entry, to_statvfs
 from volgate.fuse.door import DEADLINE_S, Desk, handler
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ class Operations(pyfuse3.Operations):
         self.desk = Desk()
         self.inline = capabilities.inline_io
         self.deadline_s = deadline_s
-        self.enable_acl = capabilities.acls
+        self._id_map = file_system.id_map
+        self.enable_acl = capabilities.acls and self._id_map is None  # the ids within an ACL would not be translated
         self.stopping = False
         self._data_path = data_path
         self._changed, self._changed_inodes = trio.open_memory_channel[tuple["Inode", tuple[int, int]]](MAX_CHANGED)
@@ -69,7 +71,18 @@ class Operations(pyfuse3.Operations):
     def _entry(self, inode: Inode, attributes: FileAttributes) -> EntryAttributes:
         if inode.version is not None and inode.version != (attributes.mtime_ns, attributes.size):
             self._note_change(inode, attributes)
+        if self._id_map is not None:
+            attributes = self._id_map.show(attributes)
         return to_entry(inode, attributes, self._attr_timeout_s, self._entry_timeout_s)
+
+    def _owner(self, ctx: RequestContext) -> NodeOwner:
+        """Return whose a new node becomes. Raises PermissionDenied for a caller whom the id map leaves out."""
+        if self._id_map is None:
+            return NodeOwner(ctx.uid, ctx.gid, ctx.umask)
+        owner = self._id_map.store_owner(ctx.uid, ctx.gid)
+        if owner is None:
+            raise PermissionDenied
+        return NodeOwner(*owner, ctx.umask)
 
     def _note_change(self, inode: Inode, attributes: FileAttributes) -> None:
         """Have the kernel drop its pages of a file that changed behind the mount while it is being read.
@@ -122,7 +135,7 @@ class Operations(pyfuse3.Operations):
         """CREATE: make and open in one request."""
         self._refuse_new_opens()
         inode, attributes, file = await self._namespace.create_file(
-            self._inode(parent_inode), name, mode, to_owner(ctx)
+            self._inode(parent_inode), name, mode, self._owner(ctx)
         )
         fh = self._file_io.register(inode, file, attributes, writable=True, privileged=ctx.uid == 0)
         self._data_path.register(fh)
@@ -132,19 +145,21 @@ class Operations(pyfuse3.Operations):
     async def mknod(self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: RequestContext) -> EntryAttributes:
         """MKNOD."""
         return self._looked_up(
-            *await self._namespace.create_node(self._inode(parent_inode), name, mode, to_owner(ctx), rdev=rdev)
+            *await self._namespace.create_node(self._inode(parent_inode), name, mode, self._owner(ctx), rdev=rdev)
         )
 
     @handler
     async def mkdir(self, parent_inode: int, name: bytes, mode: int, ctx: RequestContext) -> EntryAttributes:
         """MKDIR."""
-        return self._looked_up(*await self._namespace.create_node(self._inode(parent_inode), name, mode, to_owner(ctx)))
+        return self._looked_up(
+            *await self._namespace.create_node(self._inode(parent_inode), name, mode, self._owner(ctx))
+        )
 
     @handler
     async def symlink(self, parent_inode: int, name: bytes, target: bytes, ctx: RequestContext) -> EntryAttributes:
         """SYMLINK."""
         return self._looked_up(
-            *await self._namespace.create_symlink(self._inode(parent_inode), name, target, to_owner(ctx))
+            *await self._namespace.create_symlink(self._inode(parent_inode), name, target, self._owner(ctx))
         )
 
     @handler
@@ -197,6 +212,11 @@ class Operations(pyfuse3.Operations):
         """SETATTR: chmod, chown, truncate, utimensat."""
         known = self._inode(inode)
         changes, size = to_changes(attr, fields)
+        if self._id_map is not None:
+            allowed = self._id_map.store_changes(changes, ctx.uid)
+            if allowed is None:
+                raise NotPermitted
+            changes = allowed
         return self._entry(known, await self._attributes.set(known, changes, size=size, fh=fh, privileged=ctx.uid == 0))
 
     @handler
@@ -206,7 +226,9 @@ class Operations(pyfuse3.Operations):
 
     @handler
     async def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
-        """GETXATTR."""
+        """GETXATTR. The kernel asks for security.capability before the first write of each file; none has one."""
+        if name.startswith(b"security."):
+            raise pyfuse3.FUSEError(errno.ENODATA)
         return _as_bytes(await self._attributes.get_xattr(self._inode(inode), name))
 
     @handler

@@ -15,7 +15,7 @@ from volgate.errors import Busy, StorageException
 from volgate.fuse import mounting
 from volgate.fuse.channel import KernelChannel, install
 from volgate.fuse.datapath import DataPath
-from volgate.fuse.door import DEADLINE_S
+from volgate.fuse.door import DEADLINE_S, Latency
 from volgate.fuse.operations import Operations
 
 if TYPE_CHECKING:
@@ -32,16 +32,19 @@ class SessionStatistics:
     """What passed through a mount, and what it holds.
 
     Attributes:
-        requests: how often each operation was asked for. errors: how often each errno was answered.
-        in_flight: requests under way. oldest_request_s: age of the oldest of them, seconds.
+        requests: what was answered of each operation, with how long it took.
+        errors: how often each errno was answered.
+        in_flight: requests under way that can wait. oldest_request_s: age of the oldest of them, seconds.
+        waiting: requests that the kernel holds, read or not.
         lookups: references ever given to the kernel. forgets: those it gave back.
         inodes: inodes in use, the root included. open_files: open regular files.
         recent_errors: the last failures worth a look, oldest first.
     """
 
-    requests: dict[str, int]
+    requests: dict[str, Latency]
     errors: dict[str, int]
     in_flight: int
+    waiting: int
     oldest_request_s: float
     lookups: int
     forgets: int
@@ -155,9 +158,10 @@ class FuseSession:
         desk = self._operations.desk.statistics()
         used = self._file_system.statistics()
         return SessionStatistics(
-            {operation: latency.count for operation, latency in desk.requests.items()},
+            desk.requests,
             desk.errors,
             desk.in_flight,
+            mounting.count_waiting(self._device_minor),
             desk.oldest_request_s,
             used.lookups,
             used.forgets,

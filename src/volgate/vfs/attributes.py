@@ -207,15 +207,33 @@ class Attributes:
             raise Unsupported
 
     async def get_xattr(self, inode: Inode, attribute: bytes) -> bytes:
-        """Return an extended attribute's value. ``security.*`` is never stored: NoAttribute without asking."""
-        if attribute.startswith(b"security."):
-            raise NoAttribute
+        """Return an extended attribute's value; the root also has ``user.volgate.*``. Raises NoAttribute."""
+        if attribute.startswith(_RESERVED_PREFIX):
+            return self._get_own_attribute(inode, attribute.removeprefix(_RESERVED_PREFIX))
         self._check_attribute(attribute)
         return await self._tree.on_inode(
             inode,
             lambda directory, name: self._backend.get_xattr(directory, name, inode.backing_ino, attribute),
             lambda file: file.get_xattr(attribute),
         )
+
+    def _get_own_attribute(self, inode: Inode, attribute: bytes) -> bytes:
+        """Return what the mount says of itself at its root. Not listed, so that no copy takes it along."""
+        if inode is not self._tree.inodes.root:
+            raise NoAttribute
+        quota = self._gate.info()
+        facts: dict[bytes, str | int | None] = {
+            b"volume": quota.volume_id,
+            b"backend": quota.backend_type,
+            b"quota.bytes": quota.quota_bytes,
+            b"quota.inodes": quota.quota_inodes,
+            b"used.bytes": quota.used_bytes,
+            b"used.inodes": quota.file_count,
+        }
+        if attribute not in facts:
+            raise NoAttribute
+        fact = facts[attribute]
+        return b"none" if fact is None else str(fact).encode()
 
     async def set_xattr(self, inode: Inode, attribute: bytes, value: bytes) -> None:
         """Set an extended attribute.

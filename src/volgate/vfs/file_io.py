@@ -146,7 +146,7 @@ class FileIo:
         if opened is None:
             return
         inode = opened.inode
-        inode.open_files = tuple(other for other in inode.open_files if other is not opened)
+        inode.open_files = tuple([other for other in inode.open_files if other is not opened])
         try:
             if opened.written:
                 await self._look_once_more(opened)

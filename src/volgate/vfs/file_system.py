@@ -16,6 +16,7 @@ from volgate.vfs.namespace import Namespace
 from volgate.vfs.tree import Tree
 
 if TYPE_CHECKING:
+    from volgate.core.id_map import IdMap
     from volgate.volume.volume import Volume
 
 
@@ -44,10 +45,20 @@ class FileSystem:
         mount_point: where users see it.
         attr_timeout_s: how long the kernel may trust attributes, seconds >= 0; changes behind the mount are seen then.
         entry_timeout_s: likewise for names, and for names that do not exist.
+        id_map: whose files are shown and made; None = everybody as stored.
     """
 
-    def __init__(self, volume: Volume, *, mount_point: Path, attr_timeout_s: float, entry_timeout_s: float) -> None:
+    def __init__(
+        self,
+        volume: Volume,
+        *,
+        mount_point: Path,
+        attr_timeout_s: float,
+        entry_timeout_s: float,
+        id_map: IdMap | None = None,
+    ) -> None:
         self.volume = volume
+        self.id_map = id_map
         self.attr_timeout_s = attr_timeout_s
         self.entry_timeout_s = entry_timeout_s
         self.read_only = volume.read_only

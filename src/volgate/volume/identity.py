@@ -39,9 +39,13 @@ class VolumeIdentity:
     format_version: int = FORMAT_VERSION
 
 
-def new_identity(name: str, quota_bytes: int | None, quota_inodes: int | None) -> VolumeIdentity:
-    """Return the identity of a volume that is adopted now; ``name`` is what people call its place."""
+def new_identity(
+    name: str, quota_bytes: int | None, quota_inodes: int | None, *, volume_id: str | None = None
+) -> VolumeIdentity:
+    """Return the identity of a new volume; without an id it gets one from ``name``, what people call its place."""
     uuid = str(uuids.uuid4())
+    if volume_id is not None:
+        return VolumeIdentity(volume_id, uuid, time.time(), quota_bytes, quota_inodes)
     slug = re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-._")[:40] or "volume"
     return VolumeIdentity(f"{slug}-{uuid[:8]}", uuid, time.time(), quota_bytes, quota_inodes)
 

@@ -1,0 +1,44 @@
+"""``volgate config show|check``."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import click
+
+from volgate import paths
+from volgate.cli.listing import print_table
+from volgate.config.loading import load
+from volgate.config.settings import SETTINGS
+
+
+@click.group()
+def config() -> None:
+    """Show or check the configuration: volgate.toml, conf.d/*.toml, and VOLGATE_SECTION__KEY in the environment."""
+
+
+@config.command()
+@click.option("--origin", is_flag=True, help="Say where each value comes from: file and line, environment, default.")
+@click.option("--json", "as_json", is_flag=True, help="An object of {value, origin} by section.key.")
+def show(origin: bool, as_json: bool) -> None:
+    """Show every setting as it holds now."""
+    configuration = load(paths.config_directory(), os.environ)
+    if as_json:
+        values = {name: {"value": value.value, "origin": value.origin} for name, value in configuration.values.items()}
+        click.echo(json.dumps(values, indent=1))
+        return
+    rows = []
+    for setting in SETTINGS:
+        value = configuration.values[setting.name]
+        shown = ":".join(map(str, value.value)) if isinstance(value.value, tuple) else str(value.value)
+        rows.append((setting.name, "-" if value.value is None else shown, value.origin if origin else setting.help))
+    print_table(rows)
+
+
+@config.command()
+def check() -> None:
+    """Check all files and the environment; exit status 78 and one line with file, line and section if one is wrong."""
+    configuration = load(paths.config_directory(), os.environ)
+    read = ", ".join(map(str, configuration.files)) or f"no file in {paths.config_directory()}: defaults hold"
+    click.echo(f"in order: {read}")

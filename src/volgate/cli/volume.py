@@ -1,0 +1,178 @@
+"""``volgate volume create|adopt|list|show|delete``: volumes that this host knows by name."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from volgate import paths
+from volgate.cli.arguments import Count, Size
+from volgate.cli.mounts import find_all
+from volgate.cli.sources import catalog, resolve
+from volgate.core.sizes import format_size
+from volgate.errors import Busy, InvalidArgument
+
+if TYPE_CHECKING:
+    from volgate.volume.catalog import CatalogEntry
+
+_MOUNT_POINT = click.option("--mount-point", default="", help="Where 'volgate mount NAME' and its unit mount it.")
+_OPTIONS = click.option("-o", "options", default="", help="Mount options, as for 'volgate mount -o'.")
+
+
+@click.group()
+def volume() -> None:
+    r"""Keep volumes by name: 'volgate mount NAME', 'systemctl start volgate@NAME', a line in fstab.
+
+    \b
+    volgate volume create projects /srv/projects --quota 1TiB --mount-point /mnt/projects
+    systemctl enable --now volgate@projects
+    """
+
+
+@volume.command()
+@click.argument("name")
+@click.argument("source")
+@click.option("--quota", type=Size(), help="Limit in bytes: 10G, 10GiB, none.")
+@click.option("--inodes", type=Count(), help="Limit of files, directories and links together: 100000, none.")
+@_MOUNT_POINT
+@_OPTIONS
+def create(
+    name: str,
+    source: str,
+    quota: tuple[int | None] | None,
+    inodes: tuple[int | None] | None,
+    mount_point: str,
+    options: str,
+) -> None:
+    """Make SOURCE, a directory, a volume called NAME; what is in it already belongs to the volume."""
+    import trio
+
+    from volgate.dto.validation import VOLUME_ID
+    from volgate.volume.registration import create_volume
+
+    if not VOLUME_ID.fullmatch(name):
+        raise InvalidArgument(f"'{name}' is no volume name: 1 to 63 of a-z 0-9 . _ -, the first a-z or 0-9")
+    _check_options(options)
+    where, _ = resolve(source)
+
+    async def make() -> CatalogEntry:
+        return await create_volume(
+            catalog(),
+            name,
+            where,
+            quota_bytes=None if quota is None else quota[0],
+            quota_inodes=None if inodes is None else inodes[0],
+            mount_point=_absolute(mount_point),
+            options=options,
+        )
+
+    _say_how_to_mount(trio.run(make))
+
+
+@volume.command()
+@click.argument("source")
+@_MOUNT_POINT
+@_OPTIONS
+def adopt(source: str, mount_point: str, options: str) -> None:
+    """Enter the volume at SOURCE under the name it has: from another host, or after the catalog was lost."""
+    import trio
+
+    from volgate.volume.registration import adopt_volume
+
+    _check_options(options)
+    where, _ = resolve(source)
+
+    async def enter() -> CatalogEntry:
+        return await adopt_volume(catalog(), where, mount_point=_absolute(mount_point), options=options)
+
+    _say_how_to_mount(trio.run(enter))
+
+
+def _check_options(options: str) -> None:
+    from volgate.cli.mount_options import parse_options
+
+    parse_options(options)
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(path) if path else ""
+
+
+def _say_how_to_mount(entry: CatalogEntry) -> None:
+    where = "" if entry.mount_point else " MOUNTPOINT"
+    click.echo(f"{entry.volume_id}: {entry.source}; mount it with 'volgate mount {entry.volume_id}{where}'")
+
+
+@volume.command("list")
+@click.option("--json", "as_json", is_flag=True, help="An array of objects; bytes as integers, unlimited as null.")
+def list_(as_json: bool) -> None:
+    """List the volumes of the catalog, mounted or not."""
+    from volgate.cli.listing import print_table
+
+    described = _describe(catalog().list())
+    if as_json:
+        click.echo(json.dumps(described, indent=1))
+        return
+    rows = [("NAME", "STATE", "MOUNT POINT", "SOURCE", "OPTIONS")]
+    rows += [(v["volume_id"], v["state"], v["mount_point"] or "-", v["source"], v["options"] or "-") for v in described]
+    print_table(rows)
+
+
+@volume.command()
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="One object.")
+def show(name: str, as_json: bool) -> None:
+    """Show one volume of the catalog, with its limits and usage as of now, or of its last mount."""
+    import trio
+
+    from volgate.cli.quota import read_stored
+
+    (described,) = _describe([catalog().find(name)])
+    if described["used_bytes"] is None:
+        described |= trio.run(read_stored, described["source"])
+    if as_json:
+        click.echo(json.dumps(described, indent=1))
+        return
+    used = "not counted yet" if described["used_bytes"] is None else format_size(described["used_bytes"])
+    click.echo(f"{name}: {described['state']}")
+    click.echo(f"  source       {described['source']}")
+    click.echo(f"  mount point  {described['mount_point'] or '-'}")
+    click.echo(f"  options      {described['options'] or '-'}")
+    click.echo(f"  bytes        {used} of {format_size(described['quota_bytes'])}")
+    click.echo(f"  uuid         {described['uuid']}")
+
+
+def _describe(entries: list[CatalogEntry]) -> list[dict[str, Any]]:
+    mounts = {mount["volume_id"]: mount for mount in find_all()}
+    described = []
+    for entry in entries:
+        mount = mounts.get(entry.volume_id, {})
+        described.append(
+            {
+                "volume_id": entry.volume_id,
+                "uuid": entry.uuid,
+                "source": entry.source,
+                "mount_point": mount.get("mount_point") or entry.mount_point or None,
+                "options": entry.options,
+                "state": mount.get("state", "not mounted"),
+                **{key: mount.get(key) for key in ("used_bytes", "quota_bytes", "file_count", "quota_inodes")},
+            }
+        )
+    return described
+
+
+@volume.command()
+@click.argument("name")
+def delete(name: str) -> None:
+    """Take a volume out of the catalog. Its data and limits stay where they are; 'adopt' enters it again."""
+    entry = catalog().find(name)
+    if any(mount["volume_id"] == name for mount in find_all()):
+        raise Busy(f"volume {name} is mounted; unmount it first: volgate umount {name}")
+    catalog().remove(name)
+    ledger = paths.state_directory() / "volumes" / name
+    for file in ledger.glob("ledger.db*"):
+        file.unlink()
+    click.echo(f"{name}: taken out of the catalog; its data stays in {entry.source}")

@@ -1,0 +1,82 @@
+"""Which settings there are: section, key, type, default, meaning. The one place that knows; ``loading`` fills them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import attrs
+
+from volgate.core.sizes import parse_seconds
+
+
+@attrs.frozen
+class Setting:
+    """One key of the configuration.
+
+    Attributes:
+        section, key: ``[section] key = ...``; in the environment ``VOLGATE_SECTION__KEY``.
+        default: what holds where nobody set it.
+        parse: from text (environment) or a TOML value to the value. Raises ValueError with what was expected.
+        help: one line for people.
+    """
+
+    section: str
+    key: str
+    default: Any
+    parse: Callable[[Any], Any]
+    help: str
+
+    @property
+    def name(self) -> str:
+        """``section.key``."""
+        return f"{self.section}.{self.key}"
+
+
+def _seconds(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError(f"{value!r} is no duration such as 60, '1.5s', '10min'")  # noqa: TRY004 - to its reader a value
+    return parse_seconds(value)
+
+
+def _flag(value: Any) -> bool:
+    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.lower() in words:
+        return words[value.lower()]
+    raise ValueError(f"{value!r} is neither true nor false")
+
+
+def _one_of(*allowed: str) -> Callable[[Any], str]:
+    def parse(value: Any) -> str:
+        if value not in allowed:
+            raise ValueError(f"{value!r} is none of {', '.join(allowed)}")
+        return str(value)
+
+    return parse
+
+
+def parse_address(value: Any) -> tuple[str, int] | None:
+    """Return (host, port) of ``HOST:PORT`` or ``[IPV6]:PORT``; None for an empty text, which means "off".
+
+    Raises:
+        ValueError: it is not that.
+    """
+    if value == "":
+        return None
+    host, colon, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
+    if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ValueError(f"{value!r} is no address such as 127.0.0.1:9478")
+    return host.strip("[]"), int(port)
+
+
+SETTINGS: Final = (
+    Setting("mount", "attr_timeout", 60.0, _seconds, "how long until changes made behind a mount are seen"),
+    Setting("mount", "stop_deadline", 30.0, _seconds, "how long a stop waits for open files before it detaches"),
+    Setting("mount", "request_deadline", 60.0, _seconds, "when a request to storage that hangs is given up"),
+    Setting("log", "format", "text", _one_of("text", "json"), "text (key=value) or json, one object a line"),
+    Setting("log", "level", "info", _one_of("debug", "info", "warning", "error"), "the least level that is logged"),
+    Setting("metrics", "listen", None, parse_address, "HOST:PORT that serves /metrics over TCP; empty = socket only"),
+)
+"""All settings, in the order in which ``volgate config show`` prints them."""

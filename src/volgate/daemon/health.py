@@ -1,0 +1,74 @@
+"""What is wrong with a mount, in words and with the remedy; pure decisions over its figures."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+
+from volgate.core.sizes import format_size
+from volgate.dto import StorageQuotaInfo
+
+STUCK_S: Final = 10.0
+"""A request under way for so long means that the storage hangs."""
+
+
+@attrs.frozen
+class Problem:
+    """One thing that is wrong.
+
+    Attributes:
+        code: stable, for programs: storage_hangs, nobody_reads, above_limit, unsettled.
+        message: for people, with what to do.
+        degrades: the mount does not serve as it should; it is not merely worth knowing.
+    """
+
+    code: str
+    message: str
+    degrades: bool
+
+
+def find_problems(
+    quota: StorageQuotaInfo, *, oldest_request_s: float, in_flight: int, waiting: int, moved: bool, unsettled: bool
+) -> list[Problem]:
+    """Return what is wrong, the worst first.
+
+    Args:
+        quota: limit and usage.
+        oldest_request_s: age of the oldest request under way. in_flight: requests under way.
+        waiting: requests that the kernel holds, answered or not read yet.
+        moved: whether any request was answered since the last look.
+        unsettled: a change could not be settled in the ledger.
+    """
+    problems = []
+    if oldest_request_s > STUCK_S:
+        problems.append(
+            Problem(
+                "storage_hangs",
+                f"{in_flight} requests are under way, one for {oldest_request_s:.0f} s: the storage below hangs; "
+                "look at it (network, server, disk); requests fail with ETIMEDOUT until it answers again",
+                degrades=True,
+            )
+        )
+    if waiting and not in_flight and not moved:
+        problems.append(
+            Problem("nobody_reads", f"the kernel holds {waiting} requests that nobody reads: restart it", degrades=True)
+        )
+    if quota.quota_bytes is not None and quota.used_bytes > quota.quota_bytes:
+        problems.append(
+            Problem(
+                "above_limit",
+                f"{format_size(quota.used_bytes)} are in use, more than the limit: only growth is refused; delete "
+                "files, or raise it with 'volgate quota set'",
+                degrades=False,
+            )
+        )
+    if unsettled:
+        problems.append(
+            Problem(
+                "unsettled",
+                "the storage failed in the middle of a change, so usage may be off by it; the next mount measures it",
+                degrades=False,
+            )
+        )
+    return problems
