@@ -198,10 +198,118 @@ def test_an_existing_directory_is_counted_at_its_first_mount(folders):
         volgate("umount", mnt)
 
 
+def test_a_restored_or_copied_volume_is_counted_again(folders, place):
+    data, mnt = folders
+    (data / "f").write_bytes(bytes(1000))
+    for _ in range(2):
+        assert volgate("mount", data, mnt, "-d").returncode == 0
+        assert volgate("umount", mnt).returncode == 0
+    (place / "copy").mkdir()
+    subprocess.run(["cp", "-a", f"{data}/.", place / "copy"], check=True)
+    (place / "copy" / "more").write_bytes(bytes(500))
+    assert volgate("mount", place / "copy", mnt, "-d").returncode == 0
+    try:
+        status = json.loads(volgate("status", mnt, "--json").stdout)
+        assert (status["used_bytes"], "lies elsewhere" in status["usage_found"]) == (1500, True)
+        (place / "other").mkdir()
+        assert "'.volgate' folder" in one_line(volgate("mount", data, place / "other", "-d"), 32)
+    finally:
+        volgate("umount", mnt)
+
+
+def test_a_volume_inside_a_volume_is_refused(folders):
+    data, mnt = folders
+    (data / "inner").mkdir()
+    volgate("mount", data, mnt, "-d")
+    assert volgate("umount", mnt).returncode == 0
+    assert "lies inside the volume in" in one_line(volgate("mount", data / "inner", mnt), 32)
+
+
+def test_a_mount_point_may_be_a_symlink(folders, place):
+    data, mnt = folders
+    link = place / "li nk"
+    link.symlink_to(mnt)
+    assert volgate("mount", data, link, "-d").returncode == 0
+    try:
+        assert [
+            m["mount_point"] for m in json.loads(volgate("list", "--json").stdout) if str(place) in m["source"]
+        ] == [str(mnt)]
+        assert volgate("status", link).returncode == 0
+        pid = json.loads(volgate("status", link, "--json").stdout)["pid"]
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: ended(pid))
+        assert "mount it again" in one_line(volgate("quota", "show", mnt), 75)
+        assert volgate("mount", data, link, "-d").returncode == 0
+    finally:
+        assert volgate("umount", link).returncode == 0
+
+
+def test_a_detached_mount_is_said_to_be_draining(folders):
+    data, mnt = folders
+    volgate("mount", data, mnt, "-d")
+    with (mnt / "f").open("w") as held:
+        assert volgate("umount", "-l", mnt).returncode == 0
+        status = json.loads(volgate("status", mnt, "--json").stdout)
+        assert status["state"] == "draining"
+        line = one_line(volgate("umount", mnt), 32)
+        assert "detached already" in line and "1 open files" in line
+        held.write("kept")
+    wait_until(lambda: ended(status["pid"]))
+    assert (data / "f").read_text() == "kept"
+
+
+def test_a_volume_is_found_by_its_directory_and_two_mounts_of_it_are_told_apart(folders, place):
+    data, mnt = folders
+    (place / "ro").mkdir()
+    volgate("mount", data, mnt, "-d")
+    volgate("mount", data, place / "ro", "-d", "--read-only")
+    try:
+        line = one_line(volgate("umount", data), 32)
+        assert str(mnt) in line and str(place / "ro") in line
+    finally:
+        volgate("umount", place / "ro")
+    assert volgate("umount", data).returncode == 0
+
+
+def test_another_users_mount_is_not_called_dead(folders):
+    data, mnt = folders
+    volgate("mount", data, mnt, "-d")
+    try:
+        program = "import os; os.geteuid = lambda: 1000; from volgate.cli.mounts import find; print(find(%r)['state'])"
+        done = subprocess.run(
+            [sys.executable, "-c", program % str(mnt)],
+            env={**os.environ, "XDG_RUNTIME_DIR": "/nonexistent"}, capture_output=True, text=True, timeout=20,
+        )  # fmt: skip
+        assert done.stdout == "another user's\n", done
+    finally:
+        volgate("umount", mnt)
+
+
+def test_one_limit_can_be_set_without_the_other(folders):
+    data, mnt = folders
+    volgate("mount", data, mnt, "-d", "--quota", "1MiB")
+    try:
+        assert volgate("quota", "set", mnt, "--inodes", "5K").returncode == 0
+        shown = json.loads(volgate("quota", "show", mnt, "--json").stdout)
+        assert (shown["quota_bytes"], shown["quota_inodes"]) == (1 << 20, 5000)
+        (mnt / "f").write_bytes(bytes(1000))
+        assert "only growth is refused" in volgate("quota", "set", mnt, "10").stderr
+    finally:
+        volgate("umount", mnt)
+    done = volgate("mount", data, mnt, "-d")
+    assert "more than the limit" in done.stdout
+    volgate("umount", mnt)
+
+
+def test_examples_in_help_stand_on_lines_of_their_own():
+    lines = volgate("mount", "--help").stdout.splitlines()
+    assert "  volgate mount /srv/data /mnt/data -d" in lines
+
+
 WRONG = [
     (["mount"], 1, "Missing argument"),
     (["mount", "/nope/at/all", "{mnt}"], 32, "does not exist"),
-    (["mount", "name-only", "{mnt}"], 32, "'./name-only'"),
+    (["mount", "name-only", "{mnt}"], 1, "'./name-only'"),
     (["mount", "gopher://x/y", "{mnt}"], 32, "no driver serves 'gopher'"),
     (["mount", "{data}", "/nope/at/all"], 32, "does not exist"),
     (["mount", "{data}", "{file}"], 32, "not a directory"),
@@ -234,9 +342,11 @@ WRONG = [
     (["volume", "adopt", "{data}"], 69, "is no volume yet"),
     (["umount", "{mnt}"], 32, "neither a mount"),
     (["frobnicate"], 64, "No such command"),
-    (["quota", "set", "{mnt}", "x"], 64, "is no size"),
+    (["quota", "set", "{mnt}", "x"], 64, "(see 'volgate quota set --help')"),
+    (["quota", "set", "{mnt}"], 64, "say which limit"),
     (["quota", "show", "{mnt}"], 69, "no volume of volgate's yet"),
-    (["quota", "show", "nothing"], 69, "neither mounted nor a directory"),
+    (["quota", "show", "nothing"], 69, "no volume 'nothing' is known"),
+    (["quota", "set", "nothing", "1G"], 69, "no volume 'nothing' is known"),
     (["status", "{mnt}"], 69, "neither a mount"),
 ]
 

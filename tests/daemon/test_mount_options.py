@@ -51,11 +51,15 @@ def test_the_mount_helper_takes_what_mount_8_gives(folders):
 @pytest.mark.parametrize(
     ("arguments", "status", "says"),
     [
-        ([], 1, "usage: mount.volgate"), (["{data}"], 1, "a mount point are needed"),
-        (["{data}", "{mnt}", "-x"], 1, "'-x'"), (["{data}", "{mnt}", "-o"], 1, "-o needs a value"), (["{data}", "{mnt}", "-ofrob"], 1, "unknown mount option"),
-        (["{data}", "/nope"], 32, "does not exist"), (["{data}", "{mnt}", "-f"], 0, ""),
+        ([], 1, "usage: mount.volgate"),
+        (["{data}"], 1, "a mount point are needed"),
+        (["{data}", "{mnt}", "-x"], 1, "'-x'"),
+        (["{data}", "{mnt}", "-o"], 1, "-o needs a value"),
+        (["{data}", "{mnt}", "-ofrob"], 1, "unknown mount option"),
+        (["{data}", "/nope"], 32, "does not exist"),
+        (["{data}", "{mnt}", "-f"], 0, ""),
     ],
-)  # fmt: skip
+)
 def test_the_mount_helper_answers_with_mount_8s_status(folders, arguments, status, says):
     data, mnt = folders
     done = helper(*[argument.format(data=data, mnt=mnt) for argument in arguments])

@@ -48,8 +48,8 @@ class _Verbs(click.Group):
 
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="volgate")
-def _volgate() -> None:
-    r"""Mount volumes as local directories, with an exact quota.
+def command() -> None:
+    """Mount volumes as local directories, with an exact quota.
 
     \b
     volgate mount /srv/data /mnt/data --quota 10GiB -d
@@ -64,11 +64,12 @@ def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     mounting = bool(_MOUNT_VERBS & set(arguments[:1]))
     try:
-        status = _volgate.main(arguments, "volgate", standalone_mode=False)
+        status = command.main(arguments, "volgate", standalone_mode=False)
     except click.exceptions.Abort:
         return _say("interrupted", 130)
     except click.UsageError as error:
-        hint = f" (see 'volgate {' '.join(arguments[:1])} --help')" if arguments else ""
+        verb = error.ctx.command_path.removeprefix("volgate").strip() if error.ctx is not None else ""
+        hint = f" (see 'volgate {verb} --help')" if verb else " (see 'volgate --help')"
         return _say(error.format_message() + hint, 1 if mounting else 64)
     except click.ClickException as error:
         return _say(error.format_message(), 1 if mounting else error.exit_code)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from volgate.cli.mounts import FIELDS, find, find_all
+from volgate.cli.mounts import FIELDS, UNKNOWN, find, find_all
 from volgate.core.sizes import format_size
 
 
@@ -61,7 +61,10 @@ def status(target: str | None, as_json: bool) -> None:
 def _show(mount: dict[str, Any]) -> None:
     click.echo(f"{mount['volume_id']} on {mount['mount_point'] or '-'}: {mount['state']}")
     if mount["state"] == "dead":
-        click.echo(f"  nobody serves this mount; mount it again, or detach it: umount -l {mount['mount_point']}")
+        click.echo(f"  nobody serves this mount; mount it again, or detach it: volgate umount {mount['mount_point']}")
+        return
+    if mount["state"] == UNKNOWN:
+        click.echo(f"  it belongs to user {mount['uid']}; ask as that user, or as root")
         return
     if mount["used_bytes"] is None:
         click.echo("  its daemon does not answer")

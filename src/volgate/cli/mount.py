@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -15,6 +16,7 @@ from volgate import paths
 from volgate.cli.arguments import Count, Seconds, Size
 from volgate.cli.mount_options import HELP, parse_options, take_id_map
 from volgate.core.sizes import format_size
+from volgate.errors import NotFound
 
 if TYPE_CHECKING:
     from volgate.daemon.mountd import MountSettings
@@ -44,7 +46,7 @@ def mount(
     options: tuple[str, ...],
     debug: bool,
 ) -> int:
-    r"""Mount SOURCE, a directory or the name of a volume, on MOUNTPOINT.
+    """Mount SOURCE, a directory or the name of a volume, on MOUNTPOINT.
 
     SOURCE's files appear under MOUNTPOINT; a limit holds from the next write on. A directory with files in it is
     counted first. A volume made with --mount-point needs no MOUNTPOINT here.
@@ -75,7 +77,7 @@ def mount_source(source: str, mountpoint: str | None, wanted: dict[str, Any], *,
     settings = _settings(source, mountpoint, wanted)
     if detach:
         log_file = _log_file(settings.mount_point)
-        return _detached(lambda report: _run(settings, report, log_file, debug=debug))
+        return _detached(lambda report: _run(settings, report, log_file, debug=debug), log_file)
     return _run(settings, None, None, debug=debug)
 
 
@@ -87,7 +89,10 @@ def _settings(source: str, mountpoint: str | None, wanted: dict[str, Any]) -> Mo
     from volgate.daemon.mountd import MountSettings
 
     configuration = load(paths.config_directory(), os.environ)
-    where, entry = resolve(source)
+    try:
+        where, entry = resolve(source)
+    except NotFound as error:  # nothing that waiting or trying again could mend
+        raise click.UsageError(str(error)) from error
     if entry is not None:
         wanted = {**parse_options(entry.options), **wanted}
         mountpoint = mountpoint or entry.mount_point
@@ -153,6 +158,8 @@ def _ready_line(volume: Any, mount_point: Path) -> str:
     limits = f"{format_size(quota.used_bytes)} of {format_size(quota.quota_bytes)} used"
     inodes = "" if quota.quota_inodes is None else f", {quota.file_count} of {quota.quota_inodes} inodes"
     read_only = ", read-only" if volume.read_only else ""
+    if quota.quota_bytes is not None and quota.used_bytes > quota.quota_bytes:
+        read_only += "; that is more than the limit: only growth is refused"
     return f"mounted {quota.volume_id} on {mount_point}: {limits}{inodes}{read_only}"
 
 
@@ -182,7 +189,7 @@ class _Progress:
             self._status = None
 
 
-def _detached(run: Callable[[Report], int]) -> int:
+def _detached(run: Callable[[Report], int], log_file: str) -> int:
     """Run a daemon in a process of its own; returns when it is ready, or says why it is not."""
     ours, theirs = os.pipe()
     pid = os.fork()
@@ -192,16 +199,19 @@ def _detached(run: Callable[[Report], int]) -> int:
     os.close(ours)
     status = 2
     try:
-        status = _be_daemon(run, theirs)
+        status = _be_daemon(run, theirs, log_file)
     finally:
         os._exit(status)
 
 
-def _be_daemon(run: Callable[[Report], int], pipe: int) -> int:
-    """Be the detached process: report over the pipe, and own no terminal."""
+def _be_daemon(run: Callable[[Report], int], pipe: int, log_file: str) -> int:
+    """Be the detached process: report over the pipe, and own no terminal.
+
+    It leaves the caller's process group only when the mount is made: systemd's automount lets nobody but that group
+    come to the mount point before (autofs(5), "pgrp").
+    """
     from volgate.errors import StorageException
 
-    os.setsid()
     null = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1):
         os.dup2(null, standard)
@@ -210,12 +220,16 @@ def _be_daemon(run: Callable[[Report], int], pipe: int) -> int:
         os.write(pipe, json.dumps(answer).encode() + b"\n")
         os.close(pipe)
         os.dup2(null, 2)
+        os.setsid()
         os.chdir("/")
 
     try:
         return run(report)
     except StorageException as error:
         report({"error": str(error), "status": 32})
+        with contextlib.suppress(OSError):
+            if os.path.getsize(log_file) == 0:
+                os.unlink(log_file)
         return 32
     except click.ClickException as error:
         report({"error": error.format_message(), "status": 1})

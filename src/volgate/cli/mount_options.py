@@ -11,13 +11,14 @@ from volgate.core.sizes import parse_count, parse_seconds, parse_size
 
 _IGNORED: Final = frozenset(
     {
-        "rw", "defaults", "_netdev", "nofail", "auto", "noauto", "user", "users", "nouser", "owner", "group",
+        "defaults", "_netdev", "nofail", "auto", "noauto", "user", "users", "nouser", "owner", "group",
         "nosuid", "nodev", "dev", "suid", "exec", "async", "relatime", "noatime", "nodiratime", "default_permissions",
     }
 )  # fmt: skip
 """Options of mount(8) that say nothing to a file system, or what holds here anyway."""
 _SWITCHES: Final[dict[str, dict[str, Any]]] = {
     "ro": {"read_only": True},
+    "rw": {"read_only": False},
     "nonempty": {"nonempty": True},
     "allow_other": {"allow_other": True},
     "private": {"allow_other": False},

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any, Final
 
 from volgate import paths
 from volgate.control.client import ask
-from volgate.errors import NotFound, StorageException
+from volgate.errors import Busy, NotFound, StorageException
 
 FIELDS: Final = (
     "volume_id", "uuid", "mount_point", "pid", "backend_type", "source", "state",
     "used_bytes", "quota_bytes", "file_count", "quota_inodes", "read_only",
 )  # fmt: skip
 _FILE_SYSTEM_TYPE: Final = "fuse.volgate"
+UNKNOWN: Final = "another user's"
+"""State of a mount whose daemon belongs to somebody else: only that user and root may ask it."""
 
 
 def find_all() -> list[dict[str, Any]]:
-    """Return the status of every mount; of one that nobody serves any more, what mountinfo says, in state dead."""
+    """Return the status of every mount; of one that does not answer us, what mountinfo says."""
     found: list[dict[str, Any]] = []
-    for socket in sorted(paths.runtime_directory().glob("*.sock")):
+    for socket in _sockets():
         try:
             answer: dict[str, Any] = ask(socket, "GET", "/v1/status")
             found.append({**answer, "socket": str(socket)})
@@ -29,19 +32,32 @@ def find_all() -> list[dict[str, Any]]:
         except StorageException:
             found.append({**_unknown(socket.name.removesuffix(".sock")), "state": "degraded", "socket": str(socket)})
     served = {status["mount_point"] for status in found}
-    found += [_unknown(name, where) for name, where in _mounted() if where not in served]
+    mine = os.geteuid()
+    for name, where, uid in _mounted():
+        if where not in served:
+            found.append({**_unknown(name, where), "state": "dead" if mine in (0, uid) else UNKNOWN, "uid": uid})
     return found
 
 
-def _mounted() -> list[tuple[str, str]]:
-    """Return (volume id, mount point) of our mounts by mountinfo (proc(5)); never touches a mount."""
+def _sockets() -> list[Path]:
+    """Return the sockets of this user's mounts; root's view takes in those of all users."""
+    folders = [paths.runtime_directory()]
+    if os.geteuid() == 0:
+        folders += sorted(Path("/run/user").glob("*/volgate"))
+    return [socket for folder in folders for socket in sorted(folder.glob("*.sock"))]
+
+
+def _mounted() -> list[tuple[str, str, int]]:
+    """Return (volume id, mount point, user) of our mounts by mountinfo (proc(5)); never touches a mount."""
     mounts = []
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
         for line in lines:
             fields = line.split()
             separator = fields.index("-")
             if fields[separator + 1] == _FILE_SYSTEM_TYPE:
-                mounts.append((fields[separator + 2].removeprefix("volgate:"), _unescape(fields[4])))
+                user = re.search(r"user_id=(\d+)", fields[separator + 3])
+                volume_id = fields[separator + 2].removeprefix("volgate:")
+                mounts.append((volume_id, _unescape(fields[4]), int(user.group(1)) if user else 0))
     return mounts
 
 
@@ -55,15 +71,24 @@ def _unknown(volume_id: str, mount_point: str | None = None) -> dict[str, Any]:
 
 
 def find(target: str) -> dict[str, Any]:
-    """Return the status of one mount, by mount point or volume id.
+    """Return the status of one mount, by mount point, volume id, or the directory or URL of its data.
 
     Raises:
-        NotFound: no such mount.
+        NotFound: no such mount. Busy: several mounts of that volume; the message names them.
     """
+    mounts = find_all()
     where = os.path.abspath(target)
-    real = str(Path(os.path.realpath(os.path.dirname(where))) / os.path.basename(where))
-    status: dict[str, Any]
-    for status in reversed(find_all()):
-        if status["mount_point"] in (where, real) or (status["volume_id"] == target and "/" not in target):
-            return status
-    raise NotFound(f"'{target}' is neither a mount of volgate's nor the id of a mounted volume; see 'volgate list'")
+    places = {where, str(Path(os.path.realpath(os.path.dirname(where))) / os.path.basename(where))}
+    found = [status for status in mounts if status["mount_point"] in places]
+    if not found and not any(place == where for _, place, _ in _mounted()):
+        places.add(os.path.realpath(where))
+        found = [status for status in mounts if status["mount_point"] in places]
+    if found:
+        return found[-1]
+    found = [s for s in mounts if (s["volume_id"] == target and "/" not in target) or s["source"] in (where, target)]
+    if not found:
+        raise NotFound(f"'{target}' is neither a mount of volgate's nor the id of a mounted volume; see 'volgate list'")
+    if len(found) > 1:
+        names = ", ".join(str(status["mount_point"]) for status in found)
+        raise Busy(f"volume {found[0]['volume_id']} is mounted several times: {names}; name one of them")
+    return found[0]

@@ -13,7 +13,7 @@ from volgate.cli.arguments import Count, Size
 from volgate.cli.mounts import find
 from volgate.control.client import ask
 from volgate.core.sizes import format_size
-from volgate.errors import InvalidArgument, NotFound
+from volgate.errors import InvalidArgument, NotFound, Unavailable
 
 if TYPE_CHECKING:
     from volgate.dto import Usage
@@ -47,13 +47,15 @@ def show(target: str, as_json: bool) -> None:
 
 @quota.command("set")
 @click.argument("target")
-@click.argument("size", type=Size())
+@click.argument("size", type=Size(), required=False)
 @click.option("--inodes", type=Count(), help="Limit of files, directories and links together: 100000, none.")
-def set_(target: str, size: tuple[int | None], inodes: tuple[int | None] | None) -> None:
-    """Set the limit to SIZE (10G, 10GiB, none), at once where the volume is mounted."""
+def set_(target: str, size: tuple[int | None] | None, inodes: tuple[int | None] | None) -> None:
+    """Set the limit to SIZE (10G, 10GiB, none), at once where the volume is mounted; or that of inodes, or both."""
+    if size is None and inodes is None:
+        raise InvalidArgument("say which limit: SIZE, --inodes N, or both")
     mounted = _mounted(target)
     if mounted is not None:
-        body: dict[str, Any] = {"quota_bytes": size[0]}
+        body: dict[str, Any] = {} if size is None else {"quota_bytes": size[0]}
         if inodes is not None:
             body["quota_inodes"] = inodes[0]
         after = ask(Path(mounted["socket"]), "PUT", "/v1/quota", body)
@@ -105,7 +107,10 @@ def check(target: str, repair: bool, as_json: bool) -> int:
     else:
         click.echo(f"counted: {counted.bytes_} bytes, {counted.inodes} inodes")
         click.echo(f"ledger:  {ledger[0]} bytes, {ledger[1]} inodes")
-        click.echo("equal" if fits else "repaired" if repair else "different; --repair takes the count")
+        how = "unmount it; then " if mounted is not None else ""
+        click.echo(
+            "equal" if fits else "repaired" if repair else f"different; {how}'quota check --repair' takes the count"
+        )
     return 0 if fits or repair else 1
 
 
@@ -114,18 +119,19 @@ def _mounted(target: str) -> dict[str, Any] | None:
         status = find(target)
     except NotFound:
         return None
+    if status["state"] == "dead":
+        raise Unavailable(f"nobody serves {target} any more; mount it again, and its usage is measured")
     return status if status.get("socket") else None
 
 
 async def _opened(directory: str) -> tuple[Any, Any, VolumeIdentity]:
     """Open a directory's backend without owning the volume. Raises NotFound where it is no volume."""
-    from volgate.drivers.registry import make_backend, split_source
+    from volgate.cli.sources import resolve
+    from volgate.drivers.registry import make_backend
     from volgate.dto import VolumeOperationContext
     from volgate.volume.identity import load_identity
 
-    source = split_source(directory)
-    if source is None:
-        raise NotFound(f"'{directory}' is neither mounted nor a directory; for a directory write './{directory}'")
+    source, _ = resolve(directory)
     backend = make_backend(source)
     context = VolumeOperationContext("volume", Path("/"), source.backend_type, "cli", read_only=True)
     root = await backend.open_volume(context)
@@ -158,7 +164,9 @@ async def read_stored(directory: str) -> dict[str, Any]:
     return _as_status(identity, read_stored_usage(_ledger_path(identity)))
 
 
-async def _store_limits(directory: str, size: tuple[int | None], inodes: tuple[int | None] | None) -> dict[str, Any]:
+async def _store_limits(
+    directory: str, size: tuple[int | None] | None, inodes: tuple[int | None] | None
+) -> dict[str, Any]:
     import attrs
 
     from volgate.ledger.sqlite import read_stored_usage
@@ -167,7 +175,8 @@ async def _store_limits(directory: str, size: tuple[int | None], inodes: tuple[i
 
     backend, _, identity = await _opened(directory)
     await acquire_ownership(backend, identity.volume_id, Path(directory).absolute())  # noqa: ASYNC240
-    identity = attrs.evolve(identity, quota_bytes=size[0])
+    if size is not None:
+        identity = attrs.evolve(identity, quota_bytes=size[0])
     if inodes is not None:
         identity = attrs.evolve(identity, quota_inodes=inodes[0])
     await store_identity(backend, identity)
@@ -192,7 +201,7 @@ async def _compare(
     stored = read_stored_usage(_ledger_path(identity))
     if repair:
         slots = paths.runtime_directory() / f"{identity.volume_id}.slots"
-        ledger = SqliteLedger(_ledger_path(identity), slots, identity.uuid)
+        ledger = SqliteLedger(_ledger_path(identity), slots, identity.uuid, backend.key_of_name(root, b"", 0))
         await ledger.recover(backend.measure_key)
         ledger.begin(counted)
         ledger.close()

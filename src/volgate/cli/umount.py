@@ -11,24 +11,35 @@ from typing import Final
 import click
 
 from volgate.cli.mounts import find
-from volgate.errors import Busy, StorageException
+from volgate.errors import Busy, NotFound, StorageException
 
 _WAIT_S: Final = 60.0
 
 
 @click.command()
 @click.argument("target")
-@click.option("--lazy", is_flag=True, help="Detach at once, whoever uses it; files that are open go on working.")
-def umount(target: str, lazy: bool) -> None:
-    """Unmount a mount point, or a volume by its id, and wait until its daemon has ended."""
+@click.option("-l", "--lazy", is_flag=True, help="Detach at once, whoever uses it; files that are open go on working.")
+@click.option("--dead", "only_dead", is_flag=True, help="Only if its daemon is gone; nothing happens otherwise.")
+def umount(target: str, lazy: bool, only_dead: bool) -> None:
+    """Unmount a mount point, or a volume by its id or directory, and wait until its daemon has ended."""
     from volgate.daemon.checks import holders_of
     from volgate.fuse import mounting
 
-    mount = find(target)
+    try:
+        mount = find(target)
+    except NotFound:
+        if only_dead:
+            return
+        raise
+    if only_dead and mount["state"] != "dead":
+        return
     if mount["mount_point"] is None:
         raise StorageException(f"{target} is not mounted here")
     mount_point = Path(mount["mount_point"])
     dead = mount["state"] == "dead"
+    if not dead and mounting.find_mount(mount_point) is None:
+        count, pid = mount["statistics"]["open_files"], mount["pid"]
+        raise Busy(f"{mount_point} is detached already; its daemon ({pid}) ends when its {count} open files are closed")
     try:
         mounting.unmount(mount_point, lazy=lazy or dead)
     except Busy as error:

@@ -24,7 +24,7 @@ _OPTIONS = click.option("-o", "options", default="", help="Mount options, as for
 
 @click.group()
 def volume() -> None:
-    r"""Keep volumes by name: 'volgate mount NAME', 'systemctl start volgate@NAME', a line in fstab.
+    """Keep volumes by name: 'volgate mount NAME', 'systemctl start volgate@NAME', a line in fstab.
 
     \b
     volgate volume create projects /srv/projects --quota 1TiB --mount-point /mnt/projects

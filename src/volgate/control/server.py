@@ -126,7 +126,10 @@ class ControlServer(_HttpServer):
                 except OSError:
                     self._path.unlink()
                 else:
-                    raise Busy(f"another process serves {self._path}")
+                    raise Busy(
+                        f"a process serves volume {self._path.stem} already, from other data; a copy of a volume is "
+                        "made one of its own by removing its '.volgate' folder before it is mounted"
+                    )
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(self._path))
         self._path.chmod(0o600)

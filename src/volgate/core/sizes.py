@@ -14,7 +14,7 @@ _LARGEST: Final = 2**63 - 1
 
 
 def parse_size(text: str) -> int | None:
-    """Return bytes, None for ``none``.
+    """Return bytes, None for ``none``; parts of a byte are cut off.
 
     Raises:
         ValueError: no size; the message says what one looks like.
@@ -26,19 +26,22 @@ def parse_size(text: str) -> int | None:
         raise ValueError(f"'{text}' is no size; write for example 500M, 10GiB, 10GB (= 10 000 000 000) or none")
     number, unit, suffix = match.groups()
     base = 1000 if suffix.lower() == "b" and unit else 1024
-    size = Decimal(number) * base ** _POWERS[unit.lower()]
-    if size != int(size):
+    if "." in number and not unit:
         raise ValueError(f"'{text}' is no whole number of bytes")
+    size = Decimal(number) * base ** _POWERS[unit.lower()]
     if size > _LARGEST:
         raise ValueError(f"'{text}' is more than 8 EiB")
     return int(size)
 
 
 def parse_count(text: str) -> int | None:
-    """Return a number of inodes, None for ``none``; ``10K`` = 10240. Raises ValueError."""
-    if text.strip().lower() != "none" and re.search(r"b$", text.strip(), re.IGNORECASE):
-        raise ValueError(f"'{text}' is no number of inodes; write for example 100000, 1M or none")
-    return parse_size(text)
+    """Return a number of inodes, None for ``none``; ``10K`` = 10 000. Raises ValueError."""
+    match = re.fullmatch(r"(\d+)([kmg]?)", text.strip(), re.IGNORECASE)
+    if text.strip().lower() == "none":
+        return None
+    if match is None:
+        raise ValueError(f"'{text}' is no number of inodes; write for example 100000, 1M (= 1 000 000) or none")
+    return int(match.group(1)) * int(1000 ** _POWERS[match.group(2).lower()])
 
 
 def parse_seconds(value: str | float) -> float:

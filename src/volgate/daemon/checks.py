@@ -12,13 +12,18 @@ from volgate.errors import Busy, InvalidArgument, NotADirectory, NotFound, Stora
 from volgate.fuse import mounting
 
 _ASK_S: Final = 3.0
+_AUTOMOUNT: Final = "autofs"
 _DEAD: Final = (errno.ENOTCONN, errno.ECONNABORTED)
 
 
 def resolve_mount_point(text: str) -> Path:
-    """Return the absolute path of a mount point, its parents resolved but not itself (it may be a dead mount)."""
+    """Return the absolute path of a mount point, symlinks resolved.
+
+    What is mounted there already is not looked at: a dead mount gives an error, and a hung one no answer at all.
+    """
     path = Path(os.path.abspath(text))
-    return Path(os.path.realpath(path.parent)) / path.name if path.name else path
+    path = Path(os.path.realpath(path.parent)) / path.name if path.name else path
+    return path if mounting.find_mount(path) is not None else Path(os.path.realpath(path))
 
 
 def detach_dead_mount(mount_point: Path) -> bool:
@@ -28,7 +33,7 @@ def detach_dead_mount(mount_point: Path) -> bool:
         Busy: something is mounted there and alive.
     """
     entry = mounting.find_mount(mount_point)
-    if entry is None:
+    if entry is None or entry.file_system_type == _AUTOMOUNT:
         return False
     if entry.file_system_type == mounting.FILE_SYSTEM_TYPE and _is_dead(mount_point):
         mounting.unmount(mount_point, lazy=True)
@@ -62,6 +67,9 @@ def check_mount_point(mount_point: Path, source: Path, *, nonempty: bool) -> Non
     Raises:
         NotFound, NotADirectory, InvalidArgument: one line that says why.
     """
+    entry = mounting.find_mount(mount_point)
+    if entry is not None and entry.file_system_type == _AUTOMOUNT:
+        return  # looking at it would wait for the very mount that is being made
     try:
         entries = os.listdir(mount_point)
     except FileNotFoundError as error:

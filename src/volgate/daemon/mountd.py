@@ -159,14 +159,18 @@ class MountDaemon:
                 session.mount()
                 nursery.start_soon(self._obey_signals, signals, session)
                 nursery.start_soon(Watchdog(session, settings.request_deadline_s).run)
-                nursery.start_soon(self._announce, volume)
+                nursery.start_soon(self._announce, volume, session)
                 await session.serve()
                 nursery.cancel_scope.cancel()
         return await self._end(session)
 
-    async def _announce(self, volume: Volume) -> None:
-        """Say that the mount answers, which a stat of it proves; in a thread, since this process answers it."""
-        await trio.to_thread.run_sync(os.stat, self._settings.mount_point)
+    async def _announce(self, volume: Volume, session: FuseSession) -> None:
+        """Say that the mount answers: the kernel's handshake is over, and the storage gives an answer.
+
+        The mount itself is not looked at: systemd's automount lets nobody in before the mount is announced.
+        """
+        await session.wait_until_served()
+        await volume.backend.get_space()
         self._state = "ready"
         log.info(
             "mounted",
@@ -264,6 +268,7 @@ class MountDaemon:
         statistics = session.statistics()
         problems = self._problems(volume, statistics)
         degraded = self._state == "ready" and any(problem.degrades for problem in problems)
+        detached = self._state == "ready" and not session.is_mounted()
         return {
             "volume_id": volume.identity.volume_id,
             "uuid": volume.identity.uuid,
@@ -271,7 +276,7 @@ class MountDaemon:
             "pid": os.getpid(),
             "backend_type": quota.backend_type,
             "source": _printable(self._settings.source.text),
-            "state": "degraded" if degraded else self._state,
+            "state": "degraded" if degraded else "draining" if detached else self._state,
             "problems": [attrs.asdict(problem) for problem in problems],
             "used_bytes": quota.used_bytes,
             "quota_bytes": quota.quota_bytes,

@@ -55,6 +55,9 @@ class KernelChannel:
     other tasks run. When polling finds nothing, it spins shortly as long as spinning has paid lately: waking a halted
     processor costs more.
 
+    Attributes:
+        answered: set once the handshake is over: from then on requests are served.
+
     Args:
         device: descriptor of /dev/fuse, mounted; closed by ``close``.
     """
@@ -63,6 +66,7 @@ class KernelChannel:
         self._device = device
         self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.fd = theirs.detach()
+        self.answered = trio.Event()
         self._waits = 0
         self._offered = 0
         self._poll = select.poll()
@@ -113,6 +117,7 @@ class KernelChannel:
         os.dup2(self._device, self.fd, inheritable=False)
         self._ours.close()
         self._poll.register(self.fd, select.POLLIN)
+        self.answered.set()
 
     def close(self) -> None:
         """Give the device back; the kernel ends the connection when pyfuse3 has closed its own."""

@@ -115,6 +115,11 @@ class FuseSession:
                 self._check_balance()
                 await self._file_system.close()
 
+    async def wait_until_served(self) -> None:
+        """Return once the kernel's requests are answered. After ``mount``, while ``serve`` runs."""
+        assert self._channel is not None
+        await self._channel.answered.wait()
+
     def _check_balance(self) -> None:
         """Say so when references given and taken back do not add up: the inode table would leak."""
         table = self._file_system.tree.inodes.statistics()

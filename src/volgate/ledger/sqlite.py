@@ -5,6 +5,7 @@ begin, checkpoint or clean end, the epoch, and whether it ended cleanly. Between
 epoch is the truth. Which usage ``recover`` returns:
     ended cleanly                         the row's
     not, slot file of the same epoch      settled + sum(measured - charged) over its open slots
+    the data lies elsewhere than it did (restored, copied, moved)      none: count
     not, and the slot file is gone, of another epoch, overflowed, or a key does not resolve      none: count
 """
 
@@ -23,11 +24,12 @@ from volgate.errors.errno_map import from_oserror
 from volgate.ledger.base import MeasureKey, QuotaLedger, RecoveredUsage
 from volgate.ledger.slots import SlotFile
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 _TABLE: Final = """
 CREATE TABLE IF NOT EXISTS ledger (
     one INTEGER PRIMARY KEY CHECK (one = 1), format INTEGER NOT NULL, uuid TEXT NOT NULL, epoch INTEGER NOT NULL,
-    used_bytes INTEGER NOT NULL, used_inodes INTEGER NOT NULL, clean INTEGER NOT NULL, stored_at REAL NOT NULL
+    used_bytes INTEGER NOT NULL, used_inodes INTEGER NOT NULL, clean INTEGER NOT NULL, stored_at REAL NOT NULL,
+    place BLOB
 )"""
 
 
@@ -38,10 +40,12 @@ class SqliteLedger(QuotaLedger):
         database: path of the SQLite file; its folder is made where it is missing.
         slots: path of the slot file, on tmpfs.
         uuid: of the volume, 32 hex digits with or without dashes.
+        place: the backend's key of the volume's root; None where it has none.
     """
 
-    def __init__(self, database: Path, slots: Path, uuid: str) -> None:
+    def __init__(self, database: Path, slots: Path, uuid: str, place: bytes | None) -> None:
         self._path = database
+        self._place = place
         self._uuid = bytes.fromhex(uuid.replace("-", ""))
         self._epoch = 0
         try:
@@ -69,18 +73,20 @@ class SqliteLedger(QuotaLedger):
     async def recover(self, measure_key: MeasureKey) -> RecoveredUsage:
         """See QuotaLedger."""
         row = self._database.execute(
-            "SELECT format, uuid, epoch, used_bytes, used_inodes, clean FROM ledger"
+            "SELECT format, uuid, epoch, used_bytes, used_inodes, clean, place FROM ledger"
         ).fetchone()
         if row is None:
             return RecoveredUsage(None, "the volume was never counted")
-        version, uuid, self._epoch, used_bytes, used_inodes, clean = row
+        version, uuid, self._epoch, used_bytes, used_inodes, clean, place = row
         if version > FORMAT_VERSION:
             raise Unsupported(
                 f"{self._path} has format {version}, this version knows {FORMAT_VERSION}: upgrade volgate"
             )
         if uuid != self._uuid.hex():
             return RecoveredUsage(None, "the ledger is another volume's")
-        if clean:
+        if place != self._place:
+            return RecoveredUsage(None, "its data lies elsewhere than at its last mount: restored, copied or moved")
+        if clean and used_bytes >= 0 and used_inodes >= 0:
             return RecoveredUsage(Usage(used_bytes, used_inodes), "the volume was closed cleanly")
         if not self._slots.matches(self._uuid, self._epoch):
             return RecoveredUsage(None, "the volume was not closed, and the host was restarted since")
@@ -132,10 +138,13 @@ class SqliteLedger(QuotaLedger):
         self._slots.close()
 
     def _store(self, usage: Usage, *, clean: bool) -> None:
-        row = (FORMAT_VERSION, self._uuid.hex(), self._epoch, usage.bytes_, usage.inodes, int(clean), time.time())
+        row = (
+            FORMAT_VERSION, self._uuid.hex(), self._epoch, usage.bytes_, usage.inodes, int(clean), time.time(),
+            self._place,
+        )  # fmt: skip
         try:
             with self._database:
-                self._database.execute("INSERT OR REPLACE INTO ledger VALUES (1, ?, ?, ?, ?, ?, ?, ?)", row)
+                self._database.execute("INSERT OR REPLACE INTO ledger VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?)", row)
         except sqlite3.Error as error:
             raise _converted(error, self._path) from error
 
@@ -146,6 +155,10 @@ def _open_database(path: Path) -> sqlite3.Connection:
         database.execute("PRAGMA journal_mode=WAL")
         database.execute("PRAGMA synchronous=FULL")
         database.execute(_TABLE)
+        if "place" not in [column[1] for column in database.execute("PRAGMA table_info(ledger)")]:
+            with database:  # format 1, which knew no place: such a volume is counted once more
+                database.execute("DROP TABLE ledger")
+                database.execute(_TABLE)
         database.execute("SELECT count(*) FROM ledger").fetchone()
     except BaseException:
         database.close()

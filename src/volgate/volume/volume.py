@@ -143,7 +143,12 @@ async def open_volume(
             if identity != await load_identity(backend):
                 await store_identity(backend, identity)
             database = state_directory / "volumes" / identity.volume_id / "ledger.db"
-            ledger = SqliteLedger(database, runtime_directory / f"{identity.volume_id}.slots", identity.uuid)
+            ledger = SqliteLedger(
+                database,
+                runtime_directory / f"{identity.volume_id}.slots",
+                identity.uuid,
+                backend.key_of_name(root, b"", 0),
+            )
             stack.callback(ledger.release)
         usage, counted = await _find_usage(backend, root, ledger, on_progress)
         gate = QuotaGate(

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Final
 
+from volgate.core.names import GATEWAY_NAME
 from volgate.drivers.base import (
     BackendDirectory,
     BackendFile,
@@ -77,6 +78,7 @@ class PosixBackend(BaseStorageBackend):
     @converted_async
     async def open_volume(self, context: VolumeOperationContext) -> PosixDirectory:
         """See BaseStorageBackend."""
+        self._refuse_inside_another()
         root = PosixDirectory(os.open(self.source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
         self._handles_fd = os.open(self.source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._device = os.fstat(root.fd).st_dev
@@ -96,6 +98,14 @@ class PosixBackend(BaseStorageBackend):
             durable_keys=self._has_handles(),
         )
         return root
+
+    def _refuse_inside_another(self) -> None:
+        """Refuse a directory inside another volume: what is written by both ways would be counted by one only."""
+        for above in Path(os.path.realpath(self.source)).parents:
+            if os.path.isdir(above / os.fsdecode(GATEWAY_NAME)):
+                raise InvalidArgument(
+                    f"{self.source} lies inside the volume in {above}; mount that one, or move it out"
+                )
 
     @staticmethod
     def _has_attributes(root: PosixDirectory, name: str) -> bool:

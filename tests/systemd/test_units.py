@@ -1,0 +1,169 @@
+"""volgate's units under a real systemd, as an administrator uses them."""
+
+import json
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+from box import REPOSITORY, booted
+
+UNITS = REPOSITORY / "systemd"
+
+
+@pytest.fixture(scope="module")
+def box():
+    with tempfile.TemporaryDirectory(prefix="volgate-box-", dir="/var/tmp") as place, booted(Path(place)) as box:
+        yield box
+
+
+def make_volume(box, name, *options):
+    box.run(
+        f"mkdir -p /host/srv/{name} /mnt/{name}; volgate volume create {name} /host/srv/{name} --quota 64MiB "
+        f"--mount-point /mnt/{name} {' '.join(options)}"
+    )
+
+
+def state(box, name):
+    return box.run(f"systemctl show -P ActiveState volgate@{name}")
+
+
+def wait_for(box, condition, limit_s=30):
+    box.run(
+        f"for i in $(seq {limit_s * 10}); do if {condition}; then exit 0; fi; sleep 0.1; done; exit 1", limit_s + 10
+    )
+
+
+def test_a_unit_mounts_its_volume_for_the_whole_host_and_stops_it(box):
+    make_volume(box, "plain")
+    box.run("systemctl start volgate@plain; echo hello >/mnt/plain/f")
+    assert box.run("df --output=size -B1 /mnt/plain | tail -1").strip() == str(64 << 20)
+    assert box.run("findmnt -no FSTYPE,SOURCE /mnt/plain").split() == ["fuse.volgate", "volgate:plain"]
+    assert "serving /mnt/plain" in box.run("systemctl show -P StatusText volgate@plain")
+    # "The host" is whoever is not the service: the mount is in the name space of PID 1.
+    assert "/mnt/plain" in box.run("cat /proc/1/mountinfo")
+    box.run("systemctl stop volgate@plain")
+    assert box.run("cat /host/srv/plain/f") == "hello"
+    assert box.try_("mountpoint -q /mnt/plain")[0] != 0
+    assert box.run("systemctl show -P Result volgate@plain") == "success"
+
+
+def test_the_unit_of_a_volume_that_does_not_exist_fails_once_with_a_clear_line(box):
+    assert box.try_("systemctl start volgate@nothing")[0] != 0
+    assert box.run("systemctl show -P NRestarts volgate@nothing") == "0"
+    assert "no volume 'nothing' is known here" in box.log()
+
+
+def test_fstab_lines_mount_at_boot_or_at_first_use(box):
+    make_volume(box, "tab")
+    box.run(
+        "mkdir -p /host/srv/plain-directory /mnt/auto;"
+        "echo 'tab /mnt/tab volgate _netdev,nofail,quota=10M 0 0' >>/etc/fstab;"
+        "echo '/host/srv/plain-directory /mnt/auto fuse.volgate _netdev,nofail,x-systemd.automount,quota=10G 0 0'"
+        " >>/etc/fstab;"
+        "systemctl daemon-reload; systemctl start mnt-tab.mount mnt-auto.automount"
+    )
+    assert box.run("stat -f -c %T /mnt/tab; df --output=size -B1 /mnt/tab | tail -1").split()[-1] == str(10 << 20)
+    assert box.try_("grep -q ' /mnt/auto fuse.volgate ' /proc/mounts")[0] != 0
+    box.run("echo first >/mnt/auto/f")
+    assert box.run("df --output=size -B1 /mnt/auto | tail -1").strip() == str(10 << 30)
+    box.run(
+        "systemctl stop mnt-auto.automount mnt-auto.mount mnt-tab.mount; sed -i '/volgate/d' /etc/fstab;"
+        "systemctl daemon-reload"
+    )
+    assert box.run("cat /host/srv/plain-directory/f") == "first"
+    assert box.run("volgate list --json") == "[]"
+
+
+def test_a_killed_daemon_comes_back_and_the_ledger_is_exact(box):
+    make_volume(box, "killed")
+    box.run("systemctl start volgate@killed; head -c 1000000 /dev/zero >/mnt/killed/kept")
+    box.run(
+        "exec 5>/mnt/killed/open; head -c 2000000 /dev/zero >&5; kill -9 $(systemctl show -P MainPID volgate@killed)"
+    )
+    wait_for(box, "[ $(systemctl show -P ActiveState volgate@killed) = active ] && [ -e /mnt/killed/kept ]")
+    assert int(box.run("stat -c %s /mnt/killed/kept")) == 1_000_000
+    shown = json.loads(box.run("volgate status killed --json"))
+    assert (shown["used_bytes"], shown["file_count"]) == (3_000_000, 2)
+    assert "recovered after a crash" in shown["usage_found"]  # by file handles, which the unit's hardening allows
+    box.run("systemctl stop volgate@killed")
+
+
+def test_a_hung_daemon_is_ended_by_the_watchdog_and_serves_again(box):
+    make_volume(box, "hung")
+    box.run(
+        "mkdir -p /etc/systemd/system/volgate@hung.service.d;"
+        "printf '[Service]\nWatchdogSec=2\n' >/etc/systemd/system/volgate@hung.service.d/fast.conf;"
+        "systemctl daemon-reload; systemctl start volgate@hung; echo kept >/mnt/hung/f"
+    )
+    pid = box.run("systemctl show -P MainPID volgate@hung")
+    box.run("sleep 5")
+    assert box.run("systemctl show -P MainPID volgate@hung") == pid  # idle is not hung
+    box.run(f"kill -STOP {pid}")
+    wait_for(box, f"[ $(systemctl show -P MainPID volgate@hung) != {pid} ] && [ -e /mnt/hung/f ]")
+    assert box.run("cat /mnt/hung/f") == "kept"
+    box.run("systemctl stop volgate@hung")
+
+
+def test_a_stop_while_files_are_open_waits_and_then_detaches_and_loses_nothing(box):
+    make_volume(box, "busy")
+    box.run(
+        "mkdir -p /etc/volgate; printf '[mount]\nstop_deadline = \"2s\"\n' >/etc/volgate/volgate.toml;"
+        "systemctl start volgate@busy;"
+        "bash -c 'exec 5>/mnt/busy/f; for i in $(seq 100); do echo line $i >&5 || exit; done;"
+        " touch /host/written; sleep 20' &"
+        "until [ -e /host/written ]; do sleep 0.1; done; systemctl stop volgate@busy; rm /etc/volgate/volgate.toml"
+    )
+    assert box.run("tail -1 /host/srv/busy/f") == "line 100"
+    assert "detached while files are open" in box.log() and "sleep" in box.log()
+    assert box.try_("mountpoint -q /mnt/busy")[0] != 0
+
+
+def test_a_broken_configuration_keeps_the_old_one_at_reload_and_is_named_at_start(box):
+    make_volume(box, "config")
+    box.run("systemctl start volgate@config; mkdir -p /etc/volgate; echo '[logs]' >/etc/volgate/volgate.toml")
+    box.run("systemctl reload volgate@config; sleep 0.5; echo x >/mnt/config/f")
+    status, printed = box.try_("volgate config check")
+    assert (status, printed) == (
+        78,
+        "volgate: /etc/volgate/volgate.toml:1: unknown section [logs]; did you mean 'log'?\n",
+    )
+    assert "the old one stays" in box.log()
+    box.run("rm /etc/volgate/volgate.toml; volgate config check; systemctl stop volgate@config")
+
+
+def test_many_volumes_start_and_stop_at_once(box):
+    for n in range(20):
+        make_volume(box, f"many-{n}")
+    units = " ".join(f"volgate@many-{n}" for n in range(20))
+    box.run(f"systemctl start {units}; for n in $(seq 0 19); do echo $n >/mnt/many-$n/f; done", 120)
+    assert len(json.loads(box.run("volgate list --json"))) == 20
+    box.run(f"systemctl stop {units}", 120)
+    assert box.run("cat /host/srv/many-*/f | sort -n | tr '\n' ' '").split() == [str(n) for n in range(20)]
+    assert box.try_("grep fuse.volgate /proc/mounts")[0] == 1
+
+
+def test_the_target_takes_all_its_volumes_down(box):
+    make_volume(box, "one")
+    box.run("systemctl enable --now volgate@one; systemctl start volgate.target; systemctl stop volgate.target")
+    wait_for(box, "[ $(systemctl show -P ActiveState volgate@one) = inactive ]")
+    box.run("systemctl disable volgate@one")
+
+
+def test_the_units_are_well_formed_and_hardened(box):
+    assert box.try_(
+        "systemd-analyze verify /lib/systemd/system/volgate@.service /lib/systemd/system/volgate.target"
+    ) == (0, "")
+    done = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--threshold=50", UNITS / "volgate@.service"],
+        capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+
+
+def test_uninstalling_takes_everything_away_but_data(box):
+    box.run(f"{REPOSITORY}/tools/uninstall")
+    assert (
+        box.try_("ls -d /opt/volgate /usr/local/bin/volgate /sbin/mount.volgate /lib/systemd/system/volgate*")[0] != 0
+    )
+    assert box.run("cat /host/srv/plain/f") == "hello"
