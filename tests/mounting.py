@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -173,12 +173,17 @@ def start(
     *options: str,
     log_path: Path | None = None,
     command: Sequence[str] = (sys.executable, "-m", "volgate", "mount"),
+    environment: Mapping[str, str] | None = None,
 ) -> Mount:
     """Mount in the foreground and return when the mount answers."""
     log_path = log_path or path.with_name(path.name + ".log")
     with log_path.open("ab") as log:
         process = subprocess.Popen(
-            [*command, str(backing), str(path), *options], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            [*command, str(backing), str(path), *options],
+            env={**os.environ, **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
         )
     mount = Mount(backing, path, log_path, process)
     deadline = time.monotonic() + READY_S
@@ -193,16 +198,23 @@ def start(
 
 
 @contextlib.contextmanager
-def mounted(place: Path, *options: str, name: str = "volume", alarms: bool = False) -> Iterator[Mount]:
+def mounted(
+    place: Path,
+    *options: str,
+    name: str = "volume",
+    alarms: bool = False,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Mount]:
     """Mount ``place/NAME.data`` on ``place/NAME``; at the end unmount and judge the log.
 
     Args:
         alarms: the test provokes warnings; else one in the log fails it.
+        environment: variables of the daemon beside this process's.
     """
     backing, path = place / f"{name}.data", place / name
     backing.mkdir(exist_ok=True)
     path.mkdir(exist_ok=True)
-    mount = start(backing, path, *options)
+    mount = start(backing, path, *options, environment=environment)
     try:
         yield mount
     except BaseException:

@@ -173,6 +173,21 @@ def test_sigterm_waits_for_an_open_file_and_loses_nothing(place):
         assert (mount.backing / "file").read_bytes() == b"x" * 100_000 + b"y" * 100_000
 
 
+def test_a_stop_ends_the_daemon_though_another_namespace_has_the_mount(place):
+    with mounted(place, alarms=True, environment={"VOLGATE_MOUNT__STOP_DEADLINE": "1s"}) as mount:
+        (mount.path / "f").write_text("kept")
+        holder = subprocess.Popen(["unshare", "--mount", "--propagation", "private", "sleep", "60"])
+        try:
+            wait_until(lambda: os.readlink(f"/proc/{holder.pid}/ns/mnt") != os.readlink("/proc/self/ns/mnt"))
+            mount.checked = False
+            assert mount.stop() == 0
+            assert "another mount namespace" in mount.log()
+            assert (mount.backing / "f").read_text() == "kept"
+        finally:
+            holder.kill()
+            holder.wait()
+
+
 def test_an_aborted_connection_ends_the_daemon_with_an_error(place):
     with mounted(place, alarms=True) as mount:
         mount.checked = False

@@ -2,8 +2,9 @@
 
 import os
 
-import conformance
 import pytest
+
+import conformance
 
 FSX_OPERATIONS = int(os.environ.get("VOLGATE_FSX_OPERATIONS", "4000"))
 DIFFERENCES = {

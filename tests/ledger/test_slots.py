@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from volgate.dto import Usage
 from volgate.errors import Unsupported
-from volgate.ledger.slots import HEAD_BYTES, SLOT_BYTES, SLOTS, SlotFile
+from volgate.ledger.slots import FORMAT_VERSION, HEAD_BYTES, SLOT_BYTES, SLOTS, SlotFile
 
 UUID = bytes(range(16))
 IMAGE_BYTES = HEAD_BYTES + 8 * SLOT_BYTES
@@ -116,7 +116,7 @@ def test_another_volume_or_epoch_does_not_match(tmp_path):
 def test_a_newer_format_is_refused(tmp_path):
     slots = SlotFile(tmp_path / "slots")
     slots.begin(UUID, 7, Usage(0, 0))
-    slots._words[1] = 2
+    slots._words[1] = FORMAT_VERSION + 1
     with pytest.raises(Unsupported, match="upgrade"):
         slots.matches(UUID, 7)
     slots.close()
@@ -163,3 +163,14 @@ def test_usage_is_exact_after_sigkill_at_a_random_moment(tmp_path, round_):
     process.stdout.close()
     measured = {b"%d" % n: Usage(os.stat(files / str(n)).st_size, 0) for n in range(8)}
     assert usage_of(tmp_path / "slots", measured) == Usage(sum(m.bytes_ for m in measured.values()), 0)
+
+
+def test_a_file_of_an_earlier_boot_does_not_match(tmp_path, monkeypatch):
+    slots = SlotFile(tmp_path / "slots")
+    slots.begin(UUID, 1, Usage(0, 0))
+    slots.close()
+    (tmp_path / "boot_id").write_text("11111111-2222-3333-4444-555555555555\n")
+    monkeypatch.setattr("volgate.ledger.slots._BOOT_ID", str(tmp_path / "boot_id"))
+    slots = SlotFile(tmp_path / "slots")
+    assert not slots.matches(UUID, 1)
+    slots.close()

@@ -64,9 +64,12 @@ def test_sixteen_parallel_writers_fill_a_volume_to_the_last_byte_and_never_beyon
 CHAOS = """
     import os, random, sys, mmap
     random.seed(int(sys.argv[2]))
-    os.chdir(sys.argv[1])
-    os.makedirs(sys.argv[3], exist_ok=True)
-    os.chdir(sys.argv[3])
+    try:
+        os.chdir(sys.argv[1])
+        os.makedirs(sys.argv[3], exist_ok=True)
+        os.chdir(sys.argv[3])
+    except OSError:
+        sys.exit(3)  # the daemon was killed before this process had begun
     name = lambda: "f%d" % random.randrange(20)
     def write():
         with open(name(), random.choice(["wb", "ab"])) as f:

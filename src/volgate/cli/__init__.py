@@ -24,6 +24,8 @@ _VERBS: Final = {
     "quota": "quota",
     "volume": "volume",
     "config": "config",
+    "doctor": "doctor",
+    "top": "top",
 }
 _MOUNT_VERBS: Final = frozenset({"mount", "umount"})
 

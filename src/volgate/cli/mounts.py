@@ -31,10 +31,13 @@ def find_all() -> list[dict[str, Any]]:
             continue
         except StorageException:
             found.append({**_unknown(socket.name.removesuffix(".sock")), "state": "degraded", "socket": str(socket)})
+    silent = {status["volume_id"]: status for status in found if status["mount_point"] is None}
     served = {status["mount_point"] for status in found}
     mine = os.geteuid()
     for name, where, uid in _mounted():
-        if where not in served:
+        if name in silent:
+            silent.pop(name)["mount_point"] = where
+        elif where not in served:
             found.append({**_unknown(name, where), "state": "dead" if mine in (0, uid) else UNKNOWN, "uid": uid})
     return found
 

@@ -200,6 +200,10 @@ class MountDaemon:
                 await session.unmount(lazy=True)
                 return
             await trio.sleep(_BUSY_RETRY_S)
+        # Another mount namespace (a container begun meanwhile) may have a copy of the mount, which nobody here can see.
+        await trio.sleep_until(deadline)
+        log.warning("ended although another mount namespace still has the mount")
+        session.abort()
 
     def _reload(self) -> None:
         try:

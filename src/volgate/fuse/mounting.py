@@ -6,6 +6,7 @@ Nothing here calls stat on a mount point that may be ours: a mount whose daemon 
 from __future__ import annotations
 
 import array
+import contextlib
 import ctypes
 import os
 import socket
@@ -93,6 +94,12 @@ def count_waiting(device_minor: int) -> int:
         return int(Path(f"/sys/fs/fuse/connections/{device_minor}/waiting").read_text())
     except (OSError, ValueError):
         return 0
+
+
+def abort(device_minor: int) -> None:
+    """End a connection (fuse(4), "abort"); nothing happens where fusectl is not mounted or the connection is gone."""
+    with contextlib.suppress(OSError):
+        Path(f"/sys/fs/fuse/connections/{device_minor}/abort").write_text("1")
 
 
 def _mount_as_root(mount_point: Path, source: str, *, read_only: bool, allow_other: bool) -> int:

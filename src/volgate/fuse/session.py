@@ -158,6 +158,10 @@ class FuseSession:
                 raise
         return True
 
+    def abort(self) -> None:
+        """End the kernel's connection, whoever holds the mount: its users get ENOTCONN, and ``serve`` returns."""
+        mounting.abort(self._device_minor)
+
     def statistics(self) -> SessionStatistics:
         """Return what passed through, and what is held."""
         desk = self._operations.desk.statistics()

@@ -3,10 +3,11 @@
 A file on tmpfs, mapped. It is exact against kill -9 at any instruction: a change is prepared where nobody looks and
 becomes true by one store of one aligned 64-bit word, which the processor does not tear. (``struct.pack_into`` with an
 explicit byte order writes byte by byte, hence the word views.) A power cut loses the file; then the volume is counted.
+Where the runtime folder is on a disk, the file outlives the boot that wrote it, maybe in part: its boot id tells.
 
 Layout, in native 64-bit words:
     head, 4096 bytes: 0 magic, 1 format version, 2 epoch, 3-4 uuid, 5 selector, 6 overflow,
-        from 16 on and from 32 on the two copies of {settled bytes, settled inodes, slot, the slot's state}
+        8-9 boot id, from 16 on and from 32 on the two copies of {settled bytes, settled inodes, slot, the slot's state}
     slots, 512 bytes each: 0 state, 1 charged bytes, 2 charged inodes, 3 length of key (-1: none), 4.. key
 The selected copy is a redo record: whoever recovers first gives its slot the state it names.
 """
@@ -21,7 +22,7 @@ from typing import Final
 from volgate.dto import Usage
 from volgate.errors import Unsupported
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 SLOTS: Final = 4096
 SLOT_BYTES: Final = 512
 HEAD_BYTES: Final = 4096
@@ -29,7 +30,8 @@ MAX_KEY_BYTES: Final = SLOT_BYTES - 32
 _MAGIC: Final = 0x65746167_6C6F76
 _SLOT_WORDS: Final = SLOT_BYTES // 8
 _HEAD_WORDS: Final = HEAD_BYTES // 8
-_EPOCH, _UUID, _SELECTOR, _OVERFLOW = 2, 3, 5, 6
+_EPOCH, _UUID, _SELECTOR, _OVERFLOW, _BOOT = 2, 3, 5, 6, 8
+_BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
 _COPIES: Final = (16, 32)
 _FREE, _OPEN = 0, 1
 _NO_SLOT: Final = -1
@@ -61,7 +63,7 @@ class SlotFile:
     # -- what the last owner left -------------------------------------------------------------------------------
 
     def matches(self, uuid: bytes, epoch: int) -> bool:
-        """Return whether the file is of this volume and epoch.
+        """Return whether the file is of this volume and epoch, and of this boot.
 
         Raises:
             Unsupported: a newer version wrote it.
@@ -73,7 +75,8 @@ class SlotFile:
             raise Unsupported(
                 f"the ledger's slots have format {words[1]}, this version knows {FORMAT_VERSION}: upgrade"
             )
-        return bytes(self._bytes[8 * _UUID : 8 * _UUID + 16]) == uuid and words[_EPOCH] == epoch
+        ours = bytes(self._bytes[8 * _UUID : 8 * _UUID + 16]) == uuid and words[_EPOCH] == epoch
+        return ours and bytes(self._bytes[8 * _BOOT : 8 * _BOOT + 16]) == _boot_id()
 
     def overflowed(self) -> bool:
         """Return whether more inodes were changing than there are slots, so that only counting helps."""
@@ -105,6 +108,7 @@ class SlotFile:
                 words[_HEAD_WORDS + slot * _SLOT_WORDS] = _FREE
         words[_OVERFLOW] = words[_SELECTOR] = 0
         self._bytes[8 * _UUID : 8 * _UUID + 16] = uuid
+        self._bytes[8 * _BOOT : 8 * _BOOT + 16] = _boot_id()
         words[_EPOCH] = epoch
         self._settled = [usage.bytes_, usage.inodes]
         self._commit(_NO_SLOT, _FREE)
@@ -169,3 +173,8 @@ class SlotFile:
         self._words.release()
         self._bytes.release()
         self._map.close()
+
+
+def _boot_id() -> bytes:
+    """Return 16 bytes that are others after every start of the host (random(4))."""
+    return bytes.fromhex(Path(_BOOT_ID).read_text().strip().replace("-", ""))

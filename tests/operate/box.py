@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -69,11 +68,6 @@ def booted(place: Path) -> Iterator[Box]:
     units = tree / "etc/systemd/system"
     units.mkdir(parents=True)
     (units / "agent.service").write_text(AGENT)
-    # The root's /sbin and /lib are links; a tree with directories of those names must not replace them.
-    for name in ("sbin", "lib"):
-        if (tree / name).is_dir():
-            shutil.copytree(tree / name, tree / "usr" / name, symlinks=True, dirs_exist_ok=True)
-            shutil.rmtree(tree / name)
     with (out / "console").open("wb") as console:
         process = subprocess.Popen(
             [REPOSITORY / "tools/systemd-box", tree, out, "agent.service"],

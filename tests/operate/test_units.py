@@ -1,11 +1,13 @@
 """volgate's units under a real systemd, as an administrator uses them."""
 
 import json
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
 
 import pytest
+
 from box import REPOSITORY, booted
 
 UNITS = REPOSITORY / "systemd"
@@ -152,7 +154,7 @@ def test_the_target_takes_all_its_volumes_down(box):
 
 def test_the_units_are_well_formed_and_hardened(box):
     assert box.try_(
-        "systemd-analyze verify /lib/systemd/system/volgate@.service /lib/systemd/system/volgate.target"
+        "systemd-analyze verify /usr/lib/systemd/system/volgate@.service /usr/lib/systemd/system/volgate.target"
     ) == (0, "")
     done = subprocess.run(
         ["systemd-analyze", "security", "--offline=true", "--threshold=50", UNITS / "volgate@.service"],
@@ -162,8 +164,25 @@ def test_the_units_are_well_formed_and_hardened(box):
 
 
 def test_uninstalling_takes_everything_away_but_data(box):
-    box.run(f"{REPOSITORY}/tools/uninstall")
+    shutil.copy(REPOSITORY / "tools/uninstall", box.out)
+    box.run("/host/uninstall")
     assert (
         box.try_("ls -d /opt/volgate /usr/local/bin/volgate /sbin/mount.volgate /lib/systemd/system/volgate*")[0] != 0
     )
+    assert box.run("cat /host/srv/plain/f") == "hello"
+
+
+def test_the_debian_package_installs_serves_and_goes(box):
+    built = subprocess.run(
+        [REPOSITORY / "tools/package", box.out], capture_output=True, text=True, timeout=300, check=True
+    )
+    package = Path(built.stdout.strip())
+    assert package.parent == box.out and package.suffix == ".deb"
+    box.run(f"dpkg -i --force-depends /host/{package.name}", 120)
+    box.run("systemctl start volgate@plain")
+    assert box.run("cat /mnt/plain/f; man --path volgate-mount >/dev/null; ls /usr/share/man/man1/volgate-mount.1.gz")
+    box.run("mount -t volgate /host/srv/plain-directory /mnt/auto -o ro; umount /mnt/auto")
+    box.run("dpkg -r volgate")
+    assert box.try_("mountpoint -q /mnt/plain")[0] != 0
+    assert box.try_("ls -d /opt/volgate /usr/bin/volgate /usr/sbin/mount.volgate")[0] != 0
     assert box.run("cat /host/srv/plain/f") == "hello"

@@ -1,0 +1,80 @@
+"""What an administrator looks at: doctor, top, status in words."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+from mounting import mounted, volgate, wait_until
+
+
+def doctor(**environment):
+    done = subprocess.run(
+        [sys.executable, "-m", "volgate", "doctor", "--json"],
+        env={**os.environ, **environment}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    return done.returncode, {finding["check"]: finding for finding in json.loads(done.stdout)}
+
+
+def test_doctor_names_what_is_missing_and_what_mends_it():
+    status, findings = doctor(PATH="/nonexistent", VOLGATE_LOG__LEVEL="loud")
+    assert status == 1
+    assert findings["fusermount3"]["remedy"] == "apt-get install fuse3"
+    assert "'loud' is none of" in findings["configuration"]["message"]
+    status, findings = doctor()
+    assert status == 0, findings
+    assert findings["fuse device"]["state"] == "ok"
+    for line in volgate("doctor").stdout.splitlines():
+        assert line.startswith(("ok ", "warning ", "MISSING ", "         -> "))
+
+
+def test_doctor_finds_a_dead_mount(place):
+    with mounted(place) as mount:
+        mount.checked = False
+        mount.process.kill()
+        mount.process.wait()
+        status, findings = doctor()
+        assert status == 1
+        assert str(mount.path) in findings["mounts"]["message"] and "volgate umount" in findings["mounts"]["remedy"]
+
+
+def test_top_shows_what_happens_between_two_looks(place):
+    with mounted(place, "--quota", "1MiB", "--attr-timeout", "0") as mount:
+        top = subprocess.Popen(
+            [sys.executable, "-m", "volgate", "top", "--json", "--once", "--interval", "2"],
+            stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        while top.poll() is None:
+            os.stat(mount.path)
+            time.sleep(0.01)
+        rows = [json.loads(line) for line in top.stdout]
+        top.stdout.close()
+        (row,) = [row for row in rows if row["mount_point"] == str(mount.path)]
+        assert row["requests_per_s"] > 0 and "getattr" in row["busiest"] and row["median_us"] >= 1
+        assert (row["state"], row["quota_bytes"]) == ("ready", 1 << 20)
+        table = volgate("top", "--once", "--interval", "0.1").stdout
+        assert "MOUNT POINT" in table and "ready" in table
+
+
+def test_status_says_in_words_that_usage_is_above_the_limit(place):
+    with mounted(place) as mount:
+        (mount.path / "f").write_bytes(bytes(1000))
+        volgate("quota", "set", mount.path, "10")
+        status = json.loads(volgate("status", mount.path, "--json").stdout)
+        assert [problem["code"] for problem in status["problems"]] == ["above_limit"]
+        assert "only growth is refused" in volgate("status", mount.path).stdout
+        assert status["state"] == "ready"
+
+
+def test_a_daemon_that_does_not_answer_is_degraded_and_others_are_shown(place):
+    with mounted(place, name="hung") as hung, mounted(place, name="well") as well:
+        hung.process.send_signal(signal.SIGSTOP)
+        try:
+            states = {m["volume_id"]: m["state"] for m in json.loads(volgate("list", "--json").stdout)}
+        finally:
+            hung.process.send_signal(signal.SIGCONT)
+        assert states[well.volume_id()] == "ready"
+        assert states[hung.volume_id()] == "degraded"
+        wait_until(lambda: json.loads(volgate("status", hung.path, "--json").stdout)["state"] == "ready")

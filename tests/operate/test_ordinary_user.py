@@ -1,0 +1,113 @@
+"""An ordinary user mounts through fusermount3, with folders of his own and nothing of root's."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from box import REPOSITORY
+from mounting import find_mount
+
+USER = "nobody"
+PRELUDE = r"""
+set -eu
+# A private mount namespace in which the interpreter can be reached, wherever it lies, and /dev/fuse opened.
+mount --make-rprivate /
+if [ ! -x /root ] || ! setpriv --reuid nobody --clear-groups test -x /root; then
+    mkdir /run/volgate-test-root
+    mount --bind /root /run/volgate-test-root
+    mount -t tmpfs -o mode=755 root /root
+    for name in .pyenv; do
+        [ -d /run/volgate-test-root/$name ] || continue
+        mkdir /root/$name
+        mount --bind /run/volgate-test-root/$name /root/$name
+    done
+    umount /run/volgate-test-root
+    rmdir /run/volgate-test-root
+fi
+chmod a+x "$REPOSITORY"
+mount -t tmpfs dev /mnt
+cp -a /dev/fuse /mnt/fuse
+chmod 666 /mnt/fuse
+mount --bind /mnt/fuse /dev/fuse
+umount -l /mnt
+exec setpriv --reuid nobody --regid nogroup --clear-groups env -i PATH="$PATH" HOME="$HOME_OF_USER" \
+    XDG_RUNTIME_DIR="$HOME_OF_USER/run" LC_ALL=C.UTF-8 PYTHON="$PYTHON" PLACE="$HOME_OF_USER" bash -c "$SCRIPT"
+"""
+
+
+@pytest.fixture
+def as_user(place):
+    """Return what runs a bash script as an ordinary user in a directory of his; ``volgate`` is the command line."""
+    home = place / "home"
+    (home / "run").mkdir(parents=True)
+    for path in (home, home / "run"):
+        os.chown(path, 65534, 65534)
+
+    def run(script, expect=0):
+        preamble = 'set -eu; cd "$PLACE"; volgate() { timeout 60 "$PYTHON" -m volgate "$@"; }; '
+        done = subprocess.run(
+            ["unshare", "--mount", "bash", "-c", PRELUDE],
+            env={
+                **os.environ, "HOME_OF_USER": str(home), "PYTHON": sys.executable, "SCRIPT": preamble + script,
+                "REPOSITORY": str(REPOSITORY),
+            },
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+        assert done.returncode == expect, done
+        return done.stdout + done.stderr
+
+    return run
+
+
+def test_a_user_mounts_writes_meets_the_limit_and_unmounts(as_user, place):
+    printed = as_user(
+        """
+        mkdir data mnt
+        volgate mount ./data mnt -d --quota 1MiB
+        echo hello >mnt/f
+        head -c 2000000 /dev/zero >mnt/big 2>error || cat error
+        volgate list --json >list.json
+        stat -c '%U %a' mnt/f
+        volgate quota set mnt 2MiB
+        volgate umount mnt
+        volgate quota show ./data
+        find .local run -type f -o -type s
+        """
+    )
+    assert "Disk quota exceeded" in printed
+    mounts = json.loads((place / "home/list.json").read_text())
+    (listed,) = [mount for mount in mounts if mount["mount_point"] == str(place / "home/mnt")]
+    assert (listed["state"], listed["quota_bytes"]) == ("ready", 1 << 20)
+    assert "1 MiB of 2 MiB" in printed
+    assert (place / "home/data/f").read_text() == "hello\n"
+    assert Path(place / "home/.local/state/volgate").is_dir()
+    assert find_mount(place / "home/mnt") is None
+
+
+def test_after_a_crash_the_user_mounts_again_and_usage_is_exact(as_user):
+    printed = as_user(
+        """
+        mkdir data mnt
+        volgate mount ./data mnt -d --quota 1MiB
+        exec 5>mnt/open
+        head -c 5000 /dev/zero >&5
+        kill -9 $("$PYTHON" -c 'import json, sys; print(json.load(sys.stdin)["pid"])' < <(volgate status mnt --json))
+        exec 5>&- || true
+        volgate mount ./data mnt -d
+        volgate status mnt
+        volgate quota check mnt
+        volgate umount mnt
+        """
+    )
+    assert "equal" in printed and "counted: 5000 bytes, 1 inodes" in printed
+
+
+def test_a_user_is_told_what_he_may_not_do(as_user):
+    printed = as_user("mkdir data mnt; volgate mount ./data mnt -o allow_other 2>&1", expect=32)
+    assert "user_allow_other" in printed and len(printed.strip().splitlines()) == 1
+    printed = as_user("mkdir other; volgate mount ./other /var/tmp 2>&1", expect=32)
+    assert len(printed.strip().splitlines()) == 1
