@@ -339,6 +339,12 @@ def walk_usage(backing: Path) -> tuple[int, int]:
     return total, len(seen)
 
 
+def used_of(mount: Mount) -> tuple[int, int]:
+    """Return (bytes, inodes) that a mount counts."""
+    status = mount.status()
+    return status["used_bytes"], status["file_count"]
+
+
 def wait_until(condition: Callable[[], bool], limit_s: float = KERNELS_FORGETS_S) -> None:
     """Wait for what happens by itself soon (a release or forget that the kernel sends later)."""
     deadline = time.monotonic() + limit_s

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from mounting import mounted, spawn, volgate, wait_until, walk_usage
+from mounting import mounted, spawn, used_of, volgate, wait_until, walk_usage
 
 MIB = 1 << 20
 KILL_ROUNDS = int(os.environ.get("VOLGATE_KILL_ROUNDS", "10"))
@@ -22,11 +22,6 @@ def edquot(call, *args):
     with pytest.raises(OSError) as caught:
         call(*args)
     assert caught.value.errno == errno.EDQUOT
-
-
-def used(mount):
-    status = mount.status()
-    return status["used_bytes"], status["file_count"]
 
 
 def fill(path, size, limit_s=60):
@@ -55,10 +50,10 @@ def test_sixteen_parallel_writers_fill_a_volume_to_the_last_byte_and_never_beyon
         assert sum(child.result() for child in children) == limit
         assert walk_usage(mount.backing) == (limit, 16)
         wait_until(lambda: mount.statistic("open_files") == 0)
-        assert used(mount) == (limit, 16)
+        assert used_of(mount) == (limit, 16)
         for n in range(16):
             os.unlink(mount.path / f"f{n}")
-        assert used(mount) == (0, 0)
+        assert used_of(mount) == (0, 0)
 
 
 CHAOS = """
@@ -119,9 +114,9 @@ def test_whatever_processes_do_usage_is_what_a_walk_finds_and_zero_when_all_is_r
             time.sleep(0.02)
         assert [worker.returncode for worker in workers] == [0] * 4
         wait_until(lambda: mount.statistic("open_files") == 0)
-        assert used(mount) == walk_usage(mount.backing)
+        assert used_of(mount) == walk_usage(mount.backing)
         subprocess.run(["rm", "-rf", *(str(p) for p in mount.path.iterdir())], check=True)
-        assert used(mount) == (0, 0) == walk_usage(mount.backing)
+        assert used_of(mount) == (0, 0) == walk_usage(mount.backing)
 
 
 @pytest.mark.timeout(300)
@@ -155,7 +150,7 @@ def test_a_write_that_fits_partly_is_written_partly_then_refused(place):
         edquot(os.ftruncate, fd, 10001)
         os.ftruncate(fd, 10)
         os.ftruncate(fd, 10000)  # a hole counts
-        assert used(mount) == (10000, 1)
+        assert used_of(mount) == (10000, 1)
         os.close(fd)
 
 
@@ -167,7 +162,7 @@ def test_a_mapping_writes_at_the_limit_without_growing(place):
             mapping[:] = b"y" * 8192
             mapping.flush()
         assert (mount.backing / "f").read_bytes() == b"y" * 8192
-        assert used(mount) == (8192, 1)
+        assert used_of(mount) == (8192, 1)
 
 
 def test_an_unlinked_open_file_is_charged_until_its_last_close(place):
@@ -183,20 +178,20 @@ def test_an_unlinked_open_file_is_charged_until_its_last_close(place):
                         os.rename(mount.path / "empty", mount.path / "f")
                     edquot((mount.path / "g").write_bytes, b"y")
                     assert file.read() == b"x" * 1000
-                wait_until(lambda: used(mount)[0] == 0)
+                wait_until(lambda: used_of(mount)[0] == 0)
                 subprocess.run(["rm", "-f", str(mount.path / "f"), str(mount.path / "g")], check=True)
-                assert used(mount) == (0, 0)
+                assert used_of(mount) == (0, 0)
 
 
 def test_a_further_hard_link_costs_nothing_and_the_last_name_frees(place):
     with mounted(place, "--quota", "1000", "--inodes", "1") as mount:
         (mount.path / "a").write_bytes(b"x" * 1000)
         os.link(mount.path / "a", mount.path / "b")
-        assert used(mount) == (1000, 1)
+        assert used_of(mount) == (1000, 1)
         os.unlink(mount.path / "a")
-        assert used(mount) == (1000, 1)
+        assert used_of(mount) == (1000, 1)
         os.unlink(mount.path / "b")
-        assert used(mount) == (0, 0)
+        assert used_of(mount) == (0, 0)
 
 
 def test_every_way_to_make_an_inode_meets_the_inode_limit(place):
@@ -237,6 +232,6 @@ def test_open_with_truncate_frees_at_once(place):
     with mounted(place, "--quota", "1000") as mount:
         (mount.path / "f").write_bytes(b"x" * 1000)
         with open(mount.path / "f", "wb") as file:
-            assert used(mount) == (0, 1)
+            assert used_of(mount) == (0, 1)
             file.write(b"y" * 1000)
         assert (mount.path / "f").read_bytes() == b"y" * 1000
