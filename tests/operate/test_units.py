@@ -107,6 +107,22 @@ def test_a_hung_daemon_is_ended_by_the_watchdog_and_serves_again(box):
     box.run("systemctl stop volgate@hung")
 
 
+def test_a_split_worker_serves_and_feeds_the_watchdog(box):
+    make_volume(box, "split", "-o worker=volgate")
+    box.run(
+        "mkdir -p /etc/systemd/system/volgate@split.service.d; cd /etc/systemd/system/volgate@split.service.d;"
+        "cp /opt/volgate/share/split.conf .; printf '[Service]\nWatchdogSec=2\n' >fast.conf;"
+        "systemctl daemon-reload; systemctl start volgate@split; echo kept >/mnt/split/f; sleep 5"
+    )
+    parent = box.run("systemctl show -P MainPID volgate@split")
+    worker = json.loads(box.run("volgate status split --json"))["pid"]
+    assert parent != str(worker)
+    assert box.run(f"stat -c %U /proc/{worker}") == "volgate"
+    box.run(f"kill -STOP {worker}")
+    wait_for(box, f"[ $(systemctl show -P MainPID volgate@split) != {parent} ] && [ -e /mnt/split/f ]")
+    assert box.run("cat /mnt/split/f; systemctl stop volgate@split") == "kept"
+
+
 def test_a_stop_while_files_are_open_waits_and_then_detaches_and_loses_nothing(box):
     make_volume(box, "busy")
     box.run(

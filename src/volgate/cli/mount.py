@@ -104,6 +104,7 @@ def _settings(source: str, mountpoint: str | None, wanted: dict[str, Any]) -> Mo
         "stop_deadline_s": configuration["mount.stop_deadline"],
         "request_deadline_s": configuration["mount.request_deadline"],
         "metrics_address": configuration["metrics.listen"],
+        "worker_user": configuration["mount.worker"],
     }
     id_map = take_id_map(wanted)
     return MountSettings(
@@ -139,9 +140,8 @@ def _run(settings: MountSettings, report: Report | None, log_file: str | None, *
     set_up_logs()
     progress = _Progress()
 
-    def on_ready(volume: Any) -> None:
+    def on_ready(line: str) -> None:
         progress.stop()
-        line = _ready_line(volume, settings.mount_point)
         if report is None:
             click.echo(line, err=True)
         else:
@@ -151,16 +151,6 @@ def _run(settings: MountSettings, report: Report | None, log_file: str | None, *
         return mountd.run(settings, on_ready=on_ready, on_progress=progress.update, on_reload=set_up_logs)
     finally:
         progress.stop()
-
-
-def _ready_line(volume: Any, mount_point: Path) -> str:
-    quota = volume.gate.info()
-    limits = f"{format_size(quota.used_bytes)} of {format_size(quota.quota_bytes)} used"
-    inodes = "" if quota.quota_inodes is None else f", {quota.file_count} of {quota.quota_inodes} inodes"
-    read_only = ", read-only" if volume.read_only else ""
-    if quota.quota_bytes is not None and quota.used_bytes > quota.quota_bytes:
-        read_only += "; that is more than the limit: only growth is refused"
-    return f"mounted {quota.volume_id} on {mount_point}: {limits}{inodes}{read_only}"
 
 
 class _Progress:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import click
@@ -26,7 +27,7 @@ _SWITCHES: Final[dict[str, dict[str, Any]]] = {
 HELP: Final = (
     "Mount options, comma-separated: ro, nonempty, allow_other, private, quota=SIZE, inodes=N, attr_timeout=TIME, "
     "uid=N, gid=N, umask=OCTAL, squash=none|root|all, uidmap=INSIDE:OUTSIDE:COUNT[+...], gidmap=..., "
-    "metrics=HOST:PORT."
+    "metrics=HOST:PORT, worker=USER."
 )
 
 
@@ -54,7 +55,7 @@ def _address(text: str) -> tuple[str, int] | None:
     return parse_address(text)
 
 
-_VALUES: Final = {
+_VALUES: Final[dict[str, tuple[str, Callable[[str], Any]]]] = {
     "quota": ("quota_bytes", parse_size),
     "inodes": ("quota_inodes", parse_count),
     "attr_timeout": ("attr_timeout_s", parse_seconds),
@@ -65,6 +66,7 @@ _VALUES: Final = {
     "uidmap": ("uids", parse_ranges),
     "gidmap": ("gids", parse_ranges),
     "metrics": ("metrics_address", _address),
+    "worker": ("worker_user", str),
 }
 _ID_MAP: Final = ("uid", "gid", "umask", "squash", "uids", "gids")
 

@@ -39,13 +39,10 @@ def _seconds(value: Any) -> float:
     return parse_seconds(value)
 
 
-def _flag(value: Any) -> bool:
-    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value.lower() in words:
-        return words[value.lower()]
-    raise ValueError(f"{value!r} is neither true nor false")
+def _user(value: Any) -> str | None:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is no user's name")  # noqa: TRY004 - to its reader a value
+    return value or None
 
 
 def _one_of(*allowed: str) -> Callable[[Any], str]:
@@ -75,6 +72,7 @@ SETTINGS: Final = (
     Setting("mount", "attr_timeout", 60.0, _seconds, "how long until changes made behind a mount are seen"),
     Setting("mount", "stop_deadline", 30.0, _seconds, "how long a stop waits for open files before it detaches"),
     Setting("mount", "request_deadline", 60.0, _seconds, "when a request to storage that hangs is given up"),
+    Setting("mount", "worker", None, _user, "the user of a worker that serves without root's rights; empty = none"),
     Setting("log", "format", "text", _one_of("text", "json"), "text (key=value) or json, one object a line"),
     Setting("log", "level", "info", _one_of("debug", "info", "warning", "error"), "the least level that is logged"),
     Setting("metrics", "listen", None, parse_address, "HOST:PORT that serves /metrics over TCP; empty = socket only"),

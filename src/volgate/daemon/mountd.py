@@ -21,12 +21,14 @@ import trio
 
 from volgate.control.server import ControlServer, Reply, Route, TcpServer, json_reply
 from volgate.core.id_map import IdMap
-from volgate.daemon import checks, metrics, service_manager
+from volgate.core.sizes import format_size
+from volgate.daemon import checks, metrics, service_manager, split
 from volgate.daemon.health import Problem, find_problems
 from volgate.daemon.watchdog import Watchdog
 from volgate.drivers.registry import Source, make_backend
 from volgate.dto import Usage
 from volgate.errors import InvalidArgument, StorageException
+from volgate.fuse.mounting import Mounter
 from volgate.fuse.session import FuseSession, SessionStatistics
 from volgate.vfs.file_system import FileSystem
 from volgate.volume.volume import UNCHANGED, Limit, Volume, open_volume
@@ -52,6 +54,7 @@ class MountSettings:
         request_deadline_s: when a request to storage that hangs is given up, seconds.
         id_map: whose files are shown and made; None = everybody as stored.
         metrics_address: (host, port) that serves /metrics over TCP as well.
+        worker_user: whom a worker runs as that serves without root's rights; None = this process serves.
     """
 
     source: Source
@@ -68,6 +71,7 @@ class MountSettings:
     nonempty: bool = False
     id_map: IdMap | None = None
     metrics_address: tuple[str, int] | None = None
+    worker_user: str | None = None
 
 
 class MountDaemon:
@@ -75,19 +79,22 @@ class MountDaemon:
 
     Args:
         settings: what to mount.
-        on_ready: called once the mount answers, with the open volume.
+        on_ready: called once the mount answers, with one line for people.
         on_progress: called while the volume is counted.
         on_reload: called at SIGHUP; what it raises is logged and changes nothing.
+        mounter: who mounts and unmounts; by default this process.
     """
 
     def __init__(
         self,
         settings: MountSettings,
         *,
-        on_ready: Callable[[Volume], None],
+        on_ready: Callable[[str], None],
         on_progress: Callable[[Usage], None] | None,
         on_reload: Callable[[], None],
+        mounter: Mounter | None = None,
     ) -> None:
+        self._mounter = mounter
         self._settings = settings
         self._on_ready = on_ready
         self._on_progress = on_progress
@@ -103,10 +110,6 @@ class MountDaemon:
             StorageException: nothing was mounted; one line that says why.
         """
         settings = self._settings
-        _raise_descriptor_limit()
-        if checks.detach_dead_mount(settings.mount_point):
-            log.warning("detached a dead mount", extra={"mount_point": settings.mount_point})
-        checks.check_mount_point(settings.mount_point, Path(settings.source.text), nonempty=settings.nonempty)
         volume = await open_volume(
             make_backend(settings.source),
             source=settings.source.text,
@@ -146,6 +149,7 @@ class MountDaemon:
             read_only=settings.read_only,
             allow_other=settings.allow_other,
             deadline_s=settings.request_deadline_s,
+            mounter=self._mounter,
         )
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             async with trio.open_nursery() as nursery:
@@ -181,7 +185,7 @@ class MountDaemon:
             },
         )
         service_manager.notify(READY=1, STATUS=f"serving {self._settings.mount_point}")
-        self._on_ready(volume)
+        self._on_ready(_ready_line(volume, self._settings.mount_point))
 
     async def _obey_signals(self, signals: Any, session: FuseSession) -> None:
         async for number in signals:
@@ -331,10 +335,23 @@ def _raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def _ready_line(volume: Volume, mount_point: Path) -> str:
+    quota = volume.gate.info()
+    line = f"mounted {quota.volume_id} on {mount_point}: {format_size(quota.used_bytes)} of "
+    line += f"{format_size(quota.quota_bytes)} used"
+    if quota.quota_inodes is not None:
+        line += f", {quota.file_count} of {quota.quota_inodes} inodes"
+    if volume.read_only:
+        line += ", read-only"
+    if quota.quota_bytes is not None and quota.used_bytes > quota.quota_bytes:
+        line += "; that is more than the limit: only growth is refused"
+    return line
+
+
 def run(
     settings: MountSettings,
     *,
-    on_ready: Callable[[Volume], None],
+    on_ready: Callable[[str], None],
     on_progress: Callable[[Usage], None] | None,
     on_reload: Callable[[], None],
 ) -> int:
@@ -343,11 +360,22 @@ def run(
     Raises:
         StorageException: nothing was mounted; one line that says why.
     """
-    try:
-        daemon = MountDaemon(settings, on_ready=on_ready, on_progress=on_progress, on_reload=on_reload)
-        return trio.run(daemon.run)
-    except BaseExceptionGroup as group:
-        raise _first(group) from group
+    _raise_descriptor_limit()
+    if checks.detach_dead_mount(settings.mount_point):
+        log.warning("detached a dead mount", extra={"mount_point": settings.mount_point})
+    checks.check_mount_point(settings.mount_point, Path(settings.source.text), nonempty=settings.nonempty)
+
+    def serve(mounter: split.RemoteMounter | None) -> int:
+        ready = on_ready if mounter is None else mounter.announce
+        daemon = MountDaemon(settings, on_ready=ready, on_progress=on_progress, on_reload=on_reload, mounter=mounter)
+        try:
+            return trio.run(daemon.run)
+        except BaseExceptionGroup as group:
+            raise _first(group) from group
+
+    if settings.worker_user is None:
+        return serve(None)
+    return split.run(settings.worker_user, settings.mount_point, serve, on_ready)
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -46,6 +46,18 @@ class MountEntry:
     source: str
 
 
+class Mounter:
+    """Who makes and removes the mount: this process, or one that has the rights to."""
+
+    def mount(self, mount_point: Path, *, source: str, read_only: bool, allow_other: bool) -> int:
+        """See ``mount``."""
+        return mount(mount_point, source=source, read_only=read_only, allow_other=allow_other)
+
+    def unmount(self, mount_point: Path, *, lazy: bool) -> None:
+        """See ``unmount``."""
+        unmount(mount_point, lazy=lazy)
+
+
 def list_mounts() -> list[MountEntry]:
     """Return this mount namespace's mounts, later ones last (proc(5))."""
     entries = []

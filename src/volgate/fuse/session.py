@@ -63,6 +63,7 @@ class FuseSession:
         read_only: mount read-only.
         allow_other: other users may enter; permissions are always checked by the kernel.
         deadline_s: how long a request to a driver that can hang may stand still, seconds.
+        mounter: who mounts and unmounts; by default this process.
     """
 
     def __init__(
@@ -74,7 +75,9 @@ class FuseSession:
         read_only: bool,
         allow_other: bool,
         deadline_s: float = DEADLINE_S,
+        mounter: mounting.Mounter | None = None,
     ) -> None:
+        self._mounter = mounter or mounting.Mounter()
         self._file_system = file_system
         self._mount_point = mount_point
         self._source = f"volgate:{volume_id}"
@@ -90,7 +93,7 @@ class FuseSession:
         Raises:
             StorageException: one line that says what is missing.
         """
-        device = mounting.mount(
+        device = self._mounter.mount(
             self._mount_point, source=self._source, read_only=self._read_only, allow_other=self._allow_other
         )
         self._channel = KernelChannel(device)
@@ -150,7 +153,7 @@ class FuseSession:
         if not self.is_mounted():
             return True
         try:
-            await trio.to_thread.run_sync(lambda: mounting.unmount(self._mount_point, lazy=lazy))
+            await trio.to_thread.run_sync(lambda: self._mounter.unmount(self._mount_point, lazy=lazy))
         except Busy:
             return False
         except StorageException:

@@ -56,7 +56,7 @@ class PosixBackend(BaseStorageBackend):
         self._device = 0
         self._root: PosixDirectory | None = None
         self._handles_fd = -1
-        self._chown = os.geteuid() == 0
+        self._chown = syscalls.has_capability(syscalls.CAP_CHOWN)
         self._reserved: ReservedFiles | None = None
 
     @classmethod

@@ -11,6 +11,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _AT_EMPTY_PATH: Final = 0x1000
 _MAX_HANDLE_BYTES: Final = 128
 
+CAP_CHOWN: Final = 0
+
 LOCAL_FILE_SYSTEMS: Final = frozenset(
     {
         0xEF53,  # ext2, ext3, ext4
@@ -92,3 +94,10 @@ def file_system_type(fd: int) -> int:
     found = _Statfs()
     _check(_libc.fstatfs(fd, ctypes.byref(found)))
     return int(found.f_type) & 0xFFFFFFFF
+
+
+def has_capability(number: int) -> bool:
+    """Return whether this process has a capability in force (capabilities(7))."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as lines:
+        effective = next(line.split()[1] for line in lines if line.startswith("CapEff:"))
+    return bool(int(effective, 16) >> number & 1)
