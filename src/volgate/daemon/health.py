@@ -28,8 +28,35 @@ class Problem:
     degrades: bool
 
 
+class Standstill:
+    """How long requests have been waiting while none was answered; looked at now and then, by whoever asks."""
+
+    def __init__(self) -> None:
+        self._answered = -1
+        self._since: float | None = None
+
+    def look(self, now: float, *, answered: int, waiting: int) -> float:
+        """Return for how long, by all looks so far, seconds; 0.0 as soon as one was answered or none waits.
+
+        Args:
+            now: monotonic seconds. answered: requests answered so far. waiting: requests that nobody has read.
+        """
+        if answered != self._answered or waiting == 0:
+            self._since = None
+        elif self._since is None:
+            self._since = now
+        self._answered = answered
+        return 0.0 if self._since is None else now - self._since
+
+
 def find_problems(
-    quota: StorageQuotaInfo, *, oldest_request_s: float, in_flight: int, waiting: int, moved: bool, unsettled: bool
+    quota: StorageQuotaInfo,
+    *,
+    oldest_request_s: float,
+    in_flight: int,
+    waiting: int,
+    standstill_s: float,
+    unsettled: bool,
 ) -> list[Problem]:
     """Return what is wrong, the worst first.
 
@@ -37,7 +64,7 @@ def find_problems(
         quota: limit and usage.
         oldest_request_s: age of the oldest request under way. in_flight: requests under way.
         waiting: requests that the kernel holds, answered or not read yet.
-        moved: whether any request was answered since the last look.
+        standstill_s: for how long they have waited while none was answered.
         unsettled: a change could not be settled in the ledger.
     """
     problems = []
@@ -50,7 +77,7 @@ def find_problems(
                 degrades=True,
             )
         )
-    if waiting and not in_flight and not moved:
+    if standstill_s > STUCK_S:
         problems.append(
             Problem("nobody_reads", f"the kernel holds {waiting} requests that nobody reads: restart it", degrades=True)
         )

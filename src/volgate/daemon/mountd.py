@@ -23,7 +23,7 @@ from volgate.control.server import ControlServer, Reply, Route, TcpServer, json_
 from volgate.core.id_map import IdMap
 from volgate.core.sizes import format_size
 from volgate.daemon import checks, metrics, service_manager, split
-from volgate.daemon.health import Problem, find_problems
+from volgate.daemon.health import Problem, Standstill, find_problems
 from volgate.daemon.watchdog import Watchdog
 from volgate.drivers.registry import Source, make_backend
 from volgate.dto import Usage
@@ -101,7 +101,7 @@ class MountDaemon:
         self._on_reload = on_reload
         self._stop_asked = False
         self._state = "starting"
-        self._answered = 0
+        self._standstill = Standstill()
 
     async def run(self) -> int:
         """Run until unmounted; returns the exit status: 0, or 1 when the connection was lost.
@@ -258,13 +258,13 @@ class MountDaemon:
 
     def _problems(self, volume: Volume, statistics: SessionStatistics) -> list[Problem]:
         answered = sum(latency.count for latency in statistics.requests.values())
-        moved, self._answered = answered != self._answered, answered
+        unread = 0 if statistics.in_flight else statistics.waiting
         return find_problems(
             volume.gate.info(),
             oldest_request_s=statistics.oldest_request_s,
             in_flight=statistics.in_flight,
             waiting=statistics.waiting,
-            moved=moved,
+            standstill_s=self._standstill.look(trio.current_time(), answered=answered, waiting=unread),
             unsettled=volume.gate.uncertain,
         )
 
