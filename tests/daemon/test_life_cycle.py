@@ -402,17 +402,24 @@ def test_a_missing_device_is_named(folders, place):
     assert "modprobe fuse" in one_line(done, 32)
 
 
+MAX_MODULES = 260
+"""Modules that a verb may import before it does anything; half of them are the interpreter's own."""
+
+
 def test_listing_and_help_import_nothing_heavy():
     heavy = {"trio", "pyfuse3", "boto3", "rich", "sqlite3", "cattrs", "prometheus_client", "asyncio"}
-    for arguments in (["--help"], ["list", "--json"], ["mount", "--help"]):
+    helper = ["-c", "from volgate.cli.mount_helper import main; main()", "/srv", "/mnt", "-f", "-o", "quota=10G"]
+    verbs = (["--help"], ["list", "--json"], ["mount", "--help"], ["volume", "--help"], ["config", "show"])
+    for arguments in [*(["-m", "volgate", *verb] for verb in verbs), helper]:
         done = subprocess.run(
-            [sys.executable, "-X", "importtime", "-m", "volgate", *arguments],
+            [sys.executable, "-X", "importtime", *arguments],
             capture_output=True,
             text=True,
             timeout=20,
         )
         imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
         assert not heavy & imported, (arguments, heavy & imported)
+        assert len(imported) < MAX_MODULES, (arguments, len(imported))
 
 
 def test_the_socket_is_for_its_user_only_and_survives_bad_requests(folders):
