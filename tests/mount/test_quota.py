@@ -5,6 +5,7 @@ import json
 import mmap
 import os
 import random
+import signal
 import subprocess
 import sys
 import textwrap
@@ -108,7 +109,10 @@ def test_whatever_processes_do_usage_is_what_a_walk_finds_and_zero_when_all_is_r
     with mounted(place, "--quota", "400K", "--inodes", "90") as mount:
         workers = [chaos(mount.path, seed * 10 + n, f"w{n}", 1500) for n in range(4)]
         while any(worker.poll() is None for worker in workers):
+            # A walk sees no single moment of what changes meanwhile; with the daemon halted nothing does.
+            mount.process.send_signal(signal.SIGSTOP)
             total, inodes = walk_usage(mount.backing)
+            mount.process.send_signal(signal.SIGCONT)
             assert total <= 400 * 1024
             assert inodes <= 90
             time.sleep(0.02)

@@ -252,6 +252,13 @@ class BaseStorageBackend(ABC):
 
     # -- defaults over the above, or gated by capabilities ------------------------------------------------------
 
+    async def find_attributes(self, directory: BackendDirectory, name: bytes) -> FileAttributes | None:
+        """Return what ``get_attributes`` does, None where nothing stands under the name."""
+        try:
+            return await self.get_attributes(directory, name)
+        except NotFound:
+            return None
+
     async def get_attributes_of(
         self, directory: BackendDirectory, names: Sequence[bytes]
     ) -> list[FileAttributes | None]:
@@ -354,11 +361,7 @@ class BaseStorageBackend(ABC):
 
 async def exists(backend: BaseStorageBackend, directory: BackendDirectory, name: bytes) -> bool:
     """Return whether a name stands in a directory."""
-    try:
-        await backend.get_attributes(directory, name)
-    except NotFound:
-        return False
-    return True
+    return await backend.find_attributes(directory, name) is not None
 
 
 def charged_usage(attributes: FileAttributes) -> Usage:

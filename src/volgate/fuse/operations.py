@@ -12,7 +12,7 @@ import pyfuse3
 import trio
 
 from volgate.drivers.base import NodeOwner
-from volgate.errors import InputOutput, NotFound, NotPermitted, PermissionDenied, ReadOnly, ShuttingDown, Stale
+from volgate.errors import InputOutput, NotPermitted, PermissionDenied, ReadOnly, ShuttingDown, Stale
 from volgate.fuse.convert import to_changes, to_entry, to_negative_entry, to_statvfs
 from volgate.fuse.door import DEADLINE_S, Desk, handler
 
@@ -117,11 +117,8 @@ class Operations(pyfuse3.Operations):
     @handler
     async def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
         """LOOKUP."""
-        try:
-            inode, attributes = await self._namespace.lookup(self._inode(parent_inode), name)
-        except NotFound:
-            return to_negative_entry(self._entry_timeout_s)
-        return self._looked_up(inode, attributes)
+        found = await self._namespace.lookup(self._inode(parent_inode), name)
+        return to_negative_entry(self._entry_timeout_s) if found is None else self._looked_up(*found)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         """FORGET; has no reply and must not fail."""

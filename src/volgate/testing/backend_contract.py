@@ -153,6 +153,8 @@ class BackendContract:
             assert sorted(await backend.list_names(root)) == names
             found = await backend.get_attributes_of(root, [names[0], b"missing", names[1]])
             assert [attributes is None for attributes in found] == [False, True, False]
+            assert await backend.find_attributes(root, b"missing") is None
+            assert await backend.find_attributes(root, names[0]) == found[0]
 
         run(make_backend, test)
 

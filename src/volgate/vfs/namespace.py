@@ -35,19 +35,19 @@ class Namespace:
         self._backend = tree.backend
         self._gate = tree.gate
 
-    async def lookup(self, parent: Inode, name: bytes) -> tuple[Inode, FileAttributes]:
-        """Return what stands under a name.
+    async def lookup(self, parent: Inode, name: bytes) -> tuple[Inode, FileAttributes] | None:
+        """Return what stands under a name; None where nothing does, which the kernel may remember.
 
         Raises:
-            NotFound: nothing; the kernel may remember that. CrossDevice: another file system is mounted there.
+            CrossDevice: another file system is mounted there.
         """
         if self._tree.is_hidden(parent, name):
-            raise NotFound
+            return None
         if len(name) > 255:
             self._tree.check_name(parent, name)
         directory = parent.directory or await self._tree.directory_of(parent)
-        attributes = await self._backend.get_attributes(cast("BackendDirectory", directory), name)
-        return self._tree.inodes.observe(parent, name, attributes), attributes
+        attributes = await self._backend.find_attributes(cast("BackendDirectory", directory), name)
+        return None if attributes is None else (self._tree.inodes.observe(parent, name, attributes), attributes)
 
     async def create_file(
         self, parent: Inode, name: bytes, mode: int, owner: NodeOwner
@@ -109,14 +109,11 @@ class Namespace:
             self._gate.end_create(change, created=False)
             return
         try:
-            await self._backend.get_attributes(directory, name)
-        except NotFound:
-            self._gate.end_create(change, created=False)
+            created = await self._backend.find_attributes(directory, name) is not None
         except BaseException:
             self._gate.leave_uncertain()
             raise
-        else:
-            self._gate.end_create(change, created=True)
+        self._gate.end_create(change, created=created)
 
     async def link(self, inode: Inode, parent: Inode, name: bytes) -> tuple[Inode, FileAttributes]:
         """Give an inode another name; nothing more is charged. Raises NotPermitted for a directory."""
@@ -200,13 +197,11 @@ class Namespace:
     ) -> bool:
         """Settle a remove that raised by what stands there now; returns whether the name is gone all the same."""
         try:
-            standing = await self._backend.get_attributes(directory, name)
-            gone = standing.ino != attributes.ino
-        except NotFound:
-            gone = True
+            standing = await self._backend.find_attributes(directory, name)
         except BaseException:
             self._gate.leave_uncertain()
             raise
+        gone = standing is None or standing.ino != attributes.ino
         if change is not None:
             self._gate.end_remove(change, removed=gone)
         return gone
@@ -240,10 +235,7 @@ class Namespace:
         source = await self._tree.directory_of(parent)
         target = await self._tree.directory_of(new_parent)
         moved = await self._backend.get_attributes(source, name)
-        try:
-            replaced = await self._backend.get_attributes(target, new_name)
-        except NotFound:
-            replaced = None
+        replaced = await self._backend.find_attributes(target, new_name)
         if flags & RENAME_EXCHANGE:
             await self._exchange(parent, name, new_parent, new_name, moved, replaced)
             return
@@ -275,12 +267,11 @@ class Namespace:
     ) -> bool:
         """Settle a rename that raised by what stands at the target; returns whether it happened all the same."""
         try:
-            happened = (await self._backend.get_attributes(target, new_name)).ino == moved.ino
-        except NotFound:
-            happened = False
+            standing = await self._backend.find_attributes(target, new_name)
         except BaseException:
             self._gate.leave_uncertain()
             raise
+        happened = standing is not None and standing.ino == moved.ino
         if change is not None:
             self._gate.end_remove(change, removed=happened)
         return happened and (replaced is None or replaced.ino != moved.ino)

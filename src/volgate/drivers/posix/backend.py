@@ -26,7 +26,7 @@ from volgate.drivers.base import (
     charged_usage,
 )
 from volgate.drivers.posix import syscalls
-from volgate.drivers.posix.errors import converted_async
+from volgate.drivers.posix.errors import converted_async, converted_waiting
 from volgate.drivers.posix.open_file import PosixDirectory, PosixFile, change_attributes, to_attributes, wait_for_disk
 from volgate.drivers.posix.reserved import ReservedFiles
 from volgate.drivers.wrap.threaded import ThreadedBackend
@@ -71,12 +71,12 @@ class PosixBackend(BaseStorageBackend):
         return self._capabilities
 
     @converted_async
-    async def create_volume(self, context: VolumeOperationContext) -> None:
+    def create_volume(self, context: VolumeOperationContext) -> None:
         """See BaseStorageBackend."""
         self.source.mkdir(mode=0o755, parents=True, exist_ok=True)
 
     @converted_async
-    async def open_volume(self, context: VolumeOperationContext) -> PosixDirectory:
+    def open_volume(self, context: VolumeOperationContext) -> PosixDirectory:
         """See BaseStorageBackend."""
         self._refuse_inside_another()
         root = PosixDirectory(os.open(self.source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
@@ -123,7 +123,7 @@ class PosixBackend(BaseStorageBackend):
         return True
 
     @converted_async
-    async def open_directory(self, parent: BackendDirectory, name: bytes, ino: int) -> PosixDirectory:
+    def open_directory(self, parent: BackendDirectory, name: bytes, ino: int) -> PosixDirectory:
         """See BaseStorageBackend."""
         opened = PosixDirectory(os.open(name, _OPEN_DIRECTORY, dir_fd=_fd(parent)))
         self._check(os.fstat(opened.fd), ino)
@@ -139,7 +139,7 @@ class PosixBackend(BaseStorageBackend):
     # -- names and attributes -----------------------------------------------------------------------------------
 
     @converted_async
-    async def list_names(self, directory: BackendDirectory) -> list[bytes]:
+    def list_names(self, directory: BackendDirectory) -> list[bytes]:
         """See BaseStorageBackend."""
         fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=_fd(directory))
         try:
@@ -153,9 +153,20 @@ class PosixBackend(BaseStorageBackend):
         return os.fstat(_fd(directory))
 
     @converted_async
-    async def get_attributes(self, directory: BackendDirectory, name: bytes) -> FileAttributes:
+    def get_attributes(self, directory: BackendDirectory, name: bytes) -> FileAttributes:
         """See BaseStorageBackend."""
         status = self._stat(directory, name)
+        if status.st_dev != self._device:
+            raise CrossDevice("another file system is mounted there")
+        return to_attributes(status)
+
+    @converted_async
+    def find_attributes(self, directory: BackendDirectory, name: bytes) -> FileAttributes | None:
+        """See BaseStorageBackend."""
+        try:
+            status = os.stat(name, dir_fd=_fd(directory), follow_symlinks=False)
+        except FileNotFoundError:
+            return None
         if status.st_dev != self._device:
             raise CrossDevice("another file system is mounted there")
         return to_attributes(status)
@@ -186,7 +197,7 @@ class PosixBackend(BaseStorageBackend):
         return fd
 
     @converted_async
-    async def set_attributes(
+    def set_attributes(
         self, directory: BackendDirectory, name: bytes, ino: int, changes: AttributeChanges
     ) -> FileAttributes:
         """See BaseStorageBackend."""
@@ -198,7 +209,7 @@ class PosixBackend(BaseStorageBackend):
             os.close(fd)
 
     @converted_async
-    async def get_space(self) -> BackendSpace:
+    def get_space(self) -> BackendSpace:
         """See BaseStorageBackend."""
         space = os.statvfs(self._handles_fd)
         return BackendSpace(
@@ -212,7 +223,7 @@ class PosixBackend(BaseStorageBackend):
     # -- files and nodes ----------------------------------------------------------------------------------------
 
     @converted_async
-    async def open_file(
+    def open_file(
         self, directory: BackendDirectory, name: bytes, ino: int, *, writable: bool
     ) -> tuple[BackendFile, FileAttributes]:
         """See BaseStorageBackend."""
@@ -232,7 +243,7 @@ class PosixBackend(BaseStorageBackend):
         return PosixFile(fd), to_attributes(status)
 
     @converted_async
-    async def create_file(
+    def create_file(
         self, directory: BackendDirectory, name: bytes, mode: int, owner: NodeOwner
     ) -> tuple[BackendFile, FileAttributes]:
         """See BaseStorageBackend."""
@@ -250,7 +261,7 @@ class PosixBackend(BaseStorageBackend):
         return PosixFile(fd), to_attributes(status)
 
     @converted_async
-    async def create_node(
+    def create_node(
         self, directory: BackendDirectory, name: bytes, mode: int, owner: NodeOwner, *, rdev: int = 0
     ) -> FileAttributes:
         """See BaseStorageBackend."""
@@ -266,7 +277,7 @@ class PosixBackend(BaseStorageBackend):
         return self._own_node(directory, name, stat.S_IMODE(mode), owner, is_directory=is_directory)
 
     @converted_async
-    async def create_symlink(
+    def create_symlink(
         self, directory: BackendDirectory, name: bytes, target: bytes, owner: NodeOwner
     ) -> FileAttributes:
         """See BaseStorageBackend."""
@@ -308,12 +319,12 @@ class PosixBackend(BaseStorageBackend):
     # -- changes of names ---------------------------------------------------------------------------------------
 
     @converted_async
-    async def remove(self, directory: BackendDirectory, name: bytes, *, is_directory: bool) -> None:
+    def remove(self, directory: BackendDirectory, name: bytes, *, is_directory: bool) -> None:
         """See BaseStorageBackend."""
         (os.rmdir if is_directory else os.unlink)(name, dir_fd=_fd(directory))
 
     @converted_async
-    async def rename(
+    def rename(
         self,
         source: BackendDirectory,
         source_name: bytes,
@@ -328,7 +339,7 @@ class PosixBackend(BaseStorageBackend):
             os.rename(source_name, target_name, src_dir_fd=_fd(source), dst_dir_fd=_fd(target))
 
     @converted_async
-    async def link(
+    def link(
         self, source: BackendDirectory, source_name: bytes, ino: int, target: BackendDirectory, target_name: bytes
     ) -> FileAttributes:
         """See BaseStorageBackend."""
@@ -337,7 +348,7 @@ class PosixBackend(BaseStorageBackend):
         return to_attributes(self._stat(target, target_name))
 
     @converted_async
-    async def read_link(self, directory: BackendDirectory, name: bytes, ino: int) -> bytes:
+    def read_link(self, directory: BackendDirectory, name: bytes, ino: int) -> bytes:
         """See BaseStorageBackend."""
         fd = self._open_node(directory, name, ino)
         try:
@@ -347,7 +358,7 @@ class PosixBackend(BaseStorageBackend):
         finally:
             os.close(fd)
 
-    @converted_async
+    @converted_waiting
     async def sync_directory(self, directory: BackendDirectory) -> None:
         """See BaseStorageBackend."""
         fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=_fd(directory))
@@ -359,7 +370,7 @@ class PosixBackend(BaseStorageBackend):
     # -- extended attributes ------------------------------------------------------------------------------------
 
     @converted_async
-    async def get_xattr(self, directory: BackendDirectory, name: bytes, ino: int, attribute: bytes) -> bytes:
+    def get_xattr(self, directory: BackendDirectory, name: bytes, ino: int, attribute: bytes) -> bytes:
         """See BaseStorageBackend."""
         fd = self._open_node(directory, name, ino)
         try:
@@ -368,9 +379,7 @@ class PosixBackend(BaseStorageBackend):
             os.close(fd)
 
     @converted_async
-    async def set_xattr(
-        self, directory: BackendDirectory, name: bytes, ino: int, attribute: bytes, value: bytes
-    ) -> None:
+    def set_xattr(self, directory: BackendDirectory, name: bytes, ino: int, attribute: bytes, value: bytes) -> None:
         """See BaseStorageBackend."""
         fd = self._open_node(directory, name, ino)
         try:
@@ -379,7 +388,7 @@ class PosixBackend(BaseStorageBackend):
             os.close(fd)
 
     @converted_async
-    async def list_xattrs(self, directory: BackendDirectory, name: bytes, ino: int) -> list[bytes]:
+    def list_xattrs(self, directory: BackendDirectory, name: bytes, ino: int) -> list[bytes]:
         """See BaseStorageBackend."""
         fd = self._open_node(directory, name, ino)
         try:
@@ -388,7 +397,7 @@ class PosixBackend(BaseStorageBackend):
             os.close(fd)
 
     @converted_async
-    async def remove_xattr(self, directory: BackendDirectory, name: bytes, ino: int, attribute: bytes) -> None:
+    def remove_xattr(self, directory: BackendDirectory, name: bytes, ino: int, attribute: bytes) -> None:
         """See BaseStorageBackend."""
         fd = self._open_node(directory, name, ino)
         try:
@@ -459,22 +468,22 @@ class PosixBackend(BaseStorageBackend):
         return self._reserved
 
     @converted_async
-    async def load_reserved(self, name: str) -> bytes | None:
+    def load_reserved(self, name: str) -> bytes | None:
         """See BaseStorageBackend."""
         return self._own_files().load(name)
 
     @converted_async
-    async def store_reserved(self, name: str, content: bytes) -> None:
+    def store_reserved(self, name: str, content: bytes) -> None:
         """See BaseStorageBackend."""
         self._own_files().store(name, content)
 
     @converted_async
-    async def acquire_ownership(self, holder: bytes) -> None:
+    def acquire_ownership(self, holder: bytes) -> None:
         """See BaseStorageBackend: flock(2) on ``.volgate/owner.lock``."""
         self._own_files().lock(holder)
 
     @converted_async
-    async def release_ownership(self) -> None:
+    def release_ownership(self) -> None:
         """See BaseStorageBackend."""
         self._own_files().unlock()
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import trio
 
 from volgate.drivers.base import BackendDirectory, BackendFile
-from volgate.drivers.posix.errors import converted_async
+from volgate.drivers.posix.errors import converted_async, converted_waiting
 from volgate.dto import AttributeChanges, FileAttributes
 from volgate.errors import InputOutput, Unsupported
 
@@ -79,12 +79,12 @@ class PosixFile(BackendFile):
         self.sync_failed = False
 
     @converted_async
-    async def read(self, offset: int, length: int) -> bytes:
+    def read(self, offset: int, length: int) -> bytes:
         """See BackendFile. A pread(2) of a regular file is short only at its end."""
         return os.pread(self.fd, length, offset)
 
     @converted_async
-    async def write(self, offset: int, data: bytes) -> int:
+    def write(self, offset: int, data: bytes) -> int:
         """See BackendFile. What was written before an error counts as success; the next write meets the error."""
         written = os.pwrite(self.fd, data, offset)
         while written < len(data):
@@ -95,11 +95,11 @@ class PosixFile(BackendFile):
         return written
 
     @converted_async
-    async def truncate(self, size: int) -> None:
+    def truncate(self, size: int) -> None:
         """See BackendFile."""
         os.ftruncate(self.fd, size)
 
-    @converted_async
+    @converted_waiting
     async def sync(self, *, data_only: bool) -> None:
         """See BackendFile. After one failure the kernel forgets the pages, so all later ones fail too (fsync(2))."""
         if self.sync_failed:
@@ -111,43 +111,43 @@ class PosixFile(BackendFile):
             raise
 
     @converted_async
-    async def get_attributes(self) -> FileAttributes:
+    def get_attributes(self) -> FileAttributes:
         """See BackendFile."""
         return to_attributes(os.fstat(self.fd))
 
     @converted_async
-    async def set_attributes(self, changes: AttributeChanges) -> FileAttributes:
+    def set_attributes(self, changes: AttributeChanges) -> FileAttributes:
         """See BackendFile."""
         change_attributes(self.fd, changes, os.fstat(self.fd))
         return to_attributes(os.fstat(self.fd))
 
     @converted_async
-    async def reopen(self, *, writable: bool) -> BackendFile:
+    def reopen(self, *, writable: bool) -> BackendFile:
         """See BackendFile; by /proc/self/fd, so that the name does not matter."""
         return PosixFile(os.open(f"/proc/self/fd/{self.fd}", (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC))
 
     @converted_async
-    async def get_xattr(self, name: bytes) -> bytes:
+    def get_xattr(self, name: bytes) -> bytes:
         """See BackendFile."""
         return os.getxattr(self.fd, name)
 
     @converted_async
-    async def set_xattr(self, name: bytes, value: bytes) -> None:
+    def set_xattr(self, name: bytes, value: bytes) -> None:
         """See BackendFile."""
         os.setxattr(self.fd, name, value)
 
     @converted_async
-    async def list_xattrs(self) -> list[bytes]:
+    def list_xattrs(self) -> list[bytes]:
         """See BackendFile."""
         return [os.fsencode(name) for name in os.listxattr(self.fd)]
 
     @converted_async
-    async def remove_xattr(self, name: bytes) -> None:
+    def remove_xattr(self, name: bytes) -> None:
         """See BackendFile."""
         os.removexattr(self.fd, name)
 
     @converted_async
-    async def flush(self) -> None:
+    def flush(self) -> None:
         """See BackendFile: closing a duplicate makes a network file system say what it could not write (close(2))."""
         os.close(os.dup(self.fd))
 

@@ -22,8 +22,9 @@ _FILE_CALLS: Final = (
     "get_xattr", "set_xattr", "list_xattrs", "remove_xattr",
 )  # fmt: skip
 _CALLS: Final = (
-    "create_volume", "open_volume", "open_directory", "list_names", "get_attributes", "set_attributes", "open_file",
-    "remove", "rename", "get_space", "get_attributes_of", "link", "read_link", "get_xattr", "set_xattr",
+    "create_volume", "open_volume", "open_directory", "list_names", "get_attributes", "find_attributes",
+    "set_attributes", "open_file", "remove", "rename", "get_space", "get_attributes_of", "link", "read_link",
+    "get_xattr", "set_xattr",
     "list_xattrs", "remove_xattr", "load_reserved", "store_reserved", "acquire_ownership", "release_ownership",
     "sync_directory", "measure_key", "close",
 )  # fmt: skip
