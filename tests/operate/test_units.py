@@ -196,7 +196,7 @@ def test_the_debian_package_installs_serves_and_goes(box):
     assert package.parent == box.out and package.suffix == ".deb"
     box.run(f"dpkg -i --force-depends /host/{package.name}", 120)
     box.run("systemctl start volgate@plain")
-    assert box.run("cat /mnt/plain/f; man --path volgate-mount >/dev/null; ls /usr/share/man/man1/volgate-mount.1.gz")
+    assert box.run("cat /mnt/plain/f; ls /usr/share/man/man1/volgate-mount.1.gz")
     box.run("mount -t volgate /host/srv/plain-directory /mnt/auto -o ro; umount /mnt/auto")
     box.run("dpkg -r volgate")
     assert box.try_("mountpoint -q /mnt/plain")[0] != 0
