@@ -82,7 +82,8 @@ def test_a_volume_on_a_volume_is_limited_by_both(place):
     with mounted(place, "--quota", "1MiB", name="outer") as outer:
         (outer.path / "inner.data").mkdir()
         (outer.path / "inner").mkdir()
-        inner = start(outer.path / "inner.data", outer.path / "inner", "--quota", "10MiB")
+        data, path = outer.path / "inner.data", outer.path / "inner"
+        inner = start(data, path, "--quota", "10MiB", log_path=place / "inner.log")  # not on the volume that gets full
         try:
             (inner.path / "f").write_bytes(bytes(500_000))
             with pytest.raises(OSError, match="quota"):
