@@ -50,11 +50,10 @@ class FileIo:
             except BaseException:
                 await file.close()
                 raise
-        fh = self.register(inode, file, attributes, writable=writable, privileged=privileged)
         version = (attributes.mtime_ns, attributes.size)
-        keep = truncate or inode.version == version or self._has_writer(inode, fh)
+        keep = inode.version == version or truncate or self._tree.any_file(inode, writable=True) is not None
         inode.version = version
-        return fh, keep
+        return self.register(inode, file, attributes, writable=writable, privileged=privileged), keep
 
     async def _open_backing(self, inode: Inode, *, writable: bool) -> tuple[BackendFile, FileAttributes]:
         if inode.parent is None and inode.open_files:
@@ -64,10 +63,6 @@ class FileIo:
             inode,
             lambda directory, name: self._backend.open_file(directory, name, inode.backing_ino, writable=writable),
         )
-
-    def _has_writer(self, inode: Inode, fh: Fh) -> bool:
-        own = self._tree.files.get(fh)
-        return any(opened.writable for opened in inode.open_files if opened is not own)  # type: ignore[attr-defined]
 
     def register(
         self, inode: Inode, file: BackendFile, attributes: FileAttributes, *, writable: bool, privileged: bool
