@@ -55,7 +55,10 @@ class RemoteMounter(mounting.Mounter):
 
     def announce(self, line: str) -> None:
         """Let the parent say that the mount answers; take the terminal's place away where the parent gave its up."""
-        answer, _ = self._ask({"verb": "ready", "line": line})
+        try:
+            answer, _ = self._ask({"verb": "ready", "line": line})
+        except errors.Unavailable:
+            return  # the parent was killed meanwhile: nobody is left to tell, and the mount serves
         if answer["detached"]:
             with open(os.devnull, "wb") as null:
                 os.dup2(null.fileno(), 2)
@@ -63,10 +66,13 @@ class RemoteMounter(mounting.Mounter):
             os.chdir("/")
 
     def _ask(self, message: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
-        self._link.send(json.dumps(message).encode())
-        data, descriptors, _, _ = socket.recv_fds(self._link, _MESSAGE_BYTES, 1)
+        try:
+            self._link.send(json.dumps(message).encode())
+            data, descriptors, _, _ = socket.recv_fds(self._link, _MESSAGE_BYTES, 1)
+        except OSError:
+            data = b""
         if not data:
-            raise errors.Unavailable("the parent that mounts is gone")
+            raise errors.Unavailable("the parent that mounts is gone; root can unmount with umount(8)")
         answer = json.loads(data)
         if "error" in answer:
             raise getattr(errors, answer["error"])(answer["message"])
