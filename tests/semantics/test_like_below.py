@@ -4,6 +4,7 @@ import errno
 import fcntl
 import mmap
 import os
+import shutil
 import socket
 import subprocess
 import threading
@@ -256,10 +257,23 @@ def ownership_and_umask(d):
     return [owner_and_mode(d / "w" / name) for name in "fdsp"]
 
 
+def writing_to_a_running_program(d):
+    """Of three ways to open it for a change, truncation is the one that the kernel refuses too late for us."""
+    program = d / "sleep"
+    shutil.copy(shutil.which("sleep"), program)
+    process = subprocess.Popen([program, "60"])
+    tried = [outcome(os.open, program, flags) for flags in (os.O_WRONLY, os.O_RDWR, os.O_TRUNC)]
+    tried += [outcome(os.truncate, program, 0), program.stat().st_size == os.stat(shutil.which("sleep")).st_size]
+    process.kill()
+    process.wait()
+    (d / "sleep").write_bytes(b"it may be changed when it has ended")
+    return tried, process.returncode, program.read_bytes()
+
+
 STEPS = [
     names_of_any_bytes, links, special_files, xattrs, acls, sticky_and_setgid, times, sparse, rename_flags,
     unlinked_and_renamed_over_while_open, append_from_two_processes, direct_and_mapped, locks_between_processes,
-    privileges_cleared, ownership_and_umask,
+    privileges_cleared, ownership_and_umask, writing_to_a_running_program,
 ]  # fmt: skip
 
 

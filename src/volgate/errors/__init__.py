@@ -134,6 +134,10 @@ class Busy(StorageException):
     """In use."""
 
 
+class TextFileBusy(Busy):
+    """The program is being executed."""
+
+
 class Stale(StorageException):
     """The name or handle no longer means the inode it meant."""
 

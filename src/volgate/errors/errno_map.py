@@ -30,6 +30,7 @@ ERRNO_OF: Final[dict[type[errors.StorageException], int]] = {
     errors.AttributeTooLarge: errno.E2BIG,
     errors.FileTooLarge: errno.EFBIG,
     errors.Busy: errno.EBUSY,
+    errors.TextFileBusy: errno.ETXTBSY,
     errors.Stale: errno.ESTALE,
     errors.QuotaExceeded: errno.EDQUOT,
     errors.NoSpace: errno.ENOSPC,
@@ -47,7 +48,6 @@ _NOT_FROM_ERRNO: Final = (errors.Unavailable, errors.BadConfiguration)
 _CLASS_OF: Final[dict[int, type[errors.StorageException]]] = {
     **{number: class_ for class_, number in ERRNO_OF.items() if class_ not in _NOT_FROM_ERRNO},
     errno.ENFILE: errors.TooManyOpenFiles,
-    errno.ETXTBSY: errors.Busy,
     errno.ERANGE: errors.AttributeTooLarge,
     errno.ENOSYS: errors.Unsupported,
 }

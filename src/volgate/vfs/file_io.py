@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from volgate.core.handle_table import Fh
 from volgate.dto import AttributeChanges, FileAttributes
-from volgate.errors import InputOutput, IsADirectory, StorageException
+from volgate.errors import InputOutput, IsADirectory, StorageException, TextFileBusy
 from volgate.vfs.attributes import Attributes, privileges_to_clear
 from volgate.vfs.open_file import OpenFile
 from volgate.volume.quota_gate import InodeCharge
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from volgate.core.inode_table import Inode
     from volgate.drivers.base import BackendFile
     from volgate.vfs.tree import Tree
+
+_FMODE_EXEC: Final = 0x20
+"""Among an OPEN's flags: by execve(2) (__FMODE_EXEC of Linux's include/linux/fs.h)."""
 
 
 class FileIo:
@@ -38,11 +41,16 @@ class FileIo:
         Returns:
             The open-file number, and whether the kernel may keep its cached pages: true unless the file was changed
             behind the mount since they were read.
+
+        Raises:
+            TextFileBusy: O_TRUNC of a running program. The kernel refuses by itself, but asks for the truncation first.
         """
         if inode.is_directory:
             raise IsADirectory
         truncate = bool(flags & os.O_TRUNC)
         writable = truncate or flags & os.O_ACCMODE != os.O_RDONLY
+        if truncate and any(opened.executing for opened in cast("tuple[OpenFile, ...]", inode.open_files)):
+            raise TextFileBusy
         file, attributes = await self._open_backing(inode, writable=writable)
         if truncate and attributes.size:
             try:
@@ -53,7 +61,10 @@ class FileIo:
         version = (attributes.mtime_ns, attributes.size)
         keep = inode.version == version or truncate or self._tree.any_file(inode, writable=True) is not None
         inode.version = version
-        return self.register(inode, file, attributes, writable=writable, privileged=privileged), keep
+        fh = self.register(inode, file, attributes, writable=writable, privileged=privileged)
+        if flags & _FMODE_EXEC:
+            self._tree.open_file(fh).executing = True
+        return fh, keep
 
     async def _open_backing(self, inode: Inode, *, writable: bool) -> tuple[BackendFile, FileAttributes]:
         if inode.parent is None and inode.open_files:

@@ -17,18 +17,20 @@ class OpenFile:
         inode: what is open.
         file: the driver's handle.
         writable: opened for writing.
+        executing: opened by execve(2); it lasts as long as the program runs.
         privileged: the opener has CAP_FSETID (taken from uid 0), so its writes keep suid and sgid.
         strip_mode: the next write has to clear suid and sgid first.
         written: content changed through this handle.
     """
 
-    __slots__ = ("file", "inode", "privileged", "strip_mode", "writable", "written")
+    __slots__ = ("executing", "file", "inode", "privileged", "strip_mode", "writable", "written")
 
     def __init__(self, inode: Inode, file: BackendFile, *, writable: bool, privileged: bool) -> None:
         self.inode = inode
         self.file = file
         self.writable = writable
         self.privileged = privileged
+        self.executing = False
         self.strip_mode = False
         self.written = False
 
