@@ -30,6 +30,15 @@ def _ignore_names_too_long(function: object, path: str, info: object) -> None:
         raise OSError(f"a test left {path}, which cannot be removed: {info}")
 
 
+@pytest.fixture
+def folders(place: Path) -> tuple[Path, Path]:
+    """Return an empty directory to mount, and one to mount it on."""
+    data, mnt = place / "data", place / "mnt"
+    data.mkdir()
+    mnt.mkdir()
+    return data, mnt
+
+
 @pytest.fixture(scope="module")
 def module_place() -> Iterator[Path]:
     """Return an empty directory for a whole module."""

@@ -16,13 +16,6 @@ import mounting
 from mounting import find_mount, mounted, volgate, wait_until
 
 
-@pytest.fixture
-def folders(place):
-    (place / "data").mkdir()
-    (place / "mnt").mkdir()
-    return place / "data", place / "mnt"
-
-
 def ended(pid):
     """Return whether a process has ended, reaped by its parent or not."""
     try:
@@ -247,7 +240,7 @@ def test_a_mount_point_may_be_a_symlink(folders, place):
     assert volgate("mount", data, link, "-d").returncode == 0
     try:
         assert [
-            m["mount_point"] for m in json.loads(volgate("list", "--json").stdout) if str(place) in m["source"]
+            m["mount_point"] for m in json.loads(volgate("list", "--json").stdout) if str(place) in str(m["source"])
         ] == [str(mnt)]
         assert volgate("status", link).returncode == 0
         pid = json.loads(volgate("status", link, "--json").stdout)["pid"]
@@ -357,6 +350,7 @@ WRONG = [
     (["volume", "adopt", "{data}"], 69, "is no volume yet"),
     (["umount", "{mnt}"], 32, "neither a mount"),
     (["frobnicate"], 64, "No such command"),
+    (["quota", "set", "{mnt}", "x"], 64, "is no size"),
     (["quota", "set", "{mnt}", "x"], 64, "(see 'volgate quota set --help')"),
     (["quota", "set", "{mnt}"], 64, "say which limit"),
     (["quota", "show", "{mnt}"], 69, "no volume of volgate's yet"),

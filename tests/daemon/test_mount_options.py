@@ -15,13 +15,6 @@ from mounting import find_mount, in_child, mounted, volgate, wait_until
 
 
 @pytest.fixture
-def folders(place):
-    (place / "data").mkdir()
-    (place / "mnt").mkdir()
-    return place / "data", place / "mnt"
-
-
-@pytest.fixture
 def name():
     """Return a volume name for this test; what is left of it in this host's catalog is taken out."""
     name = f"test-{os.getpid()}"

@@ -19,6 +19,7 @@ from volgate.core.sizes import format_size
 from volgate.errors import NotFound
 
 if TYPE_CHECKING:
+    from volgate.config.loading import Configuration
     from volgate.daemon.mountd import MountSettings
 
 Report = Callable[[dict[str, Any]], None]
@@ -74,21 +75,24 @@ def mount_source(source: str, mountpoint: str | None, wanted: dict[str, Any], *,
     Args:
         wanted: from the options, by the names of ``MountSettings``.
     """
-    settings = _settings(source, mountpoint, wanted)
+    from volgate.config.loading import load
+
+    configuration = load(paths.config_directory(), os.environ)
+    settings = _settings(source, mountpoint, wanted, configuration)
     if detach:
         log_file = _log_file(settings.mount_point)
-        return _detached(lambda report: _run(settings, report, log_file, debug=debug), log_file)
-    return _run(settings, None, None, debug=debug)
+        return _detached(lambda report: _run(settings, configuration, report, log_file, debug=debug), log_file)
+    return _run(settings, configuration, None, None, debug=debug)
 
 
-def _settings(source: str, mountpoint: str | None, wanted: dict[str, Any]) -> MountSettings:
+def _settings(
+    source: str, mountpoint: str | None, wanted: dict[str, Any], configuration: Configuration
+) -> MountSettings:
     """Return what is to be mounted: flags over the catalog's options over environment over files."""
     from volgate.cli.sources import resolve
-    from volgate.config.loading import load
     from volgate.daemon.checks import resolve_mount_point
     from volgate.daemon.mountd import MountSettings
 
-    configuration = load(paths.config_directory(), os.environ)
     try:
         where, entry = resolve(source)
     except NotFound as error:  # nothing that waiting or trying again could mend
@@ -126,18 +130,27 @@ def _log_file(mount_point: Path) -> str:
     return str(folder / (str(mount_point).strip("/").replace("/", "-")[:200] + ".log"))
 
 
-def _run(settings: MountSettings, report: Report | None, log_file: str | None, *, debug: bool) -> int:
+def _run(
+    settings: MountSettings,
+    configuration: Configuration,
+    report: Report | None,
+    log_file: str | None,
+    *,
+    debug: bool,
+) -> int:
     """Run the daemon in this process."""
     from volgate import logs
     from volgate.config.loading import load
     from volgate.daemon import mountd
 
-    def set_up_logs() -> None:
-        configuration = load(paths.config_directory(), os.environ)
+    def set_up_logs(configuration: Configuration) -> None:
         level = "debug" if debug else configuration["log.level"]
         logs.set_up(level=level, as_json=configuration["log.format"] == "json", file=log_file)
 
-    set_up_logs()
+    def on_reload() -> None:
+        set_up_logs(load(paths.config_directory(), os.environ))
+
+    set_up_logs(configuration)
     progress = _Progress()
 
     def on_ready(line: str) -> None:
@@ -148,7 +161,7 @@ def _run(settings: MountSettings, report: Report | None, log_file: str | None, *
             report({"line": line})
 
     try:
-        return mountd.run(settings, on_ready=on_ready, on_progress=progress.update, on_reload=set_up_logs)
+        return mountd.run(settings, on_ready=on_ready, on_progress=progress.update, on_reload=on_reload)
     finally:
         progress.stop()
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import click
 
+from volgate.config.settings import parse_address
 from volgate.core.id_map import IdMap, parse_ranges
 from volgate.core.sizes import parse_count, parse_seconds, parse_size
 
@@ -49,12 +50,6 @@ def _squash(text: str) -> str:
     return text
 
 
-def _address(text: str) -> tuple[str, int] | None:
-    from volgate.config.settings import parse_address
-
-    return parse_address(text)
-
-
 _VALUES: Final[dict[str, tuple[str, Callable[[str], Any]]]] = {
     "quota": ("quota_bytes", parse_size),
     "inodes": ("quota_inodes", parse_count),
@@ -65,7 +60,7 @@ _VALUES: Final[dict[str, tuple[str, Callable[[str], Any]]]] = {
     "squash": ("squash", _squash),
     "uidmap": ("uids", parse_ranges),
     "gidmap": ("gids", parse_ranges),
-    "metrics": ("metrics_address", _address),
+    "metrics": ("metrics_address", parse_address),
     "worker": ("worker_user", str),
 }
 _ID_MAP: Final = ("uid", "gid", "umask", "squash", "uids", "gids")

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import Any, Final
 
 from volgate import paths
 from volgate.control.client import ask
+from volgate.daemon.checks import resolve_mount_point
 from volgate.errors import Busy, NotFound, StorageException
+from volgate.fuse.mounting import FILE_SYSTEM_TYPE, list_mounts
 
 FIELDS: Final = (
     "volume_id", "uuid", "mount_point", "pid", "backend_type", "source", "state",
     "used_bytes", "quota_bytes", "file_count", "quota_inodes", "read_only",
 )  # fmt: skip
-_FILE_SYSTEM_TYPE: Final = "fuse.volgate"
 UNKNOWN: Final = "another user's"
 """State of a mount whose daemon belongs to somebody else: only that user and root may ask it."""
 
@@ -34,7 +34,10 @@ def find_all() -> list[dict[str, Any]]:
     silent = {status["volume_id"]: status for status in found if status["mount_point"] is None}
     served = {status["mount_point"] for status in found}
     mine = os.geteuid()
-    for name, where, uid in _mounted():
+    for entry in list_mounts():
+        if entry.file_system_type != FILE_SYSTEM_TYPE:
+            continue
+        name, where, uid = entry.source.removeprefix("volgate:"), entry.mount_point, entry.user_id
         if name in silent:
             silent.pop(name)["mount_point"] = where
         elif where not in served:
@@ -50,24 +53,6 @@ def _sockets() -> list[Path]:
     return [socket for folder in folders for socket in sorted(folder.glob("*.sock"))]
 
 
-def _mounted() -> list[tuple[str, str, int]]:
-    """Return (volume id, mount point, user) of our mounts by mountinfo (proc(5)); never touches a mount."""
-    mounts = []
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
-        for line in lines:
-            fields = line.split()
-            separator = fields.index("-")
-            if fields[separator + 1] == _FILE_SYSTEM_TYPE:
-                user = re.search(r"user_id=(\d+)", fields[separator + 3])
-                volume_id = fields[separator + 2].removeprefix("volgate:")
-                mounts.append((volume_id, _unescape(fields[4]), int(user.group(1)) if user else 0))
-    return mounts
-
-
-def _unescape(text: str) -> str:
-    return text.encode("latin-1", "backslashreplace").decode("unicode_escape") if "\\" in text else text
-
-
 def _unknown(volume_id: str, mount_point: str | None = None) -> dict[str, Any]:
     nothing: dict[str, Any] = dict.fromkeys(FIELDS)
     return {**nothing, "volume_id": volume_id, "mount_point": mount_point, "state": "dead"}
@@ -80,12 +65,8 @@ def find(target: str) -> dict[str, Any]:
         NotFound: no such mount. Busy: several mounts of that volume; the message names them.
     """
     mounts = find_all()
-    where = os.path.abspath(target)
-    places = {where, str(Path(os.path.realpath(os.path.dirname(where))) / os.path.basename(where))}
-    found = [status for status in mounts if status["mount_point"] in places]
-    if not found and not any(place == where for _, place, _ in _mounted()):
-        places.add(os.path.realpath(where))
-        found = [status for status in mounts if status["mount_point"] in places]
+    where, place = os.path.abspath(target), str(resolve_mount_point(target))
+    found = [status for status in mounts if status["mount_point"] in (where, place)]
     if found:
         return found[-1]
     found = [s for s in mounts if (s["volume_id"] == target and "/" not in target) or s["source"] in (where, target)]

@@ -141,8 +141,10 @@ async def _opened(directory: str) -> tuple[Any, Any, VolumeIdentity]:
     return backend, root, identity
 
 
-def _ledger_path(identity: VolumeIdentity) -> Path:
-    return paths.state_directory() / "volumes" / identity.volume_id / "ledger.db"
+def _read_stored_usage(identity: VolumeIdentity) -> Usage | None:
+    from volgate.ledger.sqlite import database_path, read_stored_usage
+
+    return read_stored_usage(database_path(paths.state_directory(), identity.volume_id))
 
 
 def _as_status(identity: VolumeIdentity, usage: Usage | None) -> dict[str, Any]:
@@ -157,11 +159,9 @@ def _as_status(identity: VolumeIdentity, usage: Usage | None) -> dict[str, Any]:
 
 async def read_stored(directory: str) -> dict[str, Any]:
     """Return limits, and usage as last stored, of a volume that is not mounted."""
-    from volgate.ledger.sqlite import read_stored_usage
-
     backend, _, identity = await _opened(directory)
     await backend.close()
-    return _as_status(identity, read_stored_usage(_ledger_path(identity)))
+    return _as_status(identity, _read_stored_usage(identity))
 
 
 async def _store_limits(
@@ -169,7 +169,6 @@ async def _store_limits(
 ) -> dict[str, Any]:
     import attrs
 
-    from volgate.ledger.sqlite import read_stored_usage
     from volgate.volume.identity import store_identity
     from volgate.volume.ownership import acquire_ownership
 
@@ -181,14 +180,14 @@ async def _store_limits(
         identity = attrs.evolve(identity, quota_inodes=inodes[0])
     await store_identity(backend, identity)
     await backend.close()
-    return _as_status(identity, read_stored_usage(_ledger_path(identity)))
+    return _as_status(identity, _read_stored_usage(identity))
 
 
 async def _compare(
     directory: str, mounted: dict[str, Any] | None, repair: bool
 ) -> tuple[Usage, tuple[int | None, int | None]]:
     """Return the counted usage, and (bytes, inodes) of the ledger; store the count where repair is asked for."""
-    from volgate.ledger.sqlite import SqliteLedger, read_stored_usage
+    from volgate.ledger.sqlite import SqliteLedger, database_path, slots_path
     from volgate.volume.counting import count_usage
     from volgate.volume.ownership import acquire_ownership
 
@@ -198,10 +197,11 @@ async def _compare(
     counted = await count_usage(backend, root)
     if mounted is not None:
         return counted, (mounted["used_bytes"], mounted["file_count"])
-    stored = read_stored_usage(_ledger_path(identity))
+    stored = _read_stored_usage(identity)
     if repair:
-        slots = paths.runtime_directory() / f"{identity.volume_id}.slots"
-        ledger = SqliteLedger(_ledger_path(identity), slots, identity.uuid, backend.key_of_name(root, b"", 0))
+        database = database_path(paths.state_directory(), identity.volume_id)
+        slots = slots_path(paths.runtime_directory(), identity.volume_id)
+        ledger = SqliteLedger(database, slots, identity.uuid, backend.key_of_name(root, b"", 0))
         await ledger.recover(backend.measure_key)
         ledger.begin(counted)
         ledger.close()

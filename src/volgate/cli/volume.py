@@ -168,11 +168,13 @@ def _describe(entries: list[CatalogEntry]) -> list[dict[str, Any]]:
 @click.argument("name")
 def delete(name: str) -> None:
     """Take a volume out of the catalog. Its data and limits stay where they are; 'adopt' enters it again."""
+    from volgate.ledger.sqlite import database_path
+
     entry = catalog().find(name)
     if any(mount["volume_id"] == name for mount in find_all()):
         raise Busy(f"volume {name} is mounted; unmount it first: volgate umount {name}")
     catalog().remove(name)
-    ledger = paths.state_directory() / "volumes" / name
-    for file in ledger.glob("ledger.db*"):
+    database = database_path(paths.state_directory(), name)
+    for file in database.parent.glob(f"{database.name}*"):
         file.unlink()
     click.echo(f"{name}: taken out of the catalog; its data stays in {entry.source}")

@@ -18,7 +18,6 @@ from volgate.config.settings import SETTINGS, Setting
 from volgate.errors import BadConfiguration
 
 ENVIRONMENT_PREFIX: Final = "VOLGATE_"
-_OTHER_VARIABLES: Final = frozenset({"VOLGATE_TRACEBACK", "VOLGATE_PYTHON", "VOLGATE_VENV"})
 _KNOWN: Final = {setting.name: setting for setting in SETTINGS}
 
 
@@ -87,8 +86,8 @@ def _read_file(file: Path) -> dict[str, Value]:
 def _read_environment(environment: Mapping[str, str]) -> dict[str, Value]:
     found = {}
     for name, value in environment.items():
-        if not name.startswith(ENVIRONMENT_PREFIX) or "__" not in name or name in _OTHER_VARIABLES:
-            continue
+        if not name.startswith(ENVIRONMENT_PREFIX) or "__" not in name:
+            continue  # VOLGATE_TRACEBACK and its like are no settings
         section, _, key = name.removeprefix(ENVIRONMENT_PREFIX).lower().partition("__")
         setting = _find(section, key, f"environment {name}")
         found[setting.name] = Value(_parse(setting, value, f"environment {name}"), f"environment {name}")

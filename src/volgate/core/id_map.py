@@ -63,53 +63,58 @@ class IdMap:
         """Return attributes as the mount shows them."""
         return attrs.evolve(
             attributes,
-            uid=self.uid if self.uid is not None else _shown(attributes.uid, self.uids),
-            gid=self.gid if self.gid is not None else _shown(attributes.gid, self.gids),
+            uid=_show(attributes.uid, self.uid, self.uids),
+            gid=_show(attributes.gid, self.gid, self.gids),
             mode=attributes.mode & ~self.umask,
         )
 
     def store_owner(self, uid: int, gid: int) -> tuple[int, int] | None:
         """Return the owner that a caller's new file gets in the volume; None for a caller whom the maps leave out."""
-        if self.squash == "all" or (self.squash == "root" and uid == 0):
+        if self._is_squashed(uid):
             return (NOBODY if self.uid is None else self.uid, NOBODY if self.gid is None else self.gid)
-        stored = _stored(uid, self.uids), _stored(gid, self.gids)
-        return None if stored[0] is None or stored[1] is None else (stored[0], stored[1])
+        stored_uid, stored_gid = _translate(uid, self.uids), _translate(gid, self.gids)
+        return None if stored_uid is None or stored_gid is None else (stored_uid, stored_gid)
 
     def store_changes(self, changes: AttributeChanges, caller: int) -> AttributeChanges | None:
         """Return a setattr's changes in the volume's terms; None where the caller may not change the owner so."""
         if changes.uid is None and changes.gid is None:
             return changes
-        if self.squash == "all" or (self.squash == "root" and caller == 0):
+        if self._is_squashed(caller):
             return None
-        uid, gid = changes.uid, changes.gid
-        if self.uid is not None:
-            if uid not in (None, self.uid):
-                return None
-            uid = None
-        if self.gid is not None:
-            if gid not in (None, self.gid):
-                return None
-            gid = None
-        stored_uid = None if uid is None else _stored(uid, self.uids)
-        stored_gid = None if gid is None else _stored(gid, self.gids)
-        if (uid is None) != (stored_uid is None) or (gid is None) != (stored_gid is None):
+        try:
+            uid = _store_change(changes.uid, self.uid, self.uids)
+            gid = _store_change(changes.gid, self.gid, self.gids)
+        except LookupError:
             return None
-        return attrs.evolve(changes, uid=stored_uid, gid=stored_gid)
+        return attrs.evolve(changes, uid=uid, gid=gid)
+
+    def _is_squashed(self, caller: int) -> bool:
+        return self.squash == "all" or (self.squash == "root" and caller == 0)
 
 
-def _shown(stored: int, ranges: tuple[IdRange, ...]) -> int:
+def _show(stored: int, always: int | None, ranges: tuple[IdRange, ...]) -> int:
+    if always is not None:
+        return always
+    shown = _translate(stored, ranges, outward=False)
+    return NOBODY if shown is None else shown
+
+
+def _store_change(wanted: int | None, always: int | None, ranges: tuple[IdRange, ...]) -> int | None:
+    """Return what a chown to ``wanted`` stores, None where that changes nothing. Raises LookupError if it may not."""
+    if wanted is None or wanted == always:
+        return None
+    stored = None if always is not None else _translate(wanted, ranges)
+    if stored is None:
+        raise LookupError(wanted)
+    return stored
+
+
+def _translate(number: int, ranges: tuple[IdRange, ...], *, outward: bool = True) -> int | None:
+    """Return an id of the mount as the volume's, or the other way round; None for one outside all ranges."""
     if not ranges:
-        return stored
+        return number
     for found in ranges:
-        if found.outside <= stored < found.outside + found.count:
-            return found.inside + stored - found.outside
-    return NOBODY
-
-
-def _stored(shown: int, ranges: tuple[IdRange, ...]) -> int | None:
-    if not ranges:
-        return shown
-    for found in ranges:
-        if found.inside <= shown < found.inside + found.count:
-            return found.outside + shown - found.inside
+        start, target = (found.inside, found.outside) if outward else (found.outside, found.inside)
+        if start <= number < start + found.count:
+            return target + number - start
     return None

@@ -81,7 +81,7 @@ def find_problems(
         problems.append(
             Problem("nobody_reads", f"the kernel holds {waiting} requests that nobody reads: restart it", degrades=True)
         )
-    if quota.quota_bytes is not None and quota.used_bytes > quota.quota_bytes:
+    if quota.is_above_limit:
         problems.append(
             Problem(
                 "above_limit",

@@ -13,30 +13,31 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import CollectorRegistry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from prometheus_client.core import Metric
 
     from volgate.fuse.door import Latency
-    from volgate.fuse.session import FuseSession
+    from volgate.fuse.session import SessionStatistics
     from volgate.volume.volume import Volume
 
+_VERSION: Final = version("volgate")
 _FIRST_BUCKET: Final = 4
 _LAST_BUCKET: Final = 26
 
 
 class MountCollector:
-    """Reads the statistics of one mount at each scrape."""
+    """One mount's figures as metric families."""
 
-    def __init__(self, volume: Volume, session: FuseSession, is_degraded: Callable[[], bool]) -> None:
+    def __init__(self, volume: Volume, statistics: SessionStatistics, *, ready: bool) -> None:
         self._volume = volume
-        self._is_degraded = is_degraded
-        self._session = session
+        self._statistics = statistics
+        self._ready = ready
 
     def collect(self) -> Iterator[Metric]:
         """Yield all families."""
         volume_id = self._volume.identity.volume_id
-        statistics, quota = self._session.statistics(), self._volume.gate.info()
+        statistics, quota = self._statistics, self._volume.gate.info()
         requests = HistogramMetricFamily(
             "volgate_fuse_request_duration_seconds", "Requests by operation and duration.", labels=["volume", "op"]
         )
@@ -48,7 +49,7 @@ class MountCollector:
         yield requests
         yield failed
         gauges: list[tuple[str, str, float | None]] = [
-            ("volgate_ready", "1 while the mount serves as it should.", 0 if self._is_degraded() else 1),
+            ("volgate_ready", "1 while the mount serves as it should.", int(self._ready)),
             ("volgate_fuse_inflight", "Requests under way that can wait.", statistics.in_flight),
             ("volgate_fuse_waiting", "Requests that the kernel holds, read or not.", statistics.waiting),
             ("volgate_oldest_inflight_seconds", "Age of the oldest request under way.", statistics.oldest_request_s),
@@ -63,7 +64,7 @@ class MountCollector:
         denied.add_metric([volume_id], self._volume.gate.denied)
         yield denied
         build = InfoMetricFamily("volgate_build", "The version that serves.", labels=["volume"])
-        build.add_metric([volume_id], {"version": version("volgate")})
+        build.add_metric([volume_id], {"version": _VERSION})
         yield build
         for name, help_text, value in gauges:
             family = GaugeMetricFamily(name, help_text, labels=["volume"])
@@ -81,8 +82,8 @@ def _buckets(latency: Latency) -> list[tuple[str, float]]:
     return [*buckets, ("+Inf", float(latency.count))]
 
 
-def render(volume: Volume, session: FuseSession, is_degraded: Callable[[], bool]) -> bytes:
-    """Return the exposition of one mount."""
+def render(volume: Volume, statistics: SessionStatistics, *, ready: bool) -> bytes:
+    """Return the exposition of one mount; ``ready``: it serves as it should."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(MountCollector(volume, session, is_degraded))
+    registry.register(MountCollector(volume, statistics, ready=ready))
     return generate_latest(registry)

@@ -237,11 +237,9 @@ class MountDaemon:
             return json_reply(_described(session.statistics()))
 
         async def scrape(_body: bytes) -> Reply:
-            return (
-                200,
-                "text/plain; version=0.0.4",
-                metrics.render(volume, session, lambda: self._is_degraded(volume, session)),
-            )
+            statistics = session.statistics()
+            degraded = any(problem.degrades for problem in self._problems(volume, statistics))
+            return 200, "text/plain; version=0.0.4", metrics.render(volume, statistics, ready=not degraded)
 
         async def set_quota(body: bytes) -> Reply:
             quota_bytes, quota_inodes = parse_limits(body, volume)
@@ -257,19 +255,17 @@ class MountDaemon:
         }
 
     def _problems(self, volume: Volume, statistics: SessionStatistics) -> list[Problem]:
-        answered = sum(latency.count for latency in statistics.requests.values())
-        unread = 0 if statistics.in_flight else statistics.waiting
+        standstill_s = self._standstill.look(
+            trio.current_time(), answered=statistics.answered, waiting=statistics.unread
+        )
         return find_problems(
             volume.gate.info(),
             oldest_request_s=statistics.oldest_request_s,
             in_flight=statistics.in_flight,
             waiting=statistics.waiting,
-            standstill_s=self._standstill.look(trio.current_time(), answered=answered, waiting=unread),
+            standstill_s=standstill_s,
             unsettled=volume.gate.uncertain,
         )
-
-    def _is_degraded(self, volume: Volume, session: FuseSession) -> bool:
-        return any(problem.degrades for problem in self._problems(volume, session.statistics()))
 
     def _status(self, volume: Volume, session: FuseSession) -> dict[str, Any]:
         quota = volume.gate.info()
@@ -343,7 +339,7 @@ def _ready_line(volume: Volume, mount_point: Path) -> str:
         line += f", {quota.file_count} of {quota.quota_inodes} inodes"
     if volume.read_only:
         line += ", read-only"
-    if quota.quota_bytes is not None and quota.used_bytes > quota.quota_bytes:
+    if quota.is_above_limit:
         line += "; that is more than the limit: only growth is refused"
     return line
 

@@ -178,7 +178,7 @@ def _be_worker(account: pwd.struct_passwd, link: socket.socket, work: Callable[[
 def _drop_privileges(account: pwd.struct_passwd) -> None:
     """Become a user that can act on files and nothing else. Raises OSError."""
     os.initgroups(account.pw_name, account.pw_gid)
-    _prctl(_PR_SET_KEEPCAPS, 1)
+    _check("keepcaps", _libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0))
     for capability in range(_LAST_CAP + 1):
         if capability not in _KEPT.values() and _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0):
             break  # beyond the last one this kernel knows
@@ -188,13 +188,12 @@ def _drop_privileges(account: pwd.struct_passwd) -> None:
     header = array.array("I", [_CAPABILITY_VERSION_3, 0])
     # Two of {effective, permitted, inheritable}, for the lower and the upper 32 capabilities (capset(2)).
     data = array.array("I", [wanted, wanted, 0, 0, 0, 0])
-    if _libc.capset(ctypes.c_void_p(header.buffer_info()[0]), ctypes.c_void_p(data.buffer_info()[0])):
-        number = ctypes.get_errno()
-        raise OSError(number, f"capset: {os.strerror(number)}")
-    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    addresses = [ctypes.c_void_p(structure.buffer_info()[0]) for structure in (header, data)]
+    _check("capset", _libc.capset(*addresses))
+    _check("no_new_privs", _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 
 
-def _prctl(option: int, value: int) -> None:
-    if _libc.prctl(option, value, 0, 0, 0):
+def _check(what: str, result: int) -> None:
+    if result:
         number = ctypes.get_errno()
-        raise OSError(number, f"prctl {option}: {os.strerror(number)}")
+        raise OSError(number, f"{what}: {os.strerror(number)}")

@@ -38,9 +38,7 @@ class Watchdog:
 
     def _moves(self) -> bool:
         statistics = self._session.statistics()
-        answered, before = sum(latency.count for latency in statistics.requests.values()), self._answered
-        self._answered = answered
+        before, self._answered = self._answered, statistics.answered
         if statistics.oldest_request_s > 2 * self._deadline_s:
             return False
-        nobody_reads = statistics.waiting > 0 and statistics.in_flight == 0 and answered == before
-        return not nobody_reads
+        return statistics.unread == 0 or statistics.answered != before

@@ -136,27 +136,22 @@ class ReadLock:
     def __init__(self) -> None:
         self._held = False
         self._standing_by = trio.lowlevel.ParkingLot()
-        self._woken = 0
+        self._woken = False
 
     async def __aenter__(self) -> None:
         if not self._held and not self._woken and not self._standing_by:
             await trio.lowlevel.checkpoint()
         while self._held:
-            await self._stand_by()
+            try:
+                await self._standing_by.park()
+            finally:
+                self._woken = False
         self._held = True
-
-    async def _stand_by(self) -> None:
-        try:
-            await self._standing_by.park()
-        except BaseException:
-            self._woken = 0
-            raise
-        self._woken = 0
 
     async def __aexit__(self, *_: object) -> None:
         self._held = False
         if not self._woken and self._standing_by:
-            self._woken = 1
+            self._woken = True
             self._standing_by.unpark()
 
 

@@ -9,6 +9,7 @@ import array
 import contextlib
 import ctypes
 import os
+import re
 import socket
 import subprocess
 from pathlib import Path
@@ -19,6 +20,7 @@ import attrs
 from volgate.errors import Busy, NotPermitted, StorageException, Unsupported, errno_map
 
 FILE_SYSTEM_TYPE: Final = "fuse.volgate"
+_USER_ID: Final = re.compile(r"\buser_id=(\d+)")
 _DEVICE: Final = "/dev/fuse"
 _MS_RDONLY: Final = 1
 _MS_NOSUID: Final = 2
@@ -38,12 +40,14 @@ class MountEntry:
         mount_point: as the kernel has it.
         file_system_type: ``fuse.volgate`` for ours.
         source: ``volgate:ID`` for ours.
+        user_id: who mounted it, for FUSE; 0 where it does not say.
     """
 
     device_minor: int
     mount_point: str
     file_system_type: str
     source: str
+    user_id: int
 
 
 class Mounter:
@@ -71,6 +75,7 @@ def list_mounts() -> list[MountEntry]:
                     _unescape(fields[4]),
                     fields[separator + 1],
                     _unescape(fields[separator + 2]),
+                    int(user.group(1)) if (user := _USER_ID.search(fields[separator + 3])) else 0,
                 )
             )
     return entries

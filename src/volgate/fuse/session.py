@@ -52,6 +52,16 @@ class SessionStatistics:
     open_files: int
     recent_errors: tuple[StorageOperationError, ...]
 
+    @property
+    def answered(self) -> int:
+        """Requests answered so far."""
+        return sum(latency.count for latency in self.requests.values())
+
+    @property
+    def unread(self) -> int:
+        """Requests that wait to be read; 0 while some are under way, since ``waiting`` cannot tell them apart."""
+        return 0 if self.in_flight else self.waiting
+
 
 class FuseSession:
     """The connection between a file system and the kernel.

@@ -33,6 +33,16 @@ CREATE TABLE IF NOT EXISTS ledger (
 )"""
 
 
+def database_path(state_directory: Path, volume_id: str) -> Path:
+    """Return where a volume's totals lie."""
+    return state_directory / "volumes" / volume_id / "ledger.db"
+
+
+def slots_path(runtime_directory: Path, volume_id: str) -> Path:
+    """Return where a volume's slots lie."""
+    return runtime_directory / f"{volume_id}.slots"
+
+
 class SqliteLedger(QuotaLedger):
     """See the module. One owner at a time; the volume's ownership sees to that.
 

@@ -83,9 +83,9 @@ class FileSystem:
 
     def statistics(self) -> FileSystemStatistics:
         """Return how much is in use."""
-        table = self.tree.inodes.statistics()
+        table = self.tree.inodes
         return FileSystemStatistics(
-            table.inodes, table.lookups, table.forgets, len(self.tree.files), len(self.tree.directories)
+            len(table), table.lookups, table.forgets, len(self.tree.files), len(self.tree.directories)
         )
 
     async def close(self) -> None:

@@ -14,7 +14,7 @@ import attrs
 from volgate.drivers.base import BackendDirectory, BaseStorageBackend, exists
 from volgate.dto import Usage, VolumeOperationContext
 from volgate.errors import InvalidArgument, NotADirectory, NotFound, StorageException
-from volgate.ledger.sqlite import SqliteLedger
+from volgate.ledger.sqlite import SqliteLedger, database_path, slots_path
 from volgate.volume.counting import OnProgress, count_usage
 from volgate.volume.identity import VolumeIdentity, load_identity, new_identity, store_identity
 from volgate.volume.ownership import acquire_ownership
@@ -142,10 +142,9 @@ async def open_volume(
             stack.push_async_callback(backend.release_ownership)
             if identity != await load_identity(backend):
                 await store_identity(backend, identity)
-            database = state_directory / "volumes" / identity.volume_id / "ledger.db"
             ledger = SqliteLedger(
-                database,
-                runtime_directory / f"{identity.volume_id}.slots",
+                database_path(state_directory, identity.volume_id),
+                slots_path(runtime_directory, identity.volume_id),
                 identity.uuid,
                 backend.key_of_name(root, b"", 0),
             )

@@ -155,21 +155,16 @@ class PosixBackend(BaseStorageBackend):
     @converted_async
     def get_attributes(self, directory: BackendDirectory, name: bytes) -> FileAttributes:
         """See BaseStorageBackend."""
-        status = self._stat(directory, name)
-        if status.st_dev != self._device:
-            raise CrossDevice("another file system is mounted there")
-        return to_attributes(status)
+        return to_attributes(self._check(self._stat(directory, name), 0))
 
     @converted_async
     def find_attributes(self, directory: BackendDirectory, name: bytes) -> FileAttributes | None:
         """See BaseStorageBackend."""
         try:
-            status = os.stat(name, dir_fd=_fd(directory), follow_symlinks=False)
+            status = self._stat(directory, name)
         except FileNotFoundError:
             return None
-        if status.st_dev != self._device:
-            raise CrossDevice("another file system is mounted there")
-        return to_attributes(status)
+        return to_attributes(self._check(status, 0))
 
     async def get_attributes_of(
         self, directory: BackendDirectory, names: Sequence[bytes]

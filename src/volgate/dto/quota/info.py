@@ -34,6 +34,11 @@ class StorageQuotaInfo:
         return None if self.quota_bytes is None else max(0, self.quota_bytes - self.used_bytes)
 
     @property
+    def is_above_limit(self) -> bool:
+        """Whether more bytes are in use than the limit, so that only growth is refused."""
+        return self.quota_bytes is not None and self.used_bytes > self.quota_bytes
+
+    @property
     def free_inodes(self) -> int | None:
         """Inodes that may still be added, >= 0; None = unlimited."""
         return None if self.quota_inodes is None else max(0, self.quota_inodes - self.file_count)
