@@ -2,6 +2,8 @@
 
 import json
 import os
+import pty
+import select
 import signal
 import socket
 import stat
@@ -43,6 +45,38 @@ def test_detach_returns_when_the_mount_answers_and_umount_when_the_daemon_has_en
     assert ended(pid)
     assert find_mount(mnt) is None
     assert (data / "file").read_text() == "hello"
+
+
+def test_quiet_says_nothing_but_errors_and_what_is_asked_for(folders):
+    data, mnt = folders
+    for words in (["mount", data, mnt, "-d"], ["quota", "set", mnt, "1MiB"], ["umount", mnt]):
+        done = volgate("--quiet", *words)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert "1 MiB" in volgate("--quiet", "quota", "show", data).stdout
+    one_line(volgate("--quiet", "umount", mnt), 32)
+
+
+def test_umount_says_on_a_terminal_what_it_waits_for(folders):
+    data, mnt = folders
+    assert volgate("mount", data, mnt, "-d").returncode == 0
+    container = subprocess.Popen(["unshare", "--mount", "--propagation", "private", "sleep", "50"])
+    ours, theirs = pty.openpty()
+    try:
+        wait_until(lambda: str(mnt) in Path(f"/proc/{container.pid}/mountinfo").read_text())
+        wait_until(lambda: Path(f"/proc/{container.pid}/comm").read_text() == "sleep\n")
+        umount = subprocess.Popen([sys.executable, "-m", "volgate", "umount", mnt], stderr=theirs)
+        said = b""
+        while b"sleep" not in said:
+            said += os.read(ours, 1000)
+        assert b"namespace of their own" in b" ".join(said.split())
+    finally:
+        container.kill()
+        container.wait()
+    while select.select([ours], [], [], 0)[0]:
+        os.read(ours, 1000)
+    assert umount.wait(20) == 0
+    os.close(ours)
+    os.close(theirs)
 
 
 def test_list_has_the_promised_fields(folders):

@@ -4,9 +4,12 @@ import os
 import subprocess
 from pathlib import Path
 
+import psutil
 import pytest
 
 from mounting import mounted, wait_until
+
+LOOKED_UP = int(os.environ.get("VOLGATE_LOOKUPS", "20000"))
 
 
 @pytest.fixture
@@ -109,14 +112,31 @@ def test_a_file_open_while_it_changes_behind_shows_the_change(place):
             wait_until(seen)
 
 
-def test_what_the_kernel_forgets_leaves_the_table(volume):
-    for n in range(2000):
-        (volume.backing / f"f{n}").touch()
-    assert sum(1 for entry in os.scandir(volume.path) if entry.stat()) == 2000
-    assert volume.statistic("inodes") > 2000
-    Path("/proc/sys/vm/drop_caches").write_text("2")
-    wait_until(lambda: volume.statistic("inodes") <= 3)
+def test_what_the_kernel_forgets_leaves_the_table_and_the_memory(volume):
+    (volume.backing / "d").mkdir()
+    for n in range(LOOKED_UP):
+        os.close(os.open(volume.backing / "d" / f"f{n}", os.O_CREAT))
+
+    def memory():
+        return psutil.Process(volume.process.pid).memory_info().rss
+
+    def look():
+        assert sum(1 for entry in os.scandir(volume.path / "d") if entry.stat()) == LOOKED_UP
+        assert volume.statistic("lookups") - volume.statistic("forgets") >= LOOKED_UP
+
+    def forget():
+        Path("/proc/sys/vm/drop_caches").write_text("2")
+        return volume.statistic("inodes") <= 3
+
+    before = memory()
+    look()
+    assert (memory() - before) / LOOKED_UP < 1024, "bytes an inode"
+    wait_until(forget, 60)
     assert volume.statistic("lookups") - volume.statistic("forgets") <= 2
+    kept = memory()
+    look()
+    wait_until(forget, 60)
+    assert memory() < kept * 1.1, "what was forgotten is not kept a second time"
 
 
 def test_a_hundred_thousand_names_come_once_each_while_others_come_and_go(volume):

@@ -50,7 +50,8 @@ class _Verbs(click.Group):
 
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="volgate")
-def command() -> None:
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors and what is asked for.")
+def command(quiet: bool) -> None:
     """Mount volumes as local directories, with an exact quota.
 
     \b
@@ -64,7 +65,7 @@ def command() -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status. Never raises, never prints a traceback."""
     arguments = sys.argv[1:] if argv is None else argv
-    mounting = bool(_MOUNT_VERBS & set(arguments[:1]))
+    mounting = next((word for word in arguments if not word.startswith("-")), "") in _MOUNT_VERBS
     try:
         status = command.main(arguments, "volgate", standalone_mode=False)
     except click.exceptions.Abort:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +14,14 @@ import click
 from volgate import paths
 from volgate.cli.arguments import Count, Seconds, Size
 from volgate.cli.mount_options import HELP, parse_options, take_id_map
+from volgate.cli.output import Progress, confirm
 from volgate.core.sizes import format_size
 from volgate.errors import NotFound
 
 if TYPE_CHECKING:
     from volgate.config.loading import Configuration
     from volgate.daemon.mountd import MountSettings
+    from volgate.dto import Usage
 
 Report = Callable[[dict[str, Any]], None]
 """Tells the waiting parent that the mount is ready ({"line"}), or why not ({"error", "status"}). Called once."""
@@ -151,45 +152,19 @@ def _run(
         set_up_logs(load(paths.config_directory(), os.environ))
 
     set_up_logs(configuration)
-    progress = _Progress()
+
+    def on_progress(usage: Usage) -> None:
+        progress.update(f"counting: {usage.inodes:,} files, {format_size(usage.bytes_)}")
 
     def on_ready(line: str) -> None:
         progress.stop()
         if report is None:
-            click.echo(line, err=True)
+            confirm(line, err=True)
         else:
             report({"line": line})
 
-    try:
-        return mountd.run(settings, on_ready=on_ready, on_progress=progress.update, on_reload=on_reload)
-    finally:
-        progress.stop()
-
-
-class _Progress:
-    """Shows how far the count is, on a terminal; nothing elsewhere."""
-
-    def __init__(self) -> None:
-        self._status: Any = None
-
-    def update(self, usage: Any) -> None:
-        """Show what was counted so far."""
-        if not sys.stderr.isatty():
-            return
-        text = f"counting: {usage.inodes:,} files, {format_size(usage.bytes_)}"
-        if self._status is None:
-            from rich.console import Console
-            from rich.status import Status
-
-            self._status = Status(text, console=Console(stderr=True))
-            self._status.start()
-        self._status.update(text)
-
-    def stop(self) -> None:
-        """Take the display away."""
-        if self._status is not None:
-            self._status.stop()
-            self._status = None
+    with Progress() as progress:
+        return mountd.run(settings, on_ready=on_ready, on_progress=on_progress, on_reload=on_reload)
 
 
 def _detached(run: Callable[[Report], int], log_file: str) -> int:
@@ -244,7 +219,7 @@ def _wait_until_ready(pipe: int, pid: int) -> int:
         for text in lines:
             answer = json.loads(text)
             if "line" in answer:
-                click.echo(answer["line"])
+                confirm(answer["line"])
                 return 0
             click.echo(f"volgate: {answer['error']}", err=True)
             return int(answer["status"])

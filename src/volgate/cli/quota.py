@@ -11,6 +11,7 @@ import click
 from volgate import paths
 from volgate.cli.arguments import Count, Size
 from volgate.cli.mounts import find
+from volgate.cli.output import confirm
 from volgate.control.client import ask
 from volgate.core.sizes import format_size
 from volgate.errors import InvalidArgument, NotFound, Unavailable
@@ -65,7 +66,7 @@ def set_(target: str, size: tuple[int | None] | None, inodes: tuple[int | None] 
         after = trio.run(_store_limits, target, size, inodes)
     _warn_if_above(after)
     limit = "unlimited" if after["quota_inodes"] is None else after["quota_inodes"]
-    click.echo(f"{after['volume_id']}: limit {format_size(after['quota_bytes'])}, inodes {limit}")
+    confirm(f"{after['volume_id']}: limit {format_size(after['quota_bytes'])}, inodes {limit}")
 
 
 def _warn_if_above(after: dict[str, Any]) -> None:

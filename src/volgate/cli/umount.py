@@ -11,8 +11,11 @@ from typing import Final
 import click
 
 from volgate.cli.mounts import find
+from volgate.cli.output import Progress
 from volgate.errors import Busy, NotFound, StorageException
 
+_SILENT_S: Final = 0.5
+"""A wait shorter than this needs no explanation."""
 _WAIT_S: Final = 60.0
 
 
@@ -36,8 +39,8 @@ def umount(target: str, lazy: bool, only_dead: bool) -> None:
     if mount["mount_point"] is None:
         raise StorageException(f"{target} is not mounted here")
     mount_point = Path(mount["mount_point"])
-    dead = mount["state"] == "dead"
-    if not dead and mounting.find_mount(mount_point) is None:
+    dead, entry = mount["state"] == "dead", mounting.find_mount(mount_point)
+    if entry is None and not dead:
         count, pid = mount["statistics"]["open_files"], mount["pid"]
         raise Busy(f"{mount_point} is detached already; its daemon ({pid}) ends when its {count} open files are closed")
     try:
@@ -45,18 +48,27 @@ def umount(target: str, lazy: bool, only_dead: bool) -> None:
     except Busy as error:
         holders = ", ".join(holders_of(mount_point)) or "unknown processes"
         raise Busy(f"{mount_point} is busy: {holders}; end them, or detach with --lazy") from error
-    if not dead and not lazy:
-        _wait_for_end(mount["pid"])
+    if entry is not None and not dead and not lazy:
+        _wait_for_end(mount["pid"], entry.device_minor)
 
 
-def _wait_for_end(pid: int) -> None:
-    """Wait until a process has ended. Raises Busy after a minute."""
+def _wait_for_end(pid: int, device_minor: int) -> None:
+    """Wait until the daemon has ended, which has settled everything then. Raises Busy after a minute."""
+    from volgate.daemon.checks import copies_of
+
     with contextlib.suppress(ProcessLookupError):
         process = os.pidfd_open(pid)
         try:
             poller = select.poll()
             poller.register(process, select.POLLIN)
-            if not poller.poll(_WAIT_S * 1000):
-                raise Busy(f"unmounted, but the daemon (process {pid}) has not ended after {_WAIT_S:g} s")
+            if poller.poll(_SILENT_S * 1000):
+                return
+            copies = [holder for holder in copies_of(device_minor) if not holder.startswith(f"{pid} ")]
+            why = f"; these have the mount in a namespace of their own: {', '.join(copies)}" if copies else ""
+            with Progress() as progress:
+                progress.update(f"unmounted; waiting for its daemon, process {pid}{why}")
+                ended = poller.poll((_WAIT_S - _SILENT_S) * 1000)
+            if not ended:
+                raise Busy(f"unmounted, but its daemon (process {pid}) has not ended after {_WAIT_S:g} s{why}")
         finally:
             os.close(process)

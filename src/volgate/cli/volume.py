@@ -11,6 +11,7 @@ import click
 from volgate import paths
 from volgate.cli.arguments import Count, Size
 from volgate.cli.mounts import find_all
+from volgate.cli.output import confirm
 from volgate.cli.sources import catalog, resolve
 from volgate.core.sizes import format_size
 from volgate.errors import Busy, InvalidArgument
@@ -103,7 +104,7 @@ def _absolute(path: str) -> str:
 
 def _say_how_to_mount(entry: CatalogEntry) -> None:
     where = "" if entry.mount_point else " MOUNTPOINT"
-    click.echo(f"{entry.volume_id}: {entry.source}; mount it with 'volgate mount {entry.volume_id}{where}'")
+    confirm(f"{entry.volume_id}: {entry.source}; mount it with 'volgate mount {entry.volume_id}{where}'")
 
 
 @volume.command("list")
@@ -177,4 +178,4 @@ def delete(name: str) -> None:
     database = database_path(paths.state_directory(), name)
     for file in database.parent.glob(f"{database.name}*"):
         file.unlink()
-    click.echo(f"{name}: taken out of the catalog; its data stays in {entry.source}")
+    confirm(f"{name}: taken out of the catalog; its data stays in {entry.source}")

@@ -89,8 +89,24 @@ def check_mount_point(mount_point: Path, source: Path, *, nonempty: bool) -> Non
 
 def holders_of(mount_point: Path) -> list[str]:
     """Return who has files open on a mount, as ``PID NAME``; found in /proc without touching the mount."""
-    processes = [entry for entry in os.scandir("/proc") if entry.name.isdigit() and int(entry.name) != os.getpid()]
-    return [f"{entry.name} {_name_of(entry.path)}" for entry in processes if _holds(entry.path, str(mount_point))]
+    return [_name_of(process) for process in _processes() if _holds(process, str(mount_point))]
+
+
+def copies_of(device_minor: int) -> list[str]:
+    """Return who keeps a mount in a mount namespace of its own (a container), as ``PID NAME``."""
+    found = []
+    for process in _processes():
+        try:
+            lines = Path(process, "mountinfo").read_text(errors="replace").splitlines()
+        except OSError:
+            continue
+        if any(line.split(" ", 3)[2] == f"0:{device_minor}" for line in lines):
+            found.append(_name_of(process))
+    return found
+
+
+def _processes() -> list[str]:
+    return [entry.path for entry in os.scandir("/proc") if entry.name.isdigit() and int(entry.name) != os.getpid()]
 
 
 def _holds(process: str, mount_point: str) -> bool:
@@ -111,6 +127,7 @@ def _holds(process: str, mount_point: str) -> bool:
 
 def _name_of(process: str) -> str:
     try:
-        return Path(process, "comm").read_text().strip()
+        name = Path(process, "comm").read_text().strip()
     except OSError:
-        return "?"
+        name = "?"
+    return f"{os.path.basename(process)} {name}"
