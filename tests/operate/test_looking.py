@@ -1,12 +1,17 @@
 """What an administrator looks at: doctor, top, status in words."""
 
+import glob
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 
+import pytest
+
+import s3_server
 from mounting import mounted, volgate, wait_until
 
 
@@ -39,6 +44,52 @@ def test_doctor_finds_a_dead_mount(place):
         status, findings = doctor()
         assert status == 1
         assert str(mount.path) in findings["mounts"]["message"] and "volgate umount" in findings["mounts"]["remedy"]
+
+
+@pytest.fixture
+def s3(place):
+    with s3_server.running(place / "s3") as server:
+        server.make_bucket("bucket")
+        yield server
+
+
+def doctor_of(s3, source, *options, **environment):
+    done = subprocess.run(
+        [sys.executable, "-m", "volgate", "doctor", source, "--endpoint-url", s3.url, "--json", *options],
+        env={**os.environ, **s3.environment, **environment}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode in (0, 1), done.stderr
+    return done.returncode, {finding["check"]: finding for finding in json.loads(done.stdout)}
+
+
+def test_doctor_tells_which_promises_a_bucket_keeps_and_leaves_nothing_in_it(s3):
+    status, findings = doctor_of(s3, "s3://bucket/prefix")
+    assert status == 0
+    assert {finding["state"] for finding in findings.values()} == {"ok"}
+    assert {"server", "clock", "conditional_put", "conditional_delete", "checksums"} <= findings.keys()
+    assert [path for path in (s3.data / "bucket").rglob("*") if path.is_file()] == []
+
+
+def test_doctor_tells_why_a_bucket_cannot_be_used(s3, place):
+    status, findings = doctor_of(s3, "s3://bucket", AWS_SECRET_ACCESS_KEY="wrong")
+    assert status == 1 and "does not fit the access key" in findings["credentials"]["message"]
+    assert "s3:PutObject" in findings["credentials"]["remedy"]
+    assert "there is no bucket 'missing'" in doctor_of(s3, "s3://missing")[1]["server"]["message"]
+    (place / "key").write_text("canary")
+    (place / "key").chmod(0o644)
+    findings = doctor_of(s3, "s3://bucket", "-o", f"credentials_file={place}/key")[1]
+    assert "all users may read it" in findings["settings"]["message"] and "canary" not in str(findings)
+    assert volgate("doctor", "s3://bucket", "-o", "colour=red").returncode == 64
+    assert volgate("doctor", "bucket").returncode == 64
+
+
+def test_doctor_sees_a_clock_that_is_off(s3):
+    (library,) = glob.glob("/usr/lib/*/faketime/libfaketimeMT.so.1")
+    off = {"LD_PRELOAD": library, "FAKETIME": "+300", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    status, findings = doctor_of(s3, "s3://bucket", **off)
+    assert status == 0 and re.search(r"clock is \+(299|300|301) s off", findings["clock"]["message"])
+    status, findings = doctor_of(s3, "s3://bucket", **{**off, "FAKETIME": "+3000"})
+    assert status == 1 and "set this host's by NTP" in findings["credentials"]["message"]
 
 
 def test_top_shows_what_happens_between_two_looks(place):

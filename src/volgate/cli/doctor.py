@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,25 @@ from volgate import paths
 
 _MIN_KERNEL: Final = (5, 12)
 """FUSE_HANDLE_KILLPRIV_V2 came with Linux 5.11, idmapped mounts with 5.12; what is tested is 6.1 and later."""
+
+
+_S3_OPTIONS: Final = (
+    "For SOURCE: region=, credentials_file= (as ~/.aws/credentials, mode 600), anonymous, "
+    "addressing=auto|path|virtual, ca_bundle=."
+)
+_PROMISES: Final = {
+    "conditional_put": "an object that somebody else made or changed meanwhile may be overwritten unnoticed",
+    "conditional_complete": "a large object that somebody else made meanwhile may be overwritten unnoticed",
+    "conditional_delete": "an object that somebody else changed meanwhile may be deleted",
+    "conditional_copy": "a copy may be of another version than meant",
+    "checksums": "content that is damaged on its way is stored unnoticed, unless TLS notices",
+}
+"""What is lost where a server does not keep one of ``StoreCapabilities``."""
+_LEAST_POLICY: Final = (
+    "allow s3:ListBucket, s3:ListBucketMultipartUploads on the bucket, and s3:GetObject, s3:PutObject, "
+    "s3:DeleteObject, s3:AbortMultipartUpload on what is in it"
+)
+_CLOCK_S: Final = 60
 
 
 @attrs.frozen
@@ -35,13 +55,25 @@ class Finding:
 
 
 @click.command()
+@click.argument("source", required=False)
+@click.option("--endpoint-url", metavar="URL", help="The S3 server of SOURCE, unless it is Amazon's.")
+@click.option("-o", "options", multiple=True, metavar="NAME=VALUE,...", help=_S3_OPTIONS)
 @click.option("--json", "as_json", is_flag=True, help="An array of {check, state, message, remedy}.")
-def doctor(as_json: bool) -> int:
+def doctor(source: str | None, endpoint_url: str | None, options: tuple[str, ...], as_json: bool) -> int:
     """Check what volgate needs on this host; exit status 1 where something is missing.
 
-    Nothing is changed. Each finding comes with the command that mends it.
+    With SOURCE, s3://BUCKET/PREFIX, check that server instead: whether the credentials suffice, and which promises it
+    keeps; for that, objects below .volgate/probe/ are made and deleted. Nothing else is changed. Each finding comes
+    with the command that mends it.
+
+    \b
+    volgate doctor
+    volgate doctor s3://bucket/prefix --endpoint-url http://localhost:9000
     """
-    findings = [finding for check in _CHECKS for finding in check()]
+    if source is None:
+        findings = [finding for check in _CHECKS for finding in check()]
+    else:
+        findings = list(_check_bucket(source, _parse_options(endpoint_url, options)))
     if as_json:
         click.echo(json.dumps([attrs.asdict(finding) for finding in findings], indent=1))
     else:
@@ -166,6 +198,51 @@ def _check_mounts() -> Iterator[Finding]:
         for problem in mount.get("problems", ()):
             state = "missing" if problem["degrades"] else "warning"
             yield Finding("mounts", state, f"{mount['mount_point']}: {problem['message']}")
+
+
+def _parse_options(endpoint_url: str | None, options: tuple[str, ...]) -> dict[str, str]:
+    found = dict(word.partition("=")[::2] for text in options for word in text.split(",") if word)
+    unknown = found.keys() - {"region", "credentials_file", "anonymous", "addressing", "ca_bundle"}
+    if unknown:
+        raise click.UsageError(f"-o: unknown option '{min(unknown)}'")
+    return {**found, "endpoint_url": endpoint_url} if endpoint_url else found
+
+
+def _check_bucket(source: str, options: dict[str, str]) -> Iterator[Finding]:
+    import trio
+
+    from volgate import errors
+    from volgate.drivers.s3.settings import S3Settings
+    from volgate.drivers.s3.store import S3ObjectStore
+
+    if not source.startswith("s3://"):
+        raise click.UsageError(f"'{source}' is no s3://BUCKET or s3://BUCKET/PREFIX")
+    try:
+        store = S3ObjectStore(S3Settings.from_source(source, options))
+    except errors.StorageException as error:
+        yield Finding("settings", "missing", str(error))
+        return
+    try:
+        trio.run(partial(store.open, writable=True))
+    except errors.PermissionDenied as error:
+        yield Finding("credentials", "missing", str(error), _LEAST_POLICY)
+        return
+    except errors.StorageException as error:
+        yield Finding("server", "missing", str(error))
+        return
+    yield Finding("server", "ok", f"{source} can be listed, written and deleted")
+    if abs(store.clock_skew_s) > _CLOCK_S:
+        message = f"this host's clock is {store.clock_skew_s:+.0f} s off the server's; S3 refuses from 900 s on"
+        yield Finding("clock", "warning", message, "timedatectl set-ntp true")
+    else:
+        yield Finding("clock", "ok", "it agrees with the server's")
+    for promise, loss in _PROMISES.items():
+        if getattr(store.capabilities, promise):
+            yield Finding(promise, "ok", "the server keeps it")
+        else:
+            yield Finding(
+                promise, "warning", f"the server ignores it: {loss}", "let only one host write below the prefix"
+            )
 
 
 _CHECKS: Final[tuple[Callable[[], Iterator[Finding]], ...]] = (

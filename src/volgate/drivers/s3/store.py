@@ -1,0 +1,407 @@
+"""``S3ObjectStore``: the ObjectStore port on S3's operations."""
+
+from __future__ import annotations
+
+import base64
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote, unquote
+from xml.etree import ElementTree
+
+from awscrt import checksums
+
+from volgate.drivers.object_store import (
+    MAX_KEY_BYTES,
+    ListedObject,
+    ListPage,
+    ObjectInfo,
+    ObjectStore,
+    PendingUpload,
+    StoreCapabilities,
+    UploadedPart,
+)
+from volgate.drivers.s3.client import Response, S3HttpClient
+from volgate.drivers.s3.credentials import find_credentials
+from volgate.drivers.s3.preflight import check_trust, find_capabilities
+from volgate.drivers.s3.problems import raise_for
+from volgate.errors import AlreadyExists, InputOutput, InvalidArgument, NameTooLong, NotFound, Stale, StorageException
+
+if TYPE_CHECKING:
+    from volgate.drivers.s3.credentials import Credentials
+    from volgate.drivers.s3.settings import S3Settings
+
+COMMIT_KEY: Final = "volgate-commit"
+"""Metadata that names the ``put`` or upload that made an object, to tell a lost reply from a lost race."""
+_METADATA: Final = "x-amz-meta-"
+_CHECKSUM: Final = "x-amz-checksum-crc64nvme"
+
+
+class S3ObjectStore(ObjectStore):
+    """See the module. Keys are relative to the volume's prefix."""
+
+    backend_type = "s3"
+
+    def __init__(self, settings: S3Settings) -> None:
+        """Look for the credentials; nothing is asked yet. Raises what ``find_credentials`` does."""
+        self._settings = settings
+        self._credentials: Callable[[], Credentials] | None = find_credentials(settings)
+        self._client = S3HttpClient(settings, self._credentials)
+        self._capabilities = StoreCapabilities()
+        self._commits: dict[str, str] = {}
+        """What the uploads that were begun here name themselves."""
+        self.clock_skew_s = 0.0
+        """How far this host's clock was ahead of the server's at ``open``, to a second or two."""
+        self.quotes_etags = True
+        """Whether this server wants the etag of a condition in quotes (RFC 9110 §8.8.3); Ceph's wants none."""
+
+    @property
+    def capabilities(self) -> StoreCapabilities:
+        """See ObjectStore; all are False on a store opened for reading."""
+        return self._capabilities
+
+    @property
+    def requests(self) -> Mapping[str, int]:
+        """How many requests were made, by S3's name of the operation."""
+        return self._client.requests
+
+    async def open(self, *, writable: bool) -> None:
+        """See ObjectStore."""
+        bucket = self._settings.bucket
+        await check_trust(self._settings)
+        response = await self._client.request("ListObjectsV2", "GET", query=_list_query(self._settings.prefix, limit=1))
+        try:
+            raise_for(response, f"listing bucket '{bucket}'")
+        except NotFound as error:
+            host = self._settings.host
+            raise NotFound(f"there is no bucket '{bucket}' at {host}; make it, or mend the name") from error
+        if "date" in response.headers:
+            self.clock_skew_s = time.time() - parsedate_to_datetime(response.headers["date"]).timestamp()
+        _parse(response)
+        if writable:
+            self._capabilities = await find_capabilities(self)
+
+    async def head(self, key: str) -> ObjectInfo:
+        """See ObjectStore."""
+        response = await self._send("HeadObject", "HEAD", key)
+        return _as_info(key, response.headers)
+
+    async def list_page(
+        self, prefix: str = "", *, delimiter: str = "", page: str | None = None, limit: int = 1000
+    ) -> ListPage:
+        """See ObjectStore."""
+        query = _list_query(self._full(prefix, check=False), delimiter, page, limit)
+        response = await self._client.request("ListObjectsV2", "GET", query=query)
+        raise_for(response, f"listing {prefix!r}")
+        root = _parse(response)
+        decode = unquote if root.findtext("{*}EncodingType") == "url" else str
+        objects = tuple(
+            ListedObject(
+                self._relative(decode(_text(entry, "Key"))),
+                int(_text(entry, "Size")),
+                _bare(_text(entry, "ETag")),
+                _seconds(_text(entry, "LastModified")),
+                entry.findtext("{*}StorageClass") or "",
+            )
+            for entry in root.findall("{*}Contents")
+        )
+        prefixes = tuple(self._relative(decode(_text(entry, "Prefix"))) for entry in root.findall("{*}CommonPrefixes"))
+        more = root.findtext("{*}IsTruncated") == "true"
+        next_page = root.findtext("{*}NextContinuationToken") if more else None
+        if more and not next_page:
+            raise InputOutput(f"listing {prefix!r}: the server breaks it off without a way to go on")
+        return ListPage(objects, prefixes, next_page)
+
+    async def get_range(self, key: str, offset: int, length: int, *, etag: str | None = None) -> bytes:
+        """See ObjectStore."""
+        if length <= 0:
+            return b""
+        headers = {"range": f"bytes={offset}-{offset + length - 1}", **self._condition("if-match", etag)}
+        response = await self._client.request(
+            "GetObject", "GET", self._full(key), headers=headers, expected_bytes=length
+        )
+        if response.status == 416:
+            if etag is not None and (await self.head(key)).etag != etag:
+                raise Stale(f"{key} was changed")
+            return b""
+        raise_for(response, f"reading {key!r}")
+        body = response.body if response.status == 206 else response.body[offset : offset + length]
+        if response.status == 206 and int(response.headers.get("content-length", len(body))) != len(body):
+            raise InputOutput(f"reading {key!r}: the answer was cut short")
+        return body
+
+    async def put(
+        self,
+        key: str,
+        body: bytes,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        content_type: str = "",
+        if_absent: bool = False,
+        if_match: str | None = None,
+    ) -> str:
+        """See ObjectStore."""
+        commit = uuid.uuid4().hex
+        headers = {
+            **_describe({**(metadata or {}), COMMIT_KEY: commit}, content_type),
+            _CHECKSUM: checksum_of(body),
+            **({"if-none-match": "*"} if if_absent else {}),
+            **self._condition("if-match", if_match),
+        }
+        try:
+            response = await self._send("PutObject", "PUT", key, headers=headers, body=body)
+        except (Stale, NotFound) as error:
+            if not if_absent and if_match is None:
+                raise
+            return await self._look_who_won(key, commit, error, if_absent=if_absent)
+        return _bare(response.headers.get("etag", ""))
+
+    async def _look_who_won(self, key: str, commit: str, error: StorageException, *, if_absent: bool) -> str:
+        """Return our etag where the condition failed since an earlier try of ours was done, its reply lost."""
+        try:
+            found = await self.head(key)
+        except NotFound:
+            raise Stale(f"{key} was deleted") from error
+        if found.metadata.get(COMMIT_KEY) == commit:
+            return found.etag
+        if if_absent:
+            raise AlreadyExists(f"{key} exists") from error
+        raise Stale(f"{key} was changed") from error
+
+    async def delete(self, key: str, *, if_match: str | None = None) -> None:
+        """See ObjectStore."""
+        try:
+            await self._send("DeleteObject", "DELETE", key, headers=self._condition("if-match", if_match))
+        except NotFound:
+            return
+
+    async def copy(
+        self,
+        source: str,
+        target: str,
+        *,
+        source_etag: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        content_type: str = "",
+    ) -> str:
+        """See ObjectStore."""
+        headers = self._source(source, source_etag)
+        if metadata is not None:
+            headers |= {"x-amz-metadata-directive": "REPLACE", **_describe(metadata, content_type)}
+        response = await self._send("CopyObject", "PUT", target, headers=headers, body=b"")
+        return _bare(_text(_parse(response), "ETag"))
+
+    async def begin_upload(self, key: str, *, metadata: Mapping[str, str] | None = None, content_type: str = "") -> str:
+        """See ObjectStore."""
+        commit = uuid.uuid4().hex
+        headers = {
+            **_describe({**(metadata or {}), COMMIT_KEY: commit}, content_type),
+            "x-amz-checksum-algorithm": "CRC64NVME",
+            "x-amz-checksum-type": "FULL_OBJECT",
+        }
+        response = await self._send(
+            "CreateMultipartUpload", "POST", key, query={"uploads": ""}, headers=headers, body=b""
+        )
+        upload_id = _text(_parse(response), "UploadId")
+        self._commits[upload_id] = commit
+        return upload_id
+
+    async def put_part(self, key: str, upload_id: str, number: int, body: bytes) -> UploadedPart:
+        """See ObjectStore."""
+        query = {"partNumber": str(number), "uploadId": upload_id}
+        checksum = checksum_of(body)
+        response = await self._send("UploadPart", "PUT", key, query=query, headers={_CHECKSUM: checksum}, body=body)
+        return UploadedPart(number, _bare(response.headers.get("etag", "")), len(body), checksum)
+
+    async def copy_part(
+        self, key: str, upload_id: str, number: int, source: str, offset: int, length: int, *, source_etag: str | None
+    ) -> UploadedPart:
+        """See ObjectStore."""
+        query = {"partNumber": str(number), "uploadId": upload_id}
+        headers = {
+            **self._source(source, source_etag),
+            "x-amz-copy-source-range": f"bytes={offset}-{offset + length - 1}",
+        }
+        response = await self._send("UploadPartCopy", "PUT", key, query=query, headers=headers, body=b"")
+        result = _parse(response)
+        return UploadedPart(number, _bare(_text(result, "ETag")), length, result.findtext("{*}ChecksumCRC64NVME") or "")
+
+    async def complete_upload(
+        self, key: str, upload_id: str, parts: Sequence[UploadedPart], *, if_absent: bool = False
+    ) -> str:
+        """See ObjectStore."""
+        document = ElementTree.Element("CompleteMultipartUpload", xmlns="http://s3.amazonaws.com/doc/2006-03-01/")
+        for part in sorted(parts, key=lambda part: part.number):
+            entry = ElementTree.SubElement(document, "Part")
+            ElementTree.SubElement(entry, "PartNumber").text = str(part.number)
+            ElementTree.SubElement(entry, "ETag").text = f'"{part.etag}"'
+            if part.checksum:
+                ElementTree.SubElement(entry, "ChecksumCRC64NVME").text = part.checksum
+        try:
+            response = await self._send(
+                "CompleteMultipartUpload",
+                "POST",
+                key,
+                query={"uploadId": upload_id},
+                headers={"if-none-match": "*"} if if_absent else {},
+                body=ElementTree.tostring(document),
+            )
+        except Stale as error:
+            raise AlreadyExists(f"{key} exists") from error
+        except NotFound:
+            return await self._find_completed(key, upload_id)
+        self._commits.pop(upload_id, None)
+        return _bare(_text(_parse(response), "ETag"))
+
+    async def _find_completed(self, key: str, upload_id: str) -> str:
+        """Return the etag of an upload that is gone since an earlier try completed it, its reply lost."""
+        found = await self.head(key)
+        if found.metadata.get(COMMIT_KEY, "") != self._commits.get(upload_id):
+            raise NotFound(f"no upload {upload_id} of {key}")
+        del self._commits[upload_id]
+        return found.etag
+
+    async def abort_upload(self, key: str, upload_id: str) -> None:
+        """See ObjectStore."""
+        self._commits.pop(upload_id, None)
+        try:
+            await self._send("AbortMultipartUpload", "DELETE", key, query={"uploadId": upload_id})
+        except NotFound:
+            return
+
+    async def list_uploads(self, prefix: str = "") -> list[PendingUpload]:
+        """See ObjectStore."""
+        found: list[PendingUpload] = []
+        markers: dict[str, str] = {}
+        while True:
+            query = {"uploads": "", "prefix": self._full(prefix, check=False), "encoding-type": "url", **markers}
+            response = await self._client.request("ListMultipartUploads", "GET", query=query)
+            raise_for(response, f"listing uploads below {prefix!r}")
+            root = _parse(response)
+            decode = unquote if root.findtext("{*}EncodingType") == "url" else str
+            found += [
+                PendingUpload(
+                    self._relative(decode(_text(entry, "Key"))),
+                    _text(entry, "UploadId"),
+                    _seconds(_text(entry, "Initiated")),
+                )
+                for entry in root.findall("{*}Upload")
+            ]
+            before, markers = (
+                markers,
+                {
+                    "key-marker": decode(root.findtext("{*}NextKeyMarker") or ""),
+                    "upload-id-marker": root.findtext("{*}NextUploadIdMarker") or "",
+                },
+            )
+            if root.findtext("{*}IsTruncated") != "true" or markers == before:
+                return found
+
+    async def close(self) -> None:
+        """See ObjectStore."""
+        self._client.close()
+
+    async def heeds_checksums(self, key: str) -> bool:
+        """Return whether the server refuses an object that does not fit its checksum. Overwrites the object if not."""
+        try:
+            await self._send("PutObject", "PUT", key, headers={_CHECKSUM: checksum_of(b"this")}, body=b"that")
+        except (InputOutput, InvalidArgument):
+            return True
+        return False
+
+    # -- requests -----------------------------------------------------------------------------------------------
+
+    async def _send(
+        self,
+        operation: str,
+        method: str,
+        key: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+    ) -> Response:
+        response = await self._client.request(
+            operation, method, self._full(key), query=query, headers=headers, body=body
+        )
+        raise_for(response, f"{operation} {key!r}")
+        return response
+
+    def _full(self, key: str, *, check: bool = True) -> str:
+        full = self._settings.prefix + key
+        if check and not 0 < len(full.encode()) <= MAX_KEY_BYTES:
+            raise NameTooLong(f"the key {key!r} has more than {MAX_KEY_BYTES} bytes, or none")
+        return full
+
+    def _relative(self, full: str) -> str:
+        if not full.startswith(self._settings.prefix):
+            raise InputOutput(f"the server lists {full!r}, which was not asked for")
+        return full[len(self._settings.prefix) :]
+
+    def _condition(self, header: str, etag: str | None) -> dict[str, str]:
+        if etag is None:
+            return {}
+        return {header: f'"{etag}"' if self.quotes_etags else etag}
+
+    def _source(self, source: str, etag: str | None) -> dict[str, str]:
+        path = quote(f"{self._settings.bucket}/{self._full(source)}", safe="/-._~")
+        return {"x-amz-copy-source": f"/{path}", **self._condition("x-amz-copy-source-if-match", etag)}
+
+
+def checksum_of(body: bytes) -> str:
+    """Return CRC-64/NVME of a body as S3 writes it in a header."""
+    return base64.b64encode(checksums.crc64nvme(body).to_bytes(8, "big")).decode()
+
+
+def _describe(metadata: Mapping[str, str], content_type: str) -> dict[str, str]:
+    for name, value in metadata.items():
+        if not (name + value).isascii() or not (name + value).isprintable() or name != name.lower():
+            raise InvalidArgument(f"metadata {name!r}: only printable ASCII, and keys in lower case")
+    headers = {_METADATA + name: value for name, value in metadata.items()}
+    return {**headers, "content-type": content_type} if content_type else headers
+
+
+def _as_info(key: str, headers: Mapping[str, str]) -> ObjectInfo:
+    return ObjectInfo(
+        key,
+        int(headers.get("content-length", "0")),
+        _bare(headers.get("etag", "")),
+        int(parsedate_to_datetime(headers["last-modified"]).timestamp()) if "last-modified" in headers else 0,
+        headers.get("x-amz-storage-class", ""),
+        headers.get("content-type", ""),
+        {name.removeprefix(_METADATA): value for name, value in headers.items() if name.startswith(_METADATA)},
+    )
+
+
+def _list_query(prefix: str, delimiter: str = "", page: str | None = None, limit: int = 1000) -> dict[str, str]:
+    query = {"list-type": "2", "encoding-type": "url", "max-keys": str(limit), "prefix": prefix}
+    if delimiter:
+        query["delimiter"] = delimiter
+    if page is not None:
+        query["continuation-token"] = page
+    return query
+
+
+def _parse(response: Response) -> ElementTree.Element:
+    try:
+        return ElementTree.fromstring(response.body)
+    except ElementTree.ParseError as error:
+        raise InputOutput("the server does not speak S3: its answer is no XML") from error
+
+
+def _text(element: ElementTree.Element, name: str) -> str:
+    found = element.findtext(f"{{*}}{name}")
+    if found is None:
+        raise InputOutput(f"the server's answer has no {name}")
+    return found
+
+
+def _bare(etag: str) -> str:
+    return etag.strip('"')
+
+
+def _seconds(text: str) -> int:
+    return int(datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp())

@@ -1,0 +1,84 @@
+"""A real S3 server for tests: versitygw on a directory, pinned, built once by go into .venv."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+
+VERSITYGW = "v1.8.0"
+ACCESS_KEY, SECRET_KEY = "volgate-test", "a secret of tests"
+
+
+@attrs.frozen
+class S3Server:
+    """A server that runs. Attributes: url; data: the directory that has each bucket as a directory."""
+
+    url: str
+    data: Path
+    process: subprocess.Popen[bytes]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What boto3 and volgate take the server and its key from."""
+        return {
+            "AWS_ENDPOINT_URL": self.url, "AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+        }  # fmt: skip
+
+    def make_bucket(self, name: str) -> None:
+        (self.data / name).mkdir()
+
+
+def versitygw() -> str:
+    """Return the path of the server; builds it at the first time (about two minutes)."""
+    folder = Path(sys.prefix) / "go" / f"versitygw-{VERSITYGW}"
+    program = folder / "versitygw"
+    if not program.exists():
+        go = shutil.which("go") or str(Path(sys.prefix) / "bin" / "go")
+        subprocess.run(
+            [go, "install", f"github.com/versity/versitygw/cmd/versitygw@{VERSITYGW}"],
+            env={**os.environ, "GOBIN": str(folder), "CGO_ENABLED": "0"},
+            check=True,
+            timeout=900,
+        )
+    return str(program)
+
+
+@contextlib.contextmanager
+def running(data: Path, port: int = 0, certificate: tuple[Path, Path] | None = None) -> Iterator[S3Server]:
+    """Serve a directory on the loopback; over TLS where a certificate and its key are given."""
+    data.mkdir(exist_ok=True)
+    if not port:
+        with socket.socket() as found:
+            found.bind(("127.0.0.1", 0))
+            port = found.getsockname()[1]
+    with data.with_suffix(".log").open("ab") as log:
+        process = subprocess.Popen(
+            [
+                versitygw(), "--port", f"127.0.0.1:{port}", "--region", "us-east-1", "--keep-alive", "--quiet",
+                *(["--cert", str(certificate[0]), "--key", str(certificate[1])] if certificate else []),
+                "posix", str(data),
+            ],
+            env={**os.environ, "ROOT_ACCESS_KEY_ID": ACCESS_KEY, "ROOT_SECRET_ACCESS_KEY": SECRET_KEY},
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+        )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 20
+        while True:
+            with socket.socket() as client:
+                if client.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            assert process.poll() is None and time.monotonic() < deadline, data.with_suffix(".log").read_text()
+            time.sleep(0.01)
+        yield S3Server(f"http://127.0.0.1:{port}", data, process)
+    finally:
+        process.terminate()
+        process.wait(20)
