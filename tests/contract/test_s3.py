@@ -1,10 +1,14 @@
 """The S3 driver and the reference store: the contract, and what only a server over the net can do."""
 
 import itertools
+import os
+import re
 import subprocess
 import traceback
+from pathlib import Path
 
 import attrs
+import boto3
 import pytest
 import trio
 
@@ -52,6 +56,44 @@ class TestVersitygw(ObjectStoreContract):
     @pytest.fixture
     def make_store(self, settings):
         return lambda: S3ObjectStore(settings)
+
+
+@pytest.fixture(scope="module")
+def ceph(module_place):
+    """Return the environment of a client of a real Ceph's RGW."""
+    tool = [Path(__file__).parents[2] / "tools" / "mini-ceph"]
+    options = ["--dir", module_place / "ceph", "--port-base", str(20_000 + os.getpid() % 200 * 100)]
+    subprocess.run([*tool, "start", "--no-fs", *options], check=True, timeout=100)
+    try:
+        said = subprocess.run([*tool, "env", *options], check=True, capture_output=True, text=True).stdout
+        yield dict(re.findall(r"^export (AWS_\w+)=(\S+)$", said, re.MULTILINE))
+    finally:
+        subprocess.run([*tool, "wipe", *options], check=True, timeout=60)
+
+
+@pytest.fixture
+def rgw_settings(ceph, monkeypatch):
+    for name, value in ceph.items():
+        monkeypatch.setenv(name, value)
+    bucket = f"bucket-{next(BUCKETS)}"
+    client = boto3.client("s3")
+    client.create_bucket(Bucket=bucket)
+    client.close()
+    return S3Settings.from_source(f"s3://{bucket}/some/prefix", {})
+
+
+class TestCephRgw(ObjectStoreContract):
+    """Holds every key, wants etags bare, and ignores most conditions."""
+
+    @pytest.fixture
+    def make_store(self, rgw_settings):
+        return lambda: S3ObjectStore(rgw_settings)
+
+
+def test_what_ceph_ignores_is_found_out(rgw_settings):
+    store = opening(rgw_settings)
+    assert store.capabilities == StoreCapabilities(conditional_put=True)
+    assert not store.quotes_etags
 
 
 class TestVersitygwBehindAProxy(ObjectStoreContract):

@@ -240,9 +240,8 @@ def _check_bucket(source: str, options: dict[str, str]) -> Iterator[Finding]:
         if getattr(store.capabilities, promise):
             yield Finding(promise, "ok", "the server keeps it")
         else:
-            yield Finding(
-                promise, "warning", f"the server ignores it: {loss}", "let only one host write below the prefix"
-            )
+            remedy = "use https" if promise == "checksums" else "let only one host write below the prefix"
+            yield Finding(promise, "warning", f"the server ignores it: {loss}", remedy)
 
 
 _CHECKS: Final[tuple[Callable[[], Iterator[Finding]], ...]] = (
