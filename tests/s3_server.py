@@ -15,7 +15,7 @@ from pathlib import Path
 import attrs
 
 VERSITYGW = "v1.8.0"
-ACCESS_KEY, SECRET_KEY = "volgate-test", "a secret of tests"
+ACCESS_KEY, SECRET_KEY = "volgate-test", "a-secret-of-tests"
 
 
 @attrs.frozen
