@@ -32,7 +32,8 @@ def stored(bucket, *keys):
         found = {}
         for key in keys:
             info = await store.head(key)
-            found[key] = decode(info.metadata), await store.get_range(key, 0, 1000)
+            kind = stat.S_IFDIR if key.endswith("/") else stat.S_IFREG
+            found[key] = decode(info.metadata, kind), await store.get_range(key, 0, 1000)
         await store.close()
         return found
 

@@ -52,8 +52,12 @@ def samba(path, own):
     port, configuration = free_port(), own / "smb.conf"
     configuration.write_text(_SAMBA.format(port=port, own=own, path=path))
     with (own / "out").open("w") as out:
+        # It ends its whole process group, which must not be ours.
         server = subprocess.Popen(
-            ["smbd", "--foreground", "--no-process-group", "-s", str(configuration)], stdout=out, stderr=out
+            ["smbd", "--foreground", "--no-process-group", "-s", str(configuration)],
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
         )
     try:
         wait_until(lambda: can_connect(port))

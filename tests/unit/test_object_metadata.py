@@ -56,6 +56,11 @@ def test_modes_are_told_from_each_other_in_both_notations():
         assert decode({"mode": f"{mode:o}"}).mode == mode, "rclone: octal"
 
 
+def test_permissions_alone_leave_the_type_to_the_key():
+    assert decode({"mode": "488"}, stat.S_IFDIR).mode == 0o40750
+    assert decode({"mode": "488"}).mode == 0o100750
+
+
 @pytest.mark.parametrize(
     ("metadata", "expected"),
     [

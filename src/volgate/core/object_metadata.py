@@ -5,7 +5,7 @@ lower case, values printable ASCII; S3 counts 2 KiB for both together (User Guid
 
 | key | s3fs 1.90 | geesefs 0.43 | rclone 1.60, ``-M`` | gcsfuse 3 |
 |---|---|---|---|---|
-| mode | decimal, with type | decimal, with type | octal, with type | |
+| mode | decimal, with type unless a directory | decimal, with type | octal, with type | |
 | uid, gid | decimal | decimal | decimal | |
 | rdev | | decimal | hexadecimal | |
 | mtime | seconds.nanoseconds | seconds | seconds, a fraction | gcsfuse_mtime, RFC 3339 |
@@ -43,7 +43,7 @@ class StoredAttributes:
     """What an object's metadata says of its file; None = nothing, or nothing that makes sense.
 
     Attributes:
-        mode: type and permission bits; the type is a regular file's where only permissions are written.
+        mode: type and permission bits.
         uid: owner. gid: group. rdev: device number.
         mtime_ns: UNIX nanoseconds, as the two that follow.
         symlink_target: where metadata has it; a symlink without one has its target in the body.
@@ -61,10 +61,14 @@ class StoredAttributes:
     xattrs: Mapping[bytes, bytes] = attrs.field(factory=dict)
 
 
-def decode(metadata: Mapping[str, str]) -> StoredAttributes:
-    """Return what an object's metadata says, whoever wrote it. Total: nonsense counts as nothing said."""
+def decode(metadata: Mapping[str, str], file_type: int = stat.S_IFREG) -> StoredAttributes:
+    """Return what an object's metadata says, whoever wrote it. Total: nonsense counts as nothing said.
+
+    Args:
+        file_type: what it is where only permissions are written, as s3fs does for directories.
+    """
     target = next((metadata[key] for key in _TARGETS if key in metadata), None)
-    mode = _decode_mode(metadata.get("mode", ""))
+    mode = _decode_mode(metadata.get("mode", ""), file_type)
     if target is not None or metadata.get("goog-reserved-file-is-symlink") == "true":
         mode = stat.S_IFLNK | 0o777
     return StoredAttributes(
@@ -106,7 +110,7 @@ def measure(metadata: Mapping[str, str]) -> int:
     return sum(len(key) + len(value) for key, value in metadata.items())
 
 
-def _decode_mode(text: str) -> int | None:
+def _decode_mode(text: str, file_type: int) -> int | None:
     """Tell decimal from octal by the type bits.
 
     No regular file's mode makes sense both ways. Where another's does, it is decimal; but a symlink's permissions are
@@ -120,7 +124,7 @@ def _decode_mode(text: str) -> int | None:
     if sensible:
         return sensible[-1] if stat.S_ISLNK(sensible[0]) and stat.S_IMODE(sensible[0]) != 0o777 else sensible[0]
     permissions = octal if text.startswith("0") else decimal
-    return stat.S_IFREG | permissions if permissions is not None and permissions <= 0o7777 else None
+    return file_type | permissions if permissions is not None and permissions <= 0o7777 else None
 
 
 def _has_type(mode: int) -> bool:
