@@ -83,6 +83,25 @@ def test_doctor_tells_why_a_bucket_cannot_be_used(s3, place):
     assert volgate("doctor", "bucket").returncode == 64
 
 
+def test_doctor_takes_the_server_and_the_secret_from_where_the_configuration_says(s3, place):
+    secret = place / "secret"
+    secret.write_text(
+        f"[default]\naws_access_key_id = {s3_server.ACCESS_KEY}\naws_secret_access_key = {s3_server.SECRET_KEY}\n"
+    )
+    secret.chmod(0o600)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    environment |= {"VOLGATE_S3__ENDPOINT_URL": s3.url, "VOLGATE_S3__CREDENTIALS_FILE": str(secret)}
+
+    def ask():
+        return subprocess.run(
+            [sys.executable, "-m", "volgate", "doctor", "s3://bucket"], env=environment, capture_output=True, text=True
+        )
+
+    assert ask().returncode == 0
+    secret.chmod(0o604)
+    assert f"chmod 600 {secret}" in ask().stdout
+
+
 def test_doctor_sees_a_clock_that_is_off(s3):
     (library,) = glob.glob("/usr/lib/*/faketime/libfaketimeMT.so.1")
     off = {"LD_PRELOAD": library, "FAKETIME": "+300", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}

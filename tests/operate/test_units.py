@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import s3_server
 from box import REPOSITORY, booted
 
 UNITS = REPOSITORY / "systemd"
@@ -166,6 +167,23 @@ def test_the_target_takes_all_its_volumes_down(box):
     box.run("systemctl enable --now volgate@one; systemctl start volgate.target; systemctl stop volgate.target")
     wait_for(box, "[ $(systemctl show -P ActiveState volgate@one) = inactive ]")
     box.run("systemctl disable volgate@one")
+
+
+def test_a_secret_reaches_a_service_as_its_credential(box):
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as place, s3_server.running(Path(place) / "s3") as server:
+        server.make_bucket("bucket")
+        box.run(
+            f"printf '[default]\\naws_access_key_id = %s\\naws_secret_access_key = %s\\n' {s3_server.ACCESS_KEY} "
+            f"{s3_server.SECRET_KEY} >/host/s3.credentials; chmod 600 /host/s3.credentials"
+        )
+        doctor = f"/usr/local/bin/volgate doctor s3://bucket --endpoint-url {server.url}"
+        for name, credential in (("with", "LoadCredential=s3:/host/s3.credentials"), ("without", "")):
+            box.run(
+                f"printf '%s\\n' '[Service]' Type=oneshot '{credential}' StandardOutput=file:/host/{name} "
+                f"'ExecStart={doctor}' >/etc/systemd/system/{name}.service; systemctl daemon-reload"
+            )
+        assert "s3://bucket can be listed, written and deleted" in box.try_("systemctl start with; cat /host/with")[1]
+        assert "no credentials for S3" in box.try_("systemctl start without; cat /host/without")[1]
 
 
 def test_the_units_are_well_formed_and_hardened(box):

@@ -43,6 +43,9 @@ def test_later_files_and_then_the_environment_win_and_origins_are_known(director
         ("[mount]\nattr_timeout = '10GiBB'", ":2: section [mount]: attr_timeout: '10GiBB' is no duration"),
         ("[mount]\nattr_timeout = true", "attr_timeout: True is no duration"),
         ("[mount]\nattr_timeout = -1", "'-1' is no duration"),
+        ("[s3]\nregion = 1", ":2: section [s3]: region: 1 is no region"),
+        ("[s3]\naddressing = 'dns'", "none of auto, path, virtual"),
+        ("[s3]\nsecret_access_key = 'canary'", ":2: section [s3]: unknown key 'secret_access_key'"),
         ("[log]\nformat = 'xml'", ":2: section [log]: format: 'xml' is none of text, json"),
         ("[metrics]\nlisten = '9478'", "no address such as 127.0.0.1:9478"),
         ("[metrics]\nlisten = 9478", "no address such as 127.0.0.1:9478"),
@@ -57,6 +60,7 @@ def test_what_is_wrong_is_said_with_its_place(directory, text, says):
     with pytest.raises(BadConfiguration) as error:
         load(directory, {})
     assert says in str(error.value) and str(directory) in str(error.value)
+    assert "canary" not in str(error.value)
 
 
 def test_a_wrong_variable_is_named(directory):

@@ -201,11 +201,19 @@ def _check_mounts() -> Iterator[Finding]:
 
 
 def _parse_options(endpoint_url: str | None, options: tuple[str, ...]) -> dict[str, str]:
+    """Return what is set of a bucket's server: flags over the configuration."""
+    from volgate.config.loading import load
+    from volgate.config.settings import SETTINGS
+
     found = dict(word.partition("=")[::2] for text in options for word in text.split(",") if word)
     unknown = found.keys() - {"region", "credentials_file", "anonymous", "addressing", "ca_bundle"}
     if unknown:
         raise click.UsageError(f"-o: unknown option '{min(unknown)}'")
-    return {**found, "endpoint_url": endpoint_url} if endpoint_url else found
+    if endpoint_url:
+        found["endpoint_url"] = endpoint_url
+    configuration = load(paths.config_directory(), os.environ)
+    configured = {setting.key: configuration[setting.name] for setting in SETTINGS if setting.section == "s3"}
+    return {**{key: value for key, value in configured.items() if value}, **found}
 
 
 def _check_bucket(source: str, options: dict[str, str]) -> Iterator[Finding]:

@@ -39,10 +39,13 @@ def _seconds(value: Any) -> float:
     return parse_seconds(value)
 
 
-def _user(value: Any) -> str | None:
-    if not isinstance(value, str):
-        raise ValueError(f"{value!r} is no user's name")  # noqa: TRY004 - to its reader a value
-    return value or None
+def _text(meaning: str) -> Callable[[Any], str | None]:
+    def parse(value: Any) -> str | None:
+        if not isinstance(value, str):
+            raise ValueError(f"{value!r} is no {meaning}")  # noqa: TRY004 - to its reader a value
+        return value or None
+
+    return parse
 
 
 def _one_of(*allowed: str) -> Callable[[Any], str]:
@@ -72,7 +75,20 @@ SETTINGS: Final = (
     Setting("mount", "attr_timeout", 60.0, _seconds, "how long until changes made behind a mount are seen"),
     Setting("mount", "stop_deadline", 30.0, _seconds, "how long a stop waits for open files before it detaches"),
     Setting("mount", "request_deadline", 60.0, _seconds, "when a request to storage that hangs is given up"),
-    Setting("mount", "worker", None, _user, "the user of a worker that serves without root's rights; empty = none"),
+    Setting(
+        "mount",
+        "worker",
+        None,
+        _text("user's name"),
+        "the user of a worker that serves without root's rights; empty = none",
+    ),
+    Setting("s3", "endpoint_url", None, _text("URL"), "the S3 server, https://HOST[:PORT]; empty = Amazon's"),
+    Setting("s3", "region", None, _text("region"), "the region in signatures; empty = AWS_REGION, or us-east-1"),
+    Setting(
+        "s3", "addressing", "auto", _one_of("auto", "path", "virtual"), "HOST/BUCKET, BUCKET.HOST, or the usual one"
+    ),
+    Setting("s3", "credentials_file", None, _text("path"), "written as ~/.aws/credentials, mode 600; empty = as boto3"),
+    Setting("s3", "ca_bundle", None, _text("path"), "PEM file of authorities to trust in place of the system's"),
     Setting("log", "format", "text", _one_of("text", "json"), "text (key=value) or json, one object a line"),
     Setting("log", "level", "info", _one_of("debug", "info", "warning", "error"), "the least level that is logged"),
     Setting("metrics", "listen", None, parse_address, "HOST:PORT that serves /metrics over TCP; empty = socket only"),
