@@ -61,6 +61,13 @@ def know_no_upload(handler, ask):
     handler.answer(404, {"Content-Length": str(len(body)), "Content-Type": "application/xml"}, body)
 
 
+def talk_nonsense(handler, ask):
+    """An answer that is well-formed and makes no sense."""
+    text = b"<R><IsTruncated>false</IsTruncated><Contents><Key>some/prefix/f</Key><Size>-x</Size><ETag>e</ETag>"
+    body = text + b"<LastModified>yesterday</LastModified></Contents></R>"
+    handler.answer(200, {"Content-Length": str(len(body)), "Last-Modified": "yesterday"}, body)
+
+
 def hang(handler, ask):
     """No answer, for longer than anybody waits."""
     handler.server.released.wait(30)

@@ -1,5 +1,6 @@
 """The S3 driver and the reference store: the contract, and what only a server over the net can do."""
 
+import contextlib
 import itertools
 import os
 import re
@@ -228,6 +229,33 @@ def test_a_server_that_hangs_times_out_and_others_go_on(faulty, monkeypatch):
     faulty(test)
 
 
+def test_nonsense_is_an_error_of_ours(faulty):
+    async def test(store, faults, seen):
+        await store.put("f", b"x")
+        faults.append(Fault(faulty_http.talk_nonsense, times=100))
+        for attempt in (store.head("f"), store.list_page(), store.get_range("f", 0, 1), store.list_uploads()):
+            with contextlib.suppress(errors.StorageException):
+                await attempt
+        with pytest.raises(errors.InputOutput):
+            await store.list_page()
+
+    faulty(test)
+
+
+def test_what_cannot_be_sent_is_refused(faulty):
+    async def test(store, faults, seen):
+        for metadata in ({"a": "ä"}, {"a": "x\ny"}, {"A": "x"}, {"a": " x"}):
+            with pytest.raises(errors.InvalidArgument):
+                await store.put("f", b"", metadata=metadata)
+        with pytest.raises(errors.InvalidArgument):
+            await store.put("f", b"", content_type="a\r\nx-amz-acl: public-read")
+        with pytest.raises(errors.InvalidArgument, match="no UTF-8"):
+            await store.put("\udcff", b"")
+        assert seen == []
+
+    faulty(test)
+
+
 def test_a_server_that_is_not_there_is_unavailable(settings):
     async def test():
         store = S3ObjectStore(attrs.evolve(settings, endpoint_url="http://127.0.0.1:1"))
@@ -301,6 +329,9 @@ def test_rotated_credentials_are_taken_without_opening_anew(settings, tmp_path):
         await store.put("f", b"x")
         write_credentials(file, secret_key="no longer the secret of tests")
         with pytest.raises(errors.PermissionDenied):
+            await store.head("f")
+        file.unlink()
+        with pytest.raises(errors.BadConfiguration, match="cannot be read: No such file"):
             await store.head("f")
         write_credentials(file)
         assert (await store.head("f")).size == 1

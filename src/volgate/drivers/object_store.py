@@ -182,7 +182,8 @@ class ObjectStore(ABC):
         """Store an object whole, replacing one that stands there; return its etag.
 
         Args:
-            body: up to ``max_put_bytes``. metadata: printable ASCII, 2 KiB together, keys in lower case.
+            body: up to ``max_put_bytes``.
+            metadata: printable ASCII, 2 KiB together; keys in lower case, values without spaces round them.
 
         Raises:
             AlreadyExists: if_absent, and one stands there. Stale: if_match, and another one stands there, or none.

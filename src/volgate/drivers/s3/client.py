@@ -20,7 +20,7 @@ from awscrt import auth, http, s3
 from awscrt import io as crt_io
 from awscrt.exceptions import AwsCrtError
 
-from volgate.errors import BadConfiguration, TimedOut, Unavailable
+from volgate.errors import BadConfiguration, InputOutput, StorageException, TimedOut, Unavailable
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -34,6 +34,8 @@ _PAUSE_MS: Final = 200
 """The first pause; each next one is up to twice as long, at random: about 6 s in all, and a server has restarted."""
 _BASE_DEADLINE_S: Final = 30.0
 _SLOWEST_BYTES_PER_S: Final = 128 << 10
+_REFUSALS: Final = (400, 401, 403, 404)
+"""How servers answer an access key that they do not know."""
 _KEY_CHARACTERS: Final = "/-._~"
 
 
@@ -60,6 +62,7 @@ class S3HttpClient:
             settings: where to. credentials: gives them for each request, from any thread; None = anonymous.
         """
         self.requests: Counter[str] = Counter()
+        self._no_credentials: StorageException | None = None
         self._host = settings.host
         self._bucket_path = settings.bucket_path
         group = crt_io.EventLoopGroup(1)
@@ -69,7 +72,7 @@ class S3HttpClient:
             region=settings.region,
             tls_mode=s3.S3RequestTlsMode.ENABLED if settings.is_tls else s3.S3RequestTlsMode.DISABLED,
             tls_connection_options=_tls(settings) if settings.is_tls else None,
-            signing_config=_signing(settings.region, credentials) if credentials is not None else None,
+            signing_config=self._signing(settings.region, credentials) if credentials is not None else None,
             connect_timeout_ms=_CONNECT_MS,
             retry_config=s3.S3RetryConfig(max_retries=_RETRIES, backoff_scale_factor_ms=_PAUSE_MS),
         )
@@ -93,6 +96,7 @@ class S3HttpClient:
 
         Raises:
             Unavailable: no answer after several tries. TimedOut: too slow an answer.
+            PermissionDenied, BadConfiguration: there are no credentials (any more).
         """
         self.requests[operation] += 1
         token = trio.lowlevel.current_trio_token()
@@ -117,7 +121,10 @@ class S3HttpClient:
                     await done.wait()
         if waited.cancelled_caught:
             raise TimedOut(f"{self._host} did not answer {operation} within {deadline_s:.0f} s")
-        return answer.finish(request.finished_future, self._host)
+        response = answer.finish(request.finished_future, self._host)
+        if self._no_credentials is not None and response.status in _REFUSALS:
+            raise self._no_credentials
+        return response
 
     def _message(
         self,
@@ -134,6 +141,28 @@ class S3HttpClient:
         if body is not None:
             sent.set("content-length", str(len(body)))
         return http.HttpRequest(method, path, sent, io.BytesIO(body) if body is not None else None)
+
+    def _signing(self, region: str, credentials: Callable[[], Credentials]) -> auth.AwsSigningConfig:
+        def get() -> auth.AwsCredentials:
+            try:
+                found = credentials()
+            except StorageException as error:  # the runtime would print it; so the server refuses, and we say why
+                self._no_credentials = error
+                return auth.AwsCredentials("none", "none")
+            self._no_credentials = None
+            return auth.AwsCredentials(found.access_key, found.secret_key, found.session_token)
+
+        return auth.AwsSigningConfig(
+            algorithm=auth.AwsSigningAlgorithm.V4,
+            signature_type=auth.AwsSignatureType.HTTP_REQUEST_HEADERS,
+            credentials_provider=auth.AwsCredentialsProvider.new_delegate(get),
+            region=region,
+            service="s3",
+            use_double_uri_encode=False,
+            should_normalize_uri_path=False,
+            signed_body_header_type=auth.AwsSignedBodyHeaderType.X_AMZ_CONTENT_SHA_256,
+            signed_body_value=auth.AwsSignedBodyValue.UNSIGNED_PAYLOAD,
+        )
 
     def close(self) -> None:
         """Give the connections back."""
@@ -165,7 +194,7 @@ class _Answer:
                 return Response(403, {}, b"<Error><Code>RequestTimeTooSkewed</Code></Error>")
             what = "cannot serve now" if error.name.startswith("AWS_ERROR_S3") else "does not answer"
             raise Unavailable(f"{host} {what}: {error.message or error.name}") from error
-        raise error
+        raise InputOutput(f"{host}: {error}") from error
 
 
 def _wake(token: trio.lowlevel.TrioToken, done: trio.Event, _: object) -> None:
@@ -188,21 +217,3 @@ def _tls(settings: S3Settings) -> crt_io.TlsConnectionOptions:
         return crt_io.ClientTlsContext(options).new_connection_options()
     except AwsCrtError as error:
         raise BadConfiguration(f"ca_bundle {settings.ca_bundle}: {error.message}") from error
-
-
-def _signing(region: str, credentials: Callable[[], Credentials]) -> auth.AwsSigningConfig:
-    def get() -> auth.AwsCredentials:
-        found = credentials()
-        return auth.AwsCredentials(found.access_key, found.secret_key, found.session_token)
-
-    return auth.AwsSigningConfig(
-        algorithm=auth.AwsSigningAlgorithm.V4,
-        signature_type=auth.AwsSignatureType.HTTP_REQUEST_HEADERS,
-        credentials_provider=auth.AwsCredentialsProvider.new_delegate(get),
-        region=region,
-        service="s3",
-        use_double_uri_encode=False,
-        should_normalize_uri_path=False,
-        signed_body_header_type=auth.AwsSignedBodyHeaderType.X_AMZ_CONTENT_SHA_256,
-        signed_body_value=auth.AwsSignedBodyValue.UNSIGNED_PAYLOAD,
-    )

@@ -112,7 +112,10 @@ def _of_boto3() -> Callable[[], Credentials]:
         )
 
     def read() -> Credentials:
-        frozen = found.get_frozen_credentials()
+        try:
+            frozen = found.get_frozen_credentials()
+        except BotoCoreError as error:
+            raise PermissionDenied(f"credentials: {error}") from error
         return Credentials(frozen.access_key, frozen.secret_key, frozen.token)
 
     return read

@@ -79,7 +79,7 @@ class S3ObjectStore(ObjectStore):
             host = self._settings.host
             raise NotFound(f"there is no bucket '{bucket}' at {host}; make it, or mend the name") from error
         if "date" in response.headers:
-            self.clock_skew_s = time.time() - parsedate_to_datetime(response.headers["date"]).timestamp()
+            self.clock_skew_s = time.time() - _http_date(response.headers["date"])
         _parse(response)
         if writable:
             self._capabilities = await find_capabilities(self)
@@ -101,7 +101,7 @@ class S3ObjectStore(ObjectStore):
         objects = tuple(
             ListedObject(
                 self._relative(decode(_text(entry, "Key"))),
-                int(_text(entry, "Size")),
+                _integer(_text(entry, "Size")),
                 _bare(_text(entry, "ETag")),
                 _seconds(_text(entry, "LastModified")),
                 entry.findtext("{*}StorageClass") or "",
@@ -129,8 +129,8 @@ class S3ObjectStore(ObjectStore):
             return b""
         raise_for(response, f"reading {key!r}")
         body = response.body if response.status == 206 else response.body[offset : offset + length]
-        if response.status == 206 and int(response.headers.get("content-length", len(body))) != len(body):
-            raise InputOutput(f"reading {key!r}: the answer was cut short")
+        if len(body) > length:
+            raise InputOutput(f"reading {key!r}: the server sent more than it was asked for")
         return body
 
     async def put(
@@ -333,7 +333,11 @@ class S3ObjectStore(ObjectStore):
 
     def _full(self, key: str, *, check: bool = True) -> str:
         full = self._settings.prefix + key
-        if check and not 0 < len(full.encode()) <= MAX_KEY_BYTES:
+        try:
+            length = len(full.encode())
+        except UnicodeEncodeError as error:
+            raise InvalidArgument(f"the key {key!r} is no UTF-8, which S3 wants") from error
+        if check and not 0 < length <= MAX_KEY_BYTES:
             raise NameTooLong(f"the key {key!r} has more than {MAX_KEY_BYTES} bytes, or none")
         return full
 
@@ -358,9 +362,11 @@ def checksum_of(body: bytes) -> str:
 
 
 def _describe(metadata: Mapping[str, str], content_type: str) -> dict[str, str]:
-    for name, value in metadata.items():
+    for name, value in (*metadata.items(), ("content-type", content_type)):
         if not (name + value).isascii() or not (name + value).isprintable() or name != name.lower():
             raise InvalidArgument(f"metadata {name!r}: only printable ASCII, and keys in lower case")
+        if value != value.strip():
+            raise InvalidArgument(f"metadata {name!r}: HTTP would take the spaces round its value away")
     headers = {_METADATA + name: value for name, value in metadata.items()}
     return {**headers, "content-type": content_type} if content_type else headers
 
@@ -368,9 +374,9 @@ def _describe(metadata: Mapping[str, str], content_type: str) -> dict[str, str]:
 def _as_info(key: str, headers: Mapping[str, str]) -> ObjectInfo:
     return ObjectInfo(
         key,
-        int(headers.get("content-length", "0")),
+        _integer(headers.get("content-length", "0")),
         _bare(headers.get("etag", "")),
-        int(parsedate_to_datetime(headers["last-modified"]).timestamp()) if "last-modified" in headers else 0,
+        int(_http_date(headers["last-modified"])) if "last-modified" in headers else 0,
         headers.get("x-amz-storage-class", ""),
         headers.get("content-type", ""),
         {name.removeprefix(_METADATA): value for name, value in headers.items() if name.startswith(_METADATA)},
@@ -404,5 +410,21 @@ def _bare(etag: str) -> str:
     return etag.strip('"')
 
 
+def _integer(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise InputOutput(f"the server's answer has {text!r} where a number belongs")
+    return int(text)
+
+
 def _seconds(text: str) -> int:
-    return int(datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp())
+    try:
+        return int(datetime.fromisoformat(text).timestamp())
+    except ValueError as error:
+        raise InputOutput(f"the server's answer has {text!r} where a time belongs") from error
+
+
+def _http_date(text: str) -> float:
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except ValueError as error:
+        raise InputOutput(f"the server's answer has {text!r} where a date belongs") from error
