@@ -200,7 +200,12 @@ def test_sigterm_waits_for_an_open_file_and_loses_nothing(place):
         assert (mount.backing / "file").read_bytes() == b"x" * 100_000 + b"y" * 100_000
 
 
-def test_a_stop_ends_the_daemon_though_another_namespace_has_the_mount(place):
+@pytest.mark.parametrize("control", ["without", "with"])
+def test_a_stop_ends_the_daemon_though_another_namespace_has_the_mount(place, control):
+    if control == "without":  # as on a host, or in a container, that does not mount fusectl
+        subprocess.run(["umount", "/sys/fs/fuse/connections"], check=False)
+    elif not os.path.ismount("/sys/fs/fuse/connections"):
+        subprocess.run(["mount", "-t", "fusectl", "none", "/sys/fs/fuse/connections"], check=True)
     with mounted(place, alarms=True, environment={"VOLGATE_MOUNT__STOP_DEADLINE": "1s"}) as mount:
         (mount.path / "f").write_text("kept")
         holder = subprocess.Popen(["unshare", "--mount", "--propagation", "private", "sleep", "60"])

@@ -96,6 +96,7 @@ class FuseSession:
         self._operations = Operations(file_system, DataPath(), deadline_s=deadline_s)
         self._channel: KernelChannel | None = None
         self._device_minor = -1
+        self._serving = trio.CancelScope()
 
     def mount(self) -> None:
         """Make the mount; it answers once ``serve`` runs.
@@ -117,6 +118,7 @@ class FuseSession:
         """Answer the kernel until the connection is gone: unmounted, or aborted. Closes the file system's handles."""
         try:
             async with trio.open_nursery() as nursery:
+                self._serving = nursery.cancel_scope
                 nursery.start_soon(self._operations.invalidate_changed)
                 await pyfuse3.main(1, MAX_TASKS)
                 nursery.cancel_scope.cancel()
@@ -174,6 +176,7 @@ class FuseSession:
     def abort(self) -> None:
         """End the kernel's connection, whoever holds the mount: its users get ENOTCONN, and ``serve`` returns."""
         mounting.abort(self._device_minor)
+        self._serving.cancel()  # where fusectl is not mounted, closing the device has the same effect
 
     def statistics(self) -> SessionStatistics:
         """Return what passed through, and what is held."""
