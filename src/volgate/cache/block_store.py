@@ -74,10 +74,11 @@ class BlockStoreStatistics:
 class _SegmentFile:
     """An open segment and its words; closes itself once nobody holds it: no reader's descriptor becomes another's."""
 
-    __slots__ = ("fd", "words")
+    __slots__ = ("fd", "reserved_bytes", "words")
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
+        self.reserved_bytes = 0  # for writes under way
         self.words: array[int] = array("I", bytes(4 * _BLOCKS))
 
     def __del__(self) -> None:
@@ -128,7 +129,7 @@ class BlockStore:
             facts = {"directory": self._directory, "files": len(strange), "first": min(strange)}
             log.warning("files of another format are in the block cache and stay there", extra=facts)
         for _, name, bytes_ in sorted(found):
-            self._order.add(name, bytes_)
+            self._order.weigh(name, bytes_)
         with self._names:
             self._make_room(0)
         self._is_open = True
@@ -180,7 +181,7 @@ class BlockStore:
         digest = _digest(version)
         start = start // BLOCK_BYTES * BLOCK_BYTES
         for segment, low, high in _split(start, min(end, version.size)):
-            file = self._find(_name(digest, segment))
+            file = self._find(_name(digest, segment), _segment_length(version, segment))
             for block in range(low // BLOCK_BYTES, _blocks(high)):
                 if file is not None and file.words[block]:
                     continue
@@ -193,7 +194,7 @@ class BlockStore:
 
     def _read_segment(self, name: str, start: int, end: int, length: int) -> bytes | None:
         """Return [start, end) of a segment that has ``length`` bytes, or None. Reads whole blocks, in one call."""
-        file = self._find(name)
+        file = self._find(name, length)
         if file is None:
             return None
         first, last = start // BLOCK_BYTES, _blocks(end)
@@ -213,8 +214,8 @@ class BlockStore:
             return None
         return data[start - begin : end - begin]
 
-    def _find(self, name: str) -> _SegmentFile | None:
-        """Return a segment's file, opened if need be; None where nothing of it is cached."""
+    def _find(self, name: str, length: int) -> _SegmentFile | None:
+        """Return the file of a segment of ``length`` bytes, opened if need be; None where nothing of it is cached."""
         with self._lock:
             file = self._files.get(name)
             if file is not None:
@@ -230,7 +231,7 @@ class BlockStore:
             self._drop_damaged(name)
             return None
         with self._lock:
-            return self._keep_open(name, opened) if name in self._order else None
+            return self._keep_open(name, opened, length) if name in self._order else None
 
     def _open_file(self, name: str) -> _SegmentFile | None:
         """Return a file as it stands on disk, None where it is gone or has no sound head."""
@@ -244,12 +245,21 @@ class BlockStore:
         file.words = array("I", head[WORDS_AT : WORDS_AT + 4 * _BLOCKS])
         return file
 
-    def _keep_open(self, name: str, opened: _SegmentFile) -> _SegmentFile:
+    def _keep_open(self, name: str, opened: _SegmentFile, length: int) -> _SegmentFile:
         """Return the file that stands for a segment from now on: the one another thread was quicker with, or this."""
         file = self._files.setdefault(name, opened)
+        self._weigh(name, file, length)
         if len(self._files) > _MAX_OPEN_FILES:
             self._files.popitem(last=False)
         return file
+
+    def _weigh(self, name: str, file: _SegmentFile, length: int) -> None:
+        """Charge a segment what is cached of it and being written; what ``open`` found on disk until it is used."""
+        full, rest = divmod(length, BLOCK_BYTES)
+        bytes_ = HEAD_BYTES + BLOCK_BYTES * (full - file.words[:full].count(0)) + file.reserved_bytes
+        if rest and file.words[full]:
+            bytes_ += _on_disk(rest)
+        self._order.weigh(name, bytes_)
 
     def _drop_blocks(self, name: str, file: _SegmentFile, blocks: list[int], length: int) -> None:
         with self._lock:
@@ -258,8 +268,8 @@ class BlockStore:
             for block in blocks:
                 if file.words[block]:
                     file.words[block] = 0
-                    self._order.add(name, -_on_disk(min(BLOCK_BYTES, length - block * BLOCK_BYTES)))
                     self._damaged_blocks += 1
+            self._weigh(name, file, length)
         log.warning("damaged blocks in the cache are fetched again", extra={"file": name, "blocks": len(blocks)})
 
     def _drop_damaged(self, name: str) -> None:
@@ -292,7 +302,7 @@ class BlockStore:
             name = _name(digest, segment)
             at = segment * SEGMENT_BYTES - offset
             try:
-                self._write_segment(name, low, view[at + low : at + high])
+                self._write_segment(name, low, view[at + low : at + high], _segment_length(version, segment))
             except OSError as error:
                 with self._lock:
                     self._write_errors += 1
@@ -300,34 +310,32 @@ class BlockStore:
                     self._remove(name)
                 log.warning("the block cache cannot be written", extra={"file": name, "error": error.strerror})
 
-    def _write_segment(self, name: str, start: int, data: memoryview) -> None:
+    def _write_segment(self, name: str, start: int, data: memoryview, length: int) -> None:
         bytes_ = _on_disk(len(data))
-        self._find(name)  # drops it where it is damaged
         with self._names:
             if not self._is_open or not self._make_room(bytes_ + HEAD_BYTES):
                 return
-            file = self._find(name) or self._create(name)
+            file = self._find(name, length) or self._create(name, length)
             with self._lock:
-                self._order.add(name, bytes_)
+                file.reserved_bytes += bytes_
+                self._weigh(name, file, length)
                 self._order.touch(name)
-        first = start // BLOCK_BYTES
-        words = array("I", _checksums(data, _blocks(len(data))))
+        first, last = start // BLOCK_BYTES, _blocks(start + len(data))
+        words = array("I", _checksums(data, last - first))
         _write_all(file.fd, data, HEAD_BYTES + start)
         _write_all(file.fd, memoryview(words).cast("B"), WORDS_AT + 4 * first)
         with self._lock:
-            for n, word in enumerate(words):
-                if file.words[first + n] and self._files.get(name) is file:  # charged when it was written before
-                    self._order.add(name, -_on_disk(len(data[n * BLOCK_BYTES : (n + 1) * BLOCK_BYTES])))
-                file.words[first + n] = word
+            file.words[first:last] = words
+            file.reserved_bytes -= bytes_
+            if self._files.get(name) is file:
+                self._weigh(name, file, length)
 
-    def _create(self, name: str) -> _SegmentFile:
+    def _create(self, name: str, length: int) -> _SegmentFile:
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
         file = _SegmentFile(os.open(f"{self._directory}/{name}", flags, 0o600))
         _write_all(file.fd, memoryview(_MAGIC.ljust(HEAD_BYTES, b"\0")), 0)
         with self._lock:
-            self._order.remove(name)
-            self._order.add(name, HEAD_BYTES)
-            return self._keep_open(name, file)
+            return self._keep_open(name, file, length)
 
     def _make_room(self, bytes_: int) -> bool:
         """Evict until so many bytes may be written, and return whether they may. For who holds ``_names``."""
@@ -381,7 +389,7 @@ class BlockStore:
                 return
             with self._lock:
                 self._order.remove(new)
-                self._order.add(new, self._order.remove(old))
+                self._order.weigh(new, self._order.remove(old))
                 self._files.pop(new, None)
                 file = self._files.pop(old, None)
                 if file is not None:

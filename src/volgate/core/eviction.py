@@ -19,10 +19,10 @@ class UseOrder:
     def __contains__(self, name: str) -> bool:
         return name in self._bytes
 
-    def add(self, name: str, bytes_: int) -> None:
-        """Let a name take so many bytes more, or fewer where negative. A new name is the last used one."""
-        self._bytes[name] = self._bytes.get(name, 0) + bytes_
-        self.total_bytes += bytes_
+    def weigh(self, name: str, bytes_: int) -> None:
+        """Say what a name takes. A new one is the last used; the place of the others stays."""
+        self.total_bytes += bytes_ - self._bytes.get(name, 0)
+        self._bytes[name] = bytes_
 
     def touch(self, name: str) -> None:
         """Make a name the last used one; nothing happens where it is unknown."""
