@@ -1,0 +1,1 @@
+"""A Backend made from an ObjectStore, and what it keeps on local disk."""
