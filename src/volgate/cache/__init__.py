@@ -1,1 +1,1 @@
-"""A Backend made from an ObjectStore, and what it keeps on local disk."""
+"""What makes a volume of an object store: files over objects, who owns it, what is kept of it on local disk."""
