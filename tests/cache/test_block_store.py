@@ -643,6 +643,7 @@ def test_readers_and_writers_at_once_see_nothing_but_the_truth(place, monkeypatc
             assert min(hits) > 0
             found = store.statistics()
             assert (found.damaged_blocks, found.write_errors) == (0, 0)
+            assert found.cached_bytes == disk_bytes(place / "blocks")
     finally:
         sys.setswitchinterval(interval)
     assert len(os.listdir("/proc/self/fd")) == before
