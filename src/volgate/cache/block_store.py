@@ -391,6 +391,7 @@ class BlockStore:
         if old not in self._order or old == new:
             return
         with self._names:
+            self._remove(new)
             try:
                 os.rename(f"{self._directory}/{old}", f"{self._directory}/{new}")
             except OSError:
@@ -398,9 +399,7 @@ class BlockStore:
                 return
             with self._lock:
                 self._changes += 1
-                self._order.remove(new)
                 self._order.weigh(new, self._order.remove(old))
-                self._files.pop(new, None)
                 file = self._files.pop(old, None)
                 if file is not None:
                     self._files[new] = file
