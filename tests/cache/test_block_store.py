@@ -14,9 +14,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from awscrt.checksums import crc32c
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from volgate.cache import block_store
 from volgate.cache.block_store import BLOCK_BYTES, HEAD_BYTES, SEGMENT_BYTES, WORDS_AT, BlockStore
 from volgate.core.object_version import ObjectVersion
 
@@ -172,6 +174,19 @@ def test_a_renamed_version_is_read_under_its_new_name_alone(store):
     assert store.statistics().cached_bytes == before - HEAD_BYTES - BLOCK_BYTES
     store.rename(new, new)
     assert whole(store, new)
+
+
+def test_content_whose_checksum_is_zero_is_cached_too(store):
+    version, data = ObjectVersion("k", "e", 4), b"\xab\x9b\xe0\x9b"
+    assert crc32c(data) == 0
+    store.write(version, 0, data)
+    assert store.read(version, 0, 4) == data
+
+
+def test_nobody_but_the_owner_may_read_what_is_cached(place, store):
+    put(store, ObjectVersion("k", "e", 5000))
+    (file,) = (place / "blocks").iterdir()
+    assert (file.parent.stat().st_mode & 0o777, file.stat().st_mode & 0o777) == (0o700, 0o600)
 
 
 def test_hits_and_misses_are_counted(store):
@@ -374,6 +389,17 @@ def test_the_store_yields_when_others_fill_the_disk(small_disk, kind):
         assert store.statistics().write_errors == 0
 
 
+def test_what_is_dropped_gives_its_space_back_while_somebody_reads_it(small_disk):
+    directory, version = small_disk("tmpfs", 8 << 20), ObjectVersion("k", "e", 1 << 20)
+    with opened(directory / "blocks") as store:
+        free = os.statvfs(directory).f_bfree
+        put(store, version)
+        (file,) = (directory / "blocks").iterdir()
+        with file.open("rb"):
+            store.forget(version)
+            assert os.statvfs(directory).f_bfree == free
+
+
 def test_a_disk_that_others_filled_up_is_left_alone(small_disk):
     directory = small_disk("tmpfs", 8 << 20)
     (directory / "other").write_bytes(bytes(6 << 20))
@@ -555,52 +581,69 @@ def test_what_a_killed_process_left_is_right(place):
     assert cached > 100
 
 
-def test_readers_and_writers_at_once_see_nothing_but_the_truth(place):
-    wrong: list[str] = []
-    hits = 0
+@pytest.mark.parametrize("open_files", [256, 2])
+def test_readers_and_writers_at_once_see_nothing_but_the_truth(place, monkeypatch, open_files):
+    monkeypatch.setattr(block_store, "_MAX_OPEN_FILES", open_files)
     max_bytes = 20 * BLOCK_BYTES
     sizes = (5000, 3 * BLOCK_BYTES + 7, 12 * BLOCK_BYTES)
+    wrong: list[object] = []
+    hits = [0, 0]
+    written = threading.Event()
 
-    def act(seed, kind):
-        nonlocal hits
-        choose = random.Random(seed)
-        for _ in range(1500):
-            version = ObjectVersion(choose.choice("abcd"), "e", choose.choice(sizes))
-            first, count = choose.randrange(count_blocks(version.size)), choose.randint(1, 4)
-            start, step = first * BLOCK_BYTES, choose.random()
-            if kind == "read":
-                end = min(start + count * BLOCK_BYTES, version.size)
-                found = store.read(version, start, end - start)
-                hits += found is not None
-                if found not in (None, content(version.size, start, end)):
-                    wrong.append(f"{version} {start}..{end}")
-            elif step < 0.05:
+    def choose_blocks(choose):
+        version = ObjectVersion(choose.choice("abcd"), "e", choose.choice(sizes))
+        return version, choose.randrange(count_blocks(version.size)), choose.randint(1, 4)
+
+    def read(number):
+        choose = random.Random(f"reader {number}")
+        while not written.is_set():
+            version, first, count = choose_blocks(choose)
+            start = first * BLOCK_BYTES
+            end = min(start + count * BLOCK_BYTES, version.size)
+            found = store.read(version, start, end - start)
+            if found is not None:
+                hits[number] += 1
+                assert found == content(version.size, start, end)
+            assert store.statistics().cached_bytes <= max_bytes
+
+    def write(number):
+        choose = random.Random(f"writer {number}")
+        for _ in range(700):
+            version, first, count = choose_blocks(choose)
+            step = choose.random()
+            if step < 0.05:
                 store.forget(version)
             elif step < 0.1:
                 store.rename(version, ObjectVersion(choose.choice("abcd"), "e", version.size))
             else:
                 put(store, version, first, count)
-            if store.statistics().cached_bytes > max_bytes:
-                wrong.append("more than the limit")
 
-    def guarded(seed, kind):
+    def guarded(act, number):
         try:
-            act(seed, kind)
+            act(number)
         except BaseException as error:
-            wrong.append(repr(error))
+            wrong.append(error)
 
     before = len(os.listdir("/proc/self/fd"))
-    with opened(place / "blocks", max_bytes=max_bytes) as store:
-        threads = [
-            threading.Thread(target=guarded, args=(n, kind))
-            for n, kind in enumerate(("read", "read", "write", "write"))
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert wrong == []
-        assert hits > 100
-        found = store.statistics()
-        assert (found.damaged_blocks, found.write_errors) == (0, 0)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with opened(place / "blocks", max_bytes=max_bytes) as store:
+            readers, writers = (
+                [threading.Thread(target=guarded, args=(act, number)) for number in range(2)] for act in (read, write)
+            )
+            for thread in readers + writers:
+                thread.start()
+            for thread in writers:
+                thread.join()
+            written.set()
+            for thread in readers:
+                thread.join()
+            assert wrong == []
+            assert min(hits) > 0
+            found = store.statistics()
+            assert (found.damaged_blocks, found.write_errors) == (0, 0)
+            assert found.cached_bytes == disk_bytes(place / "blocks")
+    finally:
+        sys.setswitchinterval(interval)
     assert len(os.listdir("/proc/self/fd")) == before
