@@ -191,9 +191,10 @@ class Lease:
         Args:
             usage: how full the volume is, for the next owner; None = unknown.
         """
-        holding, self._holding = self._holding, None
+        holding = self._holding
         if holding is None or holding.lost_to is not None:
             return
+        self._holding = None
         if await self._write(holding, released=True, usage=usage):
             _log.info("the volume is released", extra={"key": self._key, "epoch": holding.record.epoch})
 
