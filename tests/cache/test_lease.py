@@ -223,9 +223,12 @@ def test_after_a_crash_the_same_host_goes_on_at_once_and_after_a_reboot_when_it_
         lease.set_backlog(5, 1)
         with trio.move_on_after(1):
             await lease.run()
-        second = await new_lease(store).acquire(ANN)
+        lease = new_lease(store)
+        second = await lease.acquire(ANN)
         assert trio.current_time() < 2
         assert (second.epoch, second.previous_epoch, second.clean) == (first.epoch + 1, first.epoch, False)
+        with trio.move_on_after(RENEW_S + 1):
+            await lease.run()
         assert (await stored(store))["backlog_files"] == 1, "until the journal was read"
         third = await new_lease(store).acquire(ANN_AFTER_A_REBOOT)
         assert third.epoch == second.epoch + 1
@@ -262,6 +265,24 @@ def test_a_renewal_whose_reply_was_lost_is_no_loss(run):
         store.loses = 1
         await lease.release(None)
         assert (await new_lease(store).acquire(BOB)).clean, "the release came though its reply did not"
+
+    run(test)
+
+
+def test_an_owner_counts_from_before_it_asked(run):
+    async def test(store, nursery):
+        store.delays = iter([0, 0, 4])
+        lease = new_lease(store)
+        await lease.acquire(ANN)
+        assert trio.current_time() == 4
+        await trio.sleep(FENCE_S - 4)
+        assert lease.state == "fenced"
+        store.delays = iter([4, 4])
+        with trio.move_on_after(9):
+            await lease.run()
+        assert lease.state == "held"
+        await trio.sleep(FENCE_S - 9)
+        assert lease.state == "fenced"
 
     run(test)
 
