@@ -53,17 +53,19 @@ def versitygw() -> str:
 
 
 @contextlib.contextmanager
-def running(data: Path, port: int = 0, certificate: tuple[Path, Path] | None = None) -> Iterator[S3Server]:
-    """Serve a directory on the loopback; over TLS where a certificate and its key are given."""
+def running(
+    data: Path, port: int = 0, certificate: tuple[Path, Path] | None = None, address: str = "127.0.0.1"
+) -> Iterator[S3Server]:
+    """Serve a directory at an address of this host; over TLS where a certificate and its key are given."""
     data.mkdir(exist_ok=True)
     if not port:
         with socket.socket() as found:
-            found.bind(("127.0.0.1", 0))
+            found.bind((address, 0))
             port = found.getsockname()[1]
     with data.with_suffix(".log").open("ab") as log:
         process = subprocess.Popen(
             [
-                versitygw(), "--port", f"127.0.0.1:{port}", "--region", "us-east-1", "--keep-alive", "--quiet",
+                versitygw(), "--port", f"{address}:{port}", "--region", "us-east-1", "--keep-alive", "--quiet",
                 *(["--cert", str(certificate[0]), "--key", str(certificate[1])] if certificate else []),
                 "posix", str(data),
             ],
@@ -74,11 +76,11 @@ def running(data: Path, port: int = 0, certificate: tuple[Path, Path] | None = N
         deadline = time.monotonic() + 20
         while True:
             with socket.socket() as client:
-                if client.connect_ex(("127.0.0.1", port)) == 0:
+                if client.connect_ex((address, port)) == 0:
                     break
             assert process.poll() is None and time.monotonic() < deadline, data.with_suffix(".log").read_text()
             time.sleep(0.01)
-        yield S3Server(f"http://127.0.0.1:{port}", data, process)
+        yield S3Server(f"http://{address}:{port}", data, process)
     finally:
         process.terminate()
         process.wait(20)

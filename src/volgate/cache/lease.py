@@ -108,9 +108,10 @@ class Lease:
                 more, but its host keeps a backlog, or ``"unreadable": true``; only ``take_over`` gets it.
             Unsupported: a later version of volgate wrote the lease.
             Unavailable: the store does not answer. A lease that was granted unheard is got by calling again.
-        Blocks: one who renews shows within RENEW_S; one who does not, is waited for EXPIRE_S.
+        Blocks: up to a renewal for an owner that renews, EXPIRE_S for one that does not; that is logged.
         """
         candidate = Candidate(parse_holder(holder), self._take_over)
+        is_waiting = False
         while True:
             seen = await self._read()
             verdict = self._judge(candidate, seen)
@@ -119,6 +120,10 @@ class Lease:
                 if await self._take(record, seen.etag):
                     _log.info("the volume is owned", extra={"key": self._key, "epoch": granted.epoch})
                     return granted
+            elif not is_waiting:
+                is_waiting = True
+                facts = {"key": self._key, "holder": seen.describe(), "up_to_s": EXPIRE_S}
+                _log.info("waiting for the volume's owner to renew its lease, or not", extra=facts)
             await trio.sleep(_LOOK_S)
 
     def _judge(self, candidate: Candidate, seen: Seen) -> Verdict:
@@ -127,8 +132,6 @@ class Lease:
         verdict = candidate.judge(seen, self._clock())
         if verdict in (Verdict.BUSY, Verdict.ABANDONED):
             raise Busy(seen.describe(expired=verdict is Verdict.ABANDONED))
-        if verdict is Verdict.WAIT:
-            _log.info("waiting whether the volume has an owner", extra={"key": self._key, "holder": seen.describe()})
         return verdict
 
     async def _take(self, record: LeaseRecord, etag: str) -> bool:
@@ -191,9 +194,10 @@ class Lease:
         Args:
             usage: how full the volume is, for the next owner; None = unknown.
         """
-        holding, self._holding = self._holding, None
+        holding = self._holding
         if holding is None or holding.lost_to is not None:
             return
+        self._holding = None
         if await self._write(holding, released=True, usage=usage):
             _log.info("the volume is released", extra={"key": self._key, "epoch": holding.record.epoch})
 
