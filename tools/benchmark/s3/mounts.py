@@ -19,7 +19,7 @@ import psutil
 import mounting
 import s3_server
 
-READY_S, STOP_S = 60, 60
+READY_S, STOP_S = 60, 30
 
 COMMANDS = {
     "volgate": f"{Path(sys.executable).with_name('volgate')} mount s3://{{bucket}} {{mount}} --endpoint-url {{url}}"
@@ -44,12 +44,8 @@ ENVIRONMENT = {
 }
 
 
-class NoMountError(Exception):
-    """It did not mount; the message is the end of what it said."""
-
-
-class NoEndError(Exception):
-    """It did not unmount, or its daemon stayed."""
+class MountError(Exception):
+    """It did not mount, or did not end as it should; or it did not do what a workload begins with."""
 
 
 @attrs.define
@@ -68,7 +64,7 @@ class Mount:
         return self.place / "mnt"
 
     def start(self) -> None:
-        """Mount. Raises NoMountError."""
+        """Mount. Raises MountError."""
         (self.place / "cache").mkdir(parents=True, exist_ok=True)
         self.path.mkdir(exist_ok=True)
         line = self.command.format(bucket=self.bucket, url=self.url, mount=self.path, cache=self.place / "cache")
@@ -82,21 +78,21 @@ class Mount:
         while mounting.find_mount(self.path) is None:
             if self.process.poll() is not None or time.monotonic() > deadline:
                 said = (self.place / "log").read_text(errors="replace").strip().splitlines() or ["nothing"]
-                raise NoMountError(said[-1])
+                raise MountError(f"no mount: {said[-1]}")
             time.sleep(0.02)
 
     def stop(self) -> None:
-        """Unmount and wait for the end of the daemon. Raises NoEndError."""
+        """Unmount and wait for the end of the daemon. Raises MountError."""
         if self.process is None:
             return
         try:
             subprocess.run(["umount", self.path], check=True, timeout=STOP_S)
             self.process.wait(STOP_S)
         except subprocess.CalledProcessError as error:
-            raise NoEndError(f"umount says {error.returncode}") from error
+            raise MountError(f"umount says {error.returncode}") from error
         except subprocess.TimeoutExpired as error:
             where = "unmounted" if mounting.find_mount(self.path) is None else "mounted"
-            raise NoEndError(f"{where}, but not at its end after {STOP_S} s") from error
+            raise MountError(f"{where}, but not at its end after {STOP_S} s") from error
         self.process = None
 
     def kill(self) -> None:

@@ -18,7 +18,7 @@ import attrs
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 FILE_BYTES = 16 * KIB
-APPENDS = 100
+APPENDS = 50
 PAGE = os.urandom(4 * KIB)
 NOISE = os.urandom(MIB)
 QUIET = subprocess.DEVNULL
@@ -56,9 +56,14 @@ class Step:
     before: str = ""
 
     @property
-    def suffixes(self) -> tuple[str, ...]:
-        """What the row's name has behind it in each of its figures."""
-        return ("", "-durable") if self.durable else ("",)
+    def figures(self) -> int:
+        """How many it has: one at its return, one when it is durable."""
+        return 2 if self.durable else 1
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The rows of its figures."""
+        return (self.row, f"{self.row}-durable")[: self.figures] if self.row else ()
 
 
 @attrs.frozen
@@ -326,9 +331,7 @@ WORKLOADS = (
 
 def select(wanted: list[str]) -> list[Workload]:
     """Return the workloads that have these rows, or that are named; all where none is."""
-    known = {
-        row: workload for workload in WORKLOADS for row in (workload.name, *(s.row for s in workload.steps if s.row))
-    }
+    known = {row: workload for workload in WORKLOADS for step in workload.steps for row in (workload.name, *step.rows)}
     if unknown := [row for row in wanted if row not in known]:
         raise SystemExit(f"bench: no row {', '.join(unknown)}; there are {', '.join(known)}")
     return [workload for workload in WORKLOADS if not wanted or workload in [known[row] for row in wanted]]

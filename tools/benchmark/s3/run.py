@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import itertools
 import json
 import multiprocessing
 import os
@@ -22,6 +23,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import attrs
 import boto3
@@ -65,48 +67,47 @@ def visit(site: Site, workload: rows.Workload, name: str, command: str, number: 
     place = site.place / "mounts" / name
     mount = mounts.Mount(command, place, bucket, site.server.url, site.network.mounts)
     cell = rows.Cell(mount.path, site.server.data / bucket, site.place / "material")
-
-    def told(step: rows.Step, suffix: str, value: float | None, error: str, **facts: float) -> None:
-        if step.row:
-            row = step.row + suffix
-            report(table.Measurement(site.network.name, row, name, number, step.unit, value, error, **facts))
-
+    steps = list(workload.steps)
     site.server.make_bucket(bucket)
     try:
         for seed in workload.seed:
             subprocess.run(["cp", "-a", site.server.data / SEED / seed, cell.bucket], check=True)
         with mounts.prepared(mount):
             mount.start()
-            for step in workload.steps:
-                if step.before == "dropped":
-                    drop_caches()
-                elif step.before == "remounted":
-                    mount.stop()
-                    mount.start()
-                found = measure(site, mount, step, cell)
-                for suffix, value, error, facts in found:
-                    told(step, suffix, value, error, **facts)
-                if mount.process is None or (found[-1][2] and not step.row):
-                    print(f"bench: {name}, {workload.name}: {found[-1][2]}; the rest is left out", file=sys.stderr)
-                    break
-    except mounts.NoMountError as error:
-        print(f"bench: {name}, {workload.name}: no mount: {error}", file=sys.stderr)
-        for step in workload.steps:
-            for suffix in step.suffixes:
-                told(step, suffix, None, "no mount")
-    except mounts.NoEndError as error:
-        print(f"bench: {name}, {workload.name}: {error}", file=sys.stderr)
+            while steps and mount.process is not None:
+                get_ready(mount, steps[0].before)
+                step, found = steps[0], measure(site, mount, steps[0], cell)
+                del steps[0]
+                for row, figure in zip(step.rows, found, strict=False):  # a preparation has no rows
+                    report(table.Measurement(site.network.name, row, name, number, step.unit, **figure))
+                if not step.rows and found[-1]["error"]:
+                    raise mounts.MountError(f"preparation: {found[-1]['error']}")
+    except mounts.MountError as error:
+        print(f"bench: {site.network.name}, {workload.name}, {name}: {error}", file=sys.stderr)
+        for step in steps:
+            for row in step.rows:
+                why = str(error).partition(":")[0]
+                report(table.Measurement(site.network.name, row, name, number, step.unit, None, why))
     finally:
         shutil.rmtree(place, ignore_errors=True)
-        shutil.rmtree(cell.bucket)
+        shutil.rmtree(cell.bucket, ignore_errors=True)  # the server may still be at work for a mount that was killed
 
 
-Found = list[tuple[str, float | None, str, dict[str, float]]]
-"""Figures of a step: what its row's name has behind it, value or None, why there is none, what it took."""
+def get_ready(mount: mounts.Mount, before: str) -> None:
+    """Do what a step has before it."""
+    if before == "dropped":
+        os.sync()
+        Path("/proc/sys/vm/drop_caches").write_text("3")
+    elif before == "remounted":
+        mount.stop()
+        mount.start()
 
 
-def measure(site: Site, mount: mounts.Mount, step: rows.Step, cell: rows.Cell) -> Found:
-    """Run a step in a child, which may hang: after the limit the mount is killed, and the child with it."""
+def measure(site: Site, mount: mounts.Mount, step: rows.Step, cell: rows.Cell) -> list[dict[str, Any]]:
+    """Run a step in a child, which may hang: after the limit the mount is killed, and the child with it.
+
+    Returns what ``Measurement`` says of the return and, where the step has it, of durability.
+    """
     answers, answer = multiprocessing.Pipe(duplex=False)
     child = multiprocessing.get_context("fork").Process(target=perform, args=(step, cell, answer))
     mount.forget_peak()
@@ -115,19 +116,16 @@ def measure(site: Site, mount: mounts.Mount, step: rows.Step, cell: rows.Cell) -
     answer.close()
     error = "T"
     try:
-        values, error = collect(answers, len(step.suffixes), started + site.limit_s)
-        elapsed_s, peak = time.monotonic() - started, mount.peak_rss_bytes()
-        after = site.cpu_s(mount)
+        values, error = collect(answers, step.figures, started + site.limit_s)
+        facts: dict[str, Any] = {"elapsed_s": time.monotonic() - started, "peak_rss_bytes": mount.peak_rss_bytes()}
+        facts |= {who: after - before[who] for who, after in site.cpu_s(mount).items()}
     finally:
         if error == "T":
             mount.kill()
             child.kill()
         child.join()
-    facts = {key: after[key] - before[key] for key in before} | {"elapsed_s": elapsed_s, "peak_rss_bytes": peak}
-    return [
-        (suffix, values[number], "", facts) if number < len(values) else (suffix, None, error, facts)
-        for number, suffix in enumerate(step.suffixes)
-    ]
+    known = [{"value": value, "error": "", **facts} for value in values]
+    return known + [{"value": None, "error": error, **facts}] * (step.figures - len(values))
 
 
 def collect(answers: Connection, count: int, deadline: float) -> tuple[list[float], str]:
@@ -177,11 +175,6 @@ def _said(error: Exception) -> str:
         lines = error.stderr.strip().splitlines() or [""]
         return f"rc {error.returncode} {lines[-1]}"[:60].replace("|", "/")
     return repr(error)[:60].replace("|", "/")
-
-
-def drop_caches() -> None:
-    os.sync()
-    Path("/proc/sys/vm/drop_caches").write_text("3")
 
 
 def seed_bucket(data: Path, seeds: set[str]) -> None:
@@ -234,10 +227,9 @@ def run(arguments: argparse.Namespace) -> list[table.Measurement]:
                 site = Site(Path(place), network, server, arguments.limit)
                 order = list(commands)
                 for number in range(arguments.rounds):
-                    for workload in workloads:
-                        for mount in order:
-                            visit(site, workload, mount, commands[mount], number, report)
-                        order.append(order.pop(0))
+                    for workload, mount in itertools.product(workloads, order):
+                        visit(site, workload, mount, commands[mount], number, report)
+                    order.append(order.pop(0))
     return measured
 
 
