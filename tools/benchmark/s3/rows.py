@@ -5,13 +5,14 @@ The functions run in a child process of the bench, with nothing but the paths th
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import random
 import subprocess
 import tarfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import attrs
@@ -21,7 +22,6 @@ FILE_BYTES = 16 * KIB
 APPENDS = 50
 PAGE = os.urandom(4 * KIB)
 NOISE = os.urandom(MIB)
-QUIET = subprocess.DEVNULL
 
 
 @attrs.frozen
@@ -129,7 +129,11 @@ def rename(old: str, new: str) -> Run:
 
 
 def stat_missing(cell: Cell) -> float:
-    return _until(15, lambda number: os.path.exists(cell.mount / "small" / f"missing{number}"))
+    def stat(number: int) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.lstat(cell.mount / "small" / f"missing{number}")
+
+    return _until(15, itertools.count(), stat)
 
 
 def untar(cell: Cell) -> float:
@@ -170,10 +174,11 @@ def first_mib(name: str) -> Run:
 
 
 def read_randomly(size: int) -> Run:
+    places = random.Random(0).sample(range(0, GIB, size), GIB // size)
+
     def run(cell: Cell) -> float:
-        places = random.Random(0)
         with open(cell.mount / "big", "rb", buffering=0) as file:
-            return _until(10, lambda _: os.pread(file.fileno(), size, places.randrange(GIB // size) * size))
+            return _until(10, places, lambda place: os.pread(file.fileno(), size, place))
 
     return run
 
@@ -214,16 +219,8 @@ def many(directory: str, count: int) -> Callable[[], Iterator[str]]:
 
 
 def _command(*command: str | Path, directory: Path | None = None) -> None:
-    subprocess.run(
-        command,
-        cwd=directory,
-        stdin=QUIET,
-        stdout=QUIET,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        check=True,
-    )
+    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    subprocess.run(command, cwd=directory, **streams, text=True, errors="replace", check=True)
 
 
 def _has(path: Path, size: int) -> bool:
@@ -245,14 +242,16 @@ def _read(path: Path, size: int) -> int:
     return done
 
 
-def _until(limit_s: float, call: Callable[[int], object]) -> float:
-    """Call with 0, 1, ... for so long; return how often."""
+def _until(limit_s: float, items: Iterable[int], call: Callable[[int], object]) -> float:
+    """Call with one after the other, for at most so long; return how often."""
     deadline = time.monotonic() + limit_s
-    for number in itertools.count():
+    done = 0
+    for item in items:
+        call(item)
+        done += 1
         if time.monotonic() > deadline:
             break
-        call(number)
-    return number
+    return done
 
 
 # -- the table ------------------------------------------------------------------------------------------------------

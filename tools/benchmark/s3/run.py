@@ -256,7 +256,8 @@ def main() -> None:
         parser.error(f"no command for {', '.join(unknown)}; use --peer")
     if os.geteuid():
         parser.error("needs root: it drops the kernel's caches")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     print(*table.tables(run(arguments)), sep="\n", file=sys.stderr)
 
 
