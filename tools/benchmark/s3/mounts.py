@@ -23,7 +23,7 @@ READY_S, STOP_S = 60, 30
 
 COMMANDS = {
     "volgate": f"{Path(sys.executable).with_name('volgate')} mount s3://{{bucket}} {{mount}} --endpoint-url {{url}}"
-    " --quota 100GiB",
+    " --quota 100GiB -o cache_dir={cache}",
     "s3fs": "s3fs {bucket} {mount} -f -o url={url} -o use_path_request_style -o use_cache={cache} -o parallel_count=16"
     " -o multipart_size=16 -o multireq_max=64 -o max_stat_cache_size=200000 -o enable_noobj_cache -o kernel_cache"
     " -o sigv4 -o endpoint=us-east-1",
@@ -87,13 +87,23 @@ class Mount:
             return
         try:
             subprocess.run(["umount", self.path], check=True, timeout=STOP_S)
-            self.process.wait(STOP_S)
+            self._wait()
         except subprocess.CalledProcessError as error:
             raise MountError(f"umount says {error.returncode}") from error
         except subprocess.TimeoutExpired as error:
             where = "unmounted" if mounting.find_mount(self.path) is None else "mounted"
             raise MountError(f"{where}, but not at its end after {STOP_S} s") from error
         self.process = None
+
+    def _wait(self) -> None:
+        """Wait for the daemon's end; one that another mount namespace's copy of the mount keeps is asked to go."""
+        if self.process is None:
+            return
+        try:
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            self.process.terminate()
+            self.process.wait(STOP_S)
 
     def kill(self) -> None:
         """End it now, and all that waits for it."""
