@@ -1,4 +1,4 @@
-"""The runner behind tools/bench posix: see there. One round visits every job with every contender, in turn.
+"""The runner behind tools/bench: see there. One round visits every job with every contender, in turn.
 
 Each round has a directory of its own, and unlink comes after all rounds: ext4 passes over each inode that was deleted
 in the last minutes when it looks for a free one, so a create after many unlinks would measure that.
