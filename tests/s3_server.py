@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import attrs
@@ -37,14 +37,18 @@ class S3Server:
         (self.data / name).mkdir()
 
 
+def go() -> str:
+    """Return the path of the Go compiler."""
+    return shutil.which("go") or str(Path(sys.prefix) / "bin" / "go")
+
+
 def versitygw() -> str:
     """Return the path of the server; builds it at the first time (about two minutes)."""
     folder = Path(sys.prefix) / "go" / f"versitygw-{VERSITYGW}"
     program = folder / "versitygw"
     if not program.exists():
-        go = shutil.which("go") or str(Path(sys.prefix) / "bin" / "go")
         subprocess.run(
-            [go, "install", f"github.com/versity/versitygw/cmd/versitygw@{VERSITYGW}"],
+            [go(), "install", f"github.com/versity/versitygw/cmd/versitygw@{VERSITYGW}"],
             env={**os.environ, "GOBIN": str(folder), "CGO_ENABLED": "0"},
             check=True,
             timeout=900,
@@ -54,9 +58,17 @@ def versitygw() -> str:
 
 @contextlib.contextmanager
 def running(
-    data: Path, port: int = 0, certificate: tuple[Path, Path] | None = None, address: str = "127.0.0.1"
+    data: Path,
+    port: int = 0,
+    certificate: tuple[Path, Path] | None = None,
+    address: str = "127.0.0.1",
+    prefix: Sequence[str] = (),
 ) -> Iterator[S3Server]:
-    """Serve a directory at an address of this host; over TLS where a certificate and its key are given."""
+    """Serve a directory on the loopback; over TLS where a certificate and its key are given.
+
+    Args:
+        prefix: what enters the network namespace that has the address, and then runs the command behind it.
+    """
     data.mkdir(exist_ok=True)
     if not port:
         with socket.socket() as found:
@@ -65,7 +77,7 @@ def running(
     with data.with_suffix(".log").open("ab") as log:
         process = subprocess.Popen(
             [
-                versitygw(), "--port", f"{address}:{port}", "--region", "us-east-1", "--keep-alive", "--quiet",
+                *prefix, versitygw(), "--port", f"{address}:{port}", "--region", "us-east-1", "--keep-alive", "--quiet",
                 *(["--cert", str(certificate[0]), "--key", str(certificate[1])] if certificate else []),
                 "posix", str(data),
             ],
@@ -74,13 +86,17 @@ def running(
         )  # fmt: skip
     try:
         deadline = time.monotonic() + 20
-        while True:
-            with socket.socket() as client:
-                if client.connect_ex((address, port)) == 0:
-                    break
-            assert process.poll() is None and time.monotonic() < deadline, data.with_suffix(".log").read_text()
+        while process.poll() is None and not _listens(process.pid, port):
+            assert time.monotonic() < deadline, data.with_suffix(".log").read_text()
             time.sleep(0.01)
+        assert process.poll() is None, data.with_suffix(".log").read_text()
         yield S3Server(f"http://{address}:{port}", data, process)
     finally:
         process.terminate()
         process.wait(20)
+
+
+def _listens(pid: int, port: int) -> bool:
+    """Look at the sockets of the process's own network namespace (proc_net_tcp: 0A is LISTEN)."""
+    rows = [row.split() for row in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
+    return any(row[1].endswith(f":{port:04X}") and row[3] == "0A" for row in rows)

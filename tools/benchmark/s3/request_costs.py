@@ -1,7 +1,7 @@
 """What one small request to S3 costs: our store and boto3, interleaved, against versitygw on this host.
 
 JSON lines to standard output: {name, client, value, unit} a round; a table of medians and spreads to standard error.
-CPU is of this process alone; the server's is not in it. Usage: tools/bench-s3 [--rounds N]
+CPU is of this process alone; the server's is not in it. Usage: tools/bench s3-requests [--rounds N]
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import boto3
 import trio
 from botocore.config import Config
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[3] / "tests"))
 import s3_server
 from volgate.drivers.s3.settings import S3Settings
 from volgate.drivers.s3.store import S3ObjectStore

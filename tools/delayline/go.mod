@@ -1,0 +1,3 @@
+module volgate/delayline
+
+go 1.21
