@@ -13,6 +13,13 @@ def state_directory() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "volgate"
 
 
+def cache_directory() -> Path:
+    """Return the folder of caches, one for each volume in a bucket; what is not uploaded yet lies there too."""
+    if os.geteuid() == 0:
+        return Path("/var/cache/volgate")
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "volgate"
+
+
 def catalog_path() -> Path:
     """Return the file that lists the volumes known by name."""
     return state_directory() / "catalog.db"

@@ -35,6 +35,8 @@ Report = Callable[[dict[str, Any]], None]
 @click.option("--inodes", type=Count(), help="Limit of files, directories and links together: 100000, none.")
 @click.option("--read-only", is_flag=True, help="Mount read-only; takes no ownership.")
 @click.option("--attr-timeout", type=Seconds(), help="How long until changes made behind the mount are seen [60s].")
+@click.option("--endpoint-url", metavar="URL", help="The S3 server of SOURCE, unless it is Amazon's.")
+@click.option("--take-over", is_flag=True, help="Take a bucket from a host that is gone and left changes behind.")
 @click.option("-o", "options", multiple=True, help=HELP)
 @click.option("--debug", is_flag=True, help="Log everything.")
 def mount(
@@ -45,17 +47,19 @@ def mount(
     inodes: tuple[int | None] | None,
     read_only: bool,
     attr_timeout: float | None,
+    endpoint_url: str | None,
+    take_over: bool,
     options: tuple[str, ...],
     debug: bool,
 ) -> int:
-    """Mount SOURCE, a directory or the name of a volume, on MOUNTPOINT.
+    """Mount SOURCE, a directory, a bucket or the name of a volume, on MOUNTPOINT.
 
     SOURCE's files appear under MOUNTPOINT; a limit holds from the next write on. A directory with files in it is
     counted first. A volume made with --mount-point needs no MOUNTPOINT here.
 
     \b
     volgate mount /srv/data /mnt/data --quota 10GiB
-    volgate mount /srv/data /mnt/data -d
+    volgate mount s3://bucket/prefix /mnt/data --endpoint-url https://s3.example.org
     volgate mount projects -d
     """
     wanted = parse_options(",".join(options))
@@ -67,6 +71,10 @@ def mount(
         wanted["attr_timeout_s"] = attr_timeout
     if read_only:
         wanted["read_only"] = True
+    if endpoint_url is not None:
+        wanted.setdefault("storage", {})["endpoint_url"] = endpoint_url
+    if take_over:
+        wanted.setdefault("storage", {})["take_over"] = "yes"
     return mount_source(source, mountpoint, wanted, detach=detach, debug=debug)
 
 
@@ -90,7 +98,7 @@ def _settings(
     source: str, mountpoint: str | None, wanted: dict[str, Any], configuration: Configuration
 ) -> MountSettings:
     """Return what is to be mounted: flags over the catalog's options over environment over files."""
-    from volgate.cli.sources import resolve
+    from volgate.cli.sources import resolve, with_options
     from volgate.daemon.checks import resolve_mount_point
     from volgate.daemon.mountd import MountSettings
 
@@ -99,7 +107,9 @@ def _settings(
     except NotFound as error:  # nothing that waiting or trying again could mend
         raise click.UsageError(str(error)) from error
     if entry is not None:
-        wanted = {**parse_options(entry.options), **wanted}
+        known = parse_options(entry.options)
+        storage = {**known.get("storage", {}), **wanted.get("storage", {})}
+        wanted = {**known, **wanted, "storage": storage}
         mountpoint = mountpoint or entry.mount_point
     if not mountpoint:
         raise click.UsageError(f"say where to mount {source}: 'volgate mount {source} MOUNTPOINT'")
@@ -112,8 +122,10 @@ def _settings(
         "worker_user": configuration["mount.worker"],
     }
     id_map = take_id_map(wanted)
+    storage = wanted.pop("storage", {})
+    timeout_s = {"attr_timeout": f"{wanted.get('attr_timeout_s', defaults['attr_timeout_s'])}s"}
     return MountSettings(
-        source=where,
+        source=with_options(where, {**storage, **timeout_s}, configuration),
         mount_point=resolve_mount_point(mountpoint),
         state_directory=paths.state_directory(),
         runtime_directory=paths.runtime_directory(),

@@ -18,6 +18,13 @@ _IGNORED: Final = frozenset(
     }
 )  # fmt: skip
 """Options of mount(8) that say nothing to a file system, or what holds here anyway."""
+_STORAGE: Final = frozenset(
+    {
+        "endpoint_url", "region", "addressing", "credentials_file", "anonymous", "ca_bundle", "cache_dir", "cache_size",
+        "cache_free", "staging_size", "upload_age", "fsync", "close", "take_over",
+    }
+)  # fmt: skip
+"""Options of buckets and their caches, passed on as they are."""
 _SWITCHES: Final[dict[str, dict[str, Any]]] = {
     "ro": {"read_only": True},
     "rw": {"read_only": False},
@@ -28,7 +35,9 @@ _SWITCHES: Final[dict[str, dict[str, Any]]] = {
 HELP: Final = (
     "Mount options, comma-separated: ro, nonempty, allow_other, private, quota=SIZE, inodes=N, attr_timeout=TIME, "
     "uid=N, gid=N, umask=OCTAL, squash=none|root|all, uidmap=INSIDE:OUTSIDE:COUNT[+...], gidmap=..., "
-    "metrics=HOST:PORT, worker=USER."
+    "metrics=HOST:PORT, worker=USER. For buckets: endpoint_url=, region=, addressing=, credentials_file=, anonymous, "
+    "ca_bundle=, cache_dir=, cache_size=, cache_free=, staging_size=, upload_age=TIME, fsync=bucket|journal, "
+    "close=journal|bucket, take_over."
 )
 
 
@@ -77,7 +86,9 @@ def parse_options(text: str) -> dict[str, Any]:
         name, equals, value = option.strip().partition("=")
         if not name or name in _IGNORED or name.startswith("x-"):
             continue
-        if name in _SWITCHES and not equals:
+        if name in _STORAGE:
+            wanted.setdefault("storage", {})[name] = value
+        elif name in _SWITCHES and not equals:
             wanted.update(_SWITCHES[name])
         elif name in _VALUES and equals:
             key, parse = _VALUES[name]

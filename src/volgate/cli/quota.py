@@ -127,12 +127,12 @@ def _mounted(target: str) -> dict[str, Any] | None:
 
 async def _opened(directory: str) -> tuple[Any, Any, VolumeIdentity]:
     """Open a directory's backend without owning the volume. Raises NotFound where it is no volume."""
-    from volgate.cli.sources import resolve
-    from volgate.drivers.registry import make_backend
+    from volgate.cli.sources import resolve_with_configuration
     from volgate.dto import VolumeOperationContext
     from volgate.volume.identity import load_identity
+    from volgate.volume.storage import make_backend
 
-    source, _ = resolve(directory)
+    source = resolve_with_configuration(directory)
     backend = make_backend(source)
     context = VolumeOperationContext("volume", Path("/"), source.backend_type, "cli", read_only=True)
     root = await backend.open_volume(context)

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+import click
 
 from volgate import paths
 
 if TYPE_CHECKING:
+    from volgate.config.loading import Configuration
     from volgate.drivers.registry import Source
     from volgate.volume.catalog import Catalog, CatalogEntry
+
+_CONFIGURED: Final = ("endpoint_url", "region", "addressing", "credentials_file", "ca_bundle")
+_PLACE_BYTES: Final = 16
 
 
 def catalog() -> Catalog:
@@ -36,3 +45,35 @@ def resolve(text: str) -> tuple[Source, CatalogEntry | None]:
     if source.backend_type == "posix":
         source = Source("posix", os.path.abspath(source.text))
     return source, entry
+
+
+def with_options(source: Source, options: Mapping[str, str], configuration: Configuration) -> Source:
+    """Return a source with what its storage is told: options over configuration, and where its cache lies.
+
+    Raises:
+        click.UsageError: options of buckets for a directory.
+    """
+    from volgate.drivers.registry import Source
+
+    if "://" not in source.text:
+        strange = sorted(set(options) - {"attr_timeout"})
+        if strange:
+            raise click.UsageError(f"mount option {strange[0]} is for buckets; {source.text} is a directory")
+        return source
+    configured = {name: value for name in _CONFIGURED if (value := configuration[f"s3.{name}"])}
+    told = {**configured, **options}
+    place = f"{told.get('endpoint_url') or os.environ.get('AWS_ENDPOINT_URL', '')} {source.text.rstrip('/')}"
+    digest = hashlib.blake2b(place.encode(), digest_size=_PLACE_BYTES).hexdigest()
+    name = re.sub(r"[^a-z0-9]+", "-", source.text.split("://", 1)[1].lower()).strip("-")[:40]
+    told.setdefault("cache_dir", str(paths.cache_directory() / f"{name}-{digest[:8]}"))
+    return Source(source.backend_type, source.text, {**told, "place": digest})
+
+
+def resolve_with_configuration(text: str) -> Source:
+    """Return where the data of a volume lies, with all that its storage is told, for verbs that take no options."""
+    from volgate.cli.mount_options import parse_options
+    from volgate.config.loading import load
+
+    source, entry = resolve(text)
+    options = parse_options(entry.options).get("storage", {}) if entry is not None else {}
+    return with_options(source, options, load(paths.config_directory(), os.environ))

@@ -12,7 +12,7 @@ from volgate import paths
 from volgate.cli.arguments import Count, Size
 from volgate.cli.mounts import find_all
 from volgate.cli.output import confirm
-from volgate.cli.sources import catalog, resolve
+from volgate.cli.sources import catalog, resolve_with_configuration
 from volgate.core.sizes import format_size
 from volgate.errors import Busy, InvalidArgument
 
@@ -57,7 +57,7 @@ def create(
     if not VOLUME_ID.fullmatch(name):
         raise InvalidArgument(f"'{name}' is no volume name: 1 to 63 of a-z 0-9 . _ -, the first a-z or 0-9")
     _check_options(options)
-    where, _ = resolve(source)
+    where = resolve_with_configuration(source)
 
     async def make() -> CatalogEntry:
         return await create_volume(
@@ -84,7 +84,7 @@ def adopt(source: str, mount_point: str, options: str) -> None:
     from volgate.volume.registration import adopt_volume
 
     _check_options(options)
-    where, _ = resolve(source)
+    where = resolve_with_configuration(source)
 
     async def enter() -> CatalogEntry:
         return await adopt_volume(catalog(), where, mount_point=_absolute(mount_point), options=options)

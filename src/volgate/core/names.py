@@ -1,4 +1,4 @@
-"""Which names a volume keeps for the gateway."""
+"""Which names a volume keeps for the gateway, and which keys of a bucket no name can show."""
 
 from __future__ import annotations
 
@@ -9,3 +9,16 @@ GATEWAY_NAME: Final = b".volgate"
 
 RESERVED_ROOT_NAMES: Final[frozenset[bytes]] = frozenset({GATEWAY_NAME, b".snapshots"})
 """Names at the root that users can neither see nor make."""
+
+
+def why_not_shown(text: str) -> str:
+    """Return why a part of an object's key is no file name, "" where it is one."""
+    if not text:
+        return "an empty name"
+    if text in (".", ".."):
+        return "the name . or .."
+    if "\0" in text:
+        return "a NUL in its name"
+    if len(text.encode()) > 255:
+        return "a name of more than 255 bytes"
+    return ""

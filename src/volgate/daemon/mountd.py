@@ -25,12 +25,13 @@ from volgate.core.sizes import format_size
 from volgate.daemon import checks, metrics, service_manager, split
 from volgate.daemon.health import Problem, Standstill, find_problems
 from volgate.daemon.watchdog import Watchdog
-from volgate.drivers.registry import Source, make_backend
+from volgate.drivers.registry import Source
 from volgate.dto import Usage
 from volgate.errors import InvalidArgument, StorageException
 from volgate.fuse.mounting import Mounter
 from volgate.fuse.session import FuseSession, SessionStatistics
 from volgate.vfs.file_system import FileSystem
+from volgate.volume.storage import make_backend
 from volgate.volume.volume import UNCHANGED, Limit, Volume, open_volume
 
 log = logging.getLogger(__name__)
@@ -161,6 +162,7 @@ class MountDaemon:
                     scrape = {("GET", "/metrics"): routes["GET", "/metrics"]}
                     await nursery.start(TcpServer(*settings.metrics_address, scrape).run)
                 session.mount()
+                nursery.start_soon(volume.run)
                 nursery.start_soon(self._obey_signals, signals, session)
                 nursery.start_soon(Watchdog(session, settings.request_deadline_s).run)
                 nursery.start_soon(self._announce, volume, session)

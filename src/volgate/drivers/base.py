@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar, Final
 
 import attrs
@@ -51,6 +51,8 @@ class Capabilities:
         ownership: new nodes get the caller's uid and gid; else all belong to the daemon's user.
         close_reports_errors: ``BackendFile.flush`` can fail, so the kernel has to ask at each close.
         durable_keys: ``key_of_*`` and ``measure_key`` work, so a crash needs no recount.
+        keeps_usage: ``load_usage`` knows the volume's usage after a crash, so no ledger is needed.
+        charges_links: a symlink counts its target's bytes, since what counts them cannot tell it from a file.
         max_read_bytes: the largest length of one read.
     """
 
@@ -64,6 +66,8 @@ class Capabilities:
     ownership: bool = False
     close_reports_errors: bool = True
     durable_keys: bool = False
+    keeps_usage: bool = False
+    charges_links: bool = False
     max_read_bytes: int = 1 << 20
 
 
@@ -355,6 +359,27 @@ class BaseStorageBackend(ABC):
         """
         raise Unsupported
 
+    def load_usage(self) -> Usage | None:
+        """Return the volume's usage as of the last owner; None: it has to be counted. Needs ``keeps_usage``.
+
+        Call once, after ``acquire_ownership``.
+        """
+        raise Unsupported
+
+    async def count_usage(self, on_progress: Callable[[Usage], None]) -> Usage:
+        """Return what the volume counted at the call, though it may change meanwhile, and keep it.
+
+        Needs ``keeps_usage``. Blocks for the storage.
+        """
+        raise Unsupported
+
+    async def run(self) -> None:  # noqa: B027 - a default, not a duty
+        """Do what goes on in the background until cancelled; called once, when the volume is open."""
+
+    async def drain(self) -> int:
+        """Return once the storage has everything that was acknowledged; the number of files it does not take."""
+        return 0
+
     async def close(self) -> None:  # noqa: B027 - a default, not a duty
         """Give back all that the driver holds. Nothing may be called afterwards."""
 
@@ -364,6 +389,8 @@ async def exists(backend: BaseStorageBackend, directory: BackendDirectory, name:
     return await backend.find_attributes(directory, name) is not None
 
 
-def charged_usage(attributes: FileAttributes) -> Usage:
-    """Return what an inode counts: its size if it is a regular file, and one inode."""
-    return Usage(attributes.size if stat.S_ISREG(attributes.mode) else 0, 1)
+def charged_usage(attributes: FileAttributes, *, charges_links: bool = False) -> Usage:
+    """Return what an inode counts: one inode, and the size of a regular file; of a link where the backend says so."""
+    mode = attributes.mode
+    charged = stat.S_ISREG(mode) or (charges_links and stat.S_ISLNK(mode))
+    return Usage(attributes.size if charged else 0, 1)

@@ -27,6 +27,9 @@ import attrs
 from volgate.dto import BackendType
 from volgate.errors import InputOutput
 
+COMMIT_KEY: Final = "volgate-commit"
+"""Metadata that names the ``put`` or upload that made an object, to tell a lost reply from a lost race. Who passes it
+finds that object again by it; else the driver gives each its own."""
 MAX_KEY_BYTES: Final = 1024
 """S3's limit of a key in UTF-8, the prefix of the volume included (Amazon S3 User Guide, "Naming objects")."""
 
@@ -124,6 +127,8 @@ class ObjectStore(ABC):
     """One bucket, or one prefix of it. Used by one event loop; every method may block for the net."""
 
     backend_type: ClassVar[BackendType]
+    max_key_bytes: int = MAX_KEY_BYTES
+    """The longest key in UTF-8; what all keys of the volume begin with is taken off."""
     min_part_bytes: ClassVar[int] = 5 << 20
     """Every part of an upload but the last has at least this size."""
     max_parts: ClassVar[int] = 10_000

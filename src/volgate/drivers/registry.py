@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
-from importlib.metadata import entry_points
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
 from typing import Final
 
 import attrs
 
 from volgate.drivers.base import BaseStorageBackend
+from volgate.drivers.object_store import ObjectStore
 from volgate.dto import BackendType
 from volgate.errors import InvalidArgument
 
-ENTRY_POINT_GROUP: Final = "volgate.drivers"
+BACKENDS: Final = "volgate.drivers"
+STORES: Final = "volgate.object_stores"
+"""Groups of entry points: classes of ``BaseStorageBackend``, and of ``ObjectStore``."""
 _URL: Final = re.compile(r"([a-z][a-z0-9+.-]*)://.*", re.DOTALL)
 
 
@@ -23,10 +27,12 @@ class Source:
     Attributes:
         backend_type: the driver's name.
         text: what its ``from_source`` is given: a directory's path, or a URL.
+        options: what an object store and its cache are told besides, by the names of mount options.
     """
 
     backend_type: BackendType
     text: str
+    options: Mapping[str, str] = attrs.field(factory=dict)
 
 
 def split_source(text: str) -> Source | None:
@@ -42,17 +48,35 @@ def split_source(text: str) -> Source | None:
     return None
 
 
-def make_backend(source: Source) -> BaseStorageBackend:
-    """Return the backend of a source; nothing is opened yet.
+def load_backend(source: Source) -> BaseStorageBackend:
+    """Return the backend that a driver makes of a source; nothing is opened yet.
 
     Raises:
         InvalidArgument: no driver of that name; the message names those there are.
     """
-    found = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+    found = _drivers(BACKENDS)
     point = found.get(source.backend_type)
     if point is None:
-        known = ", ".join(sorted(found))
+        known = ", ".join(sorted([*found, *_drivers(STORES)]))
         raise InvalidArgument(f"no driver serves '{source.backend_type}'; there are: {known}")
     backend = point.load().from_source(source.text)
     assert isinstance(backend, BaseStorageBackend)
     return backend
+
+
+def load_store(source: Source) -> ObjectStore | None:
+    """Return the object store of a source, None where no driver of objects serves it; nothing is asked yet.
+
+    Raises:
+        BadConfiguration: the URL, or an option, is none. PermissionDenied: there are no credentials.
+    """
+    point = _drivers(STORES).get(source.backend_type)
+    if point is None:
+        return None
+    store = point.load().from_source(source.text, source.options)
+    assert isinstance(store, ObjectStore)
+    return store
+
+
+def _drivers(group: str) -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=group)}

@@ -12,6 +12,7 @@ StorageException
 ├── InvalidArgument     the request makes no sense
 │   └── BadConfiguration    a setting is wrong; names file, line, section and key
 ├── NameTooLong         a name over 255 bytes, a target over 4095
+├── IllegalName         a name that the storage cannot have (EILSEQ)
 ├── TooManyLinks        the backing's link limit
 ├── TooManySymlinks     a symlink where none may be followed
 ├── CrossDevice         the request would leave the volume
@@ -104,6 +105,10 @@ class BadConfiguration(InvalidArgument):
 
 class NameTooLong(StorageException):
     """The name is too long."""
+
+
+class IllegalName(StorageException):
+    """The storage cannot have such a name."""
 
 
 class TooManyLinks(StorageException):

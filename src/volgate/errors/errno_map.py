@@ -23,6 +23,7 @@ ERRNO_OF: Final[dict[type[errors.StorageException], int]] = {
     errors.ReadOnly: errno.EROFS,
     errors.InvalidArgument: errno.EINVAL,
     errors.NameTooLong: errno.ENAMETOOLONG,
+    errors.IllegalName: errno.EILSEQ,
     errors.TooManyLinks: errno.EMLINK,
     errors.TooManySymlinks: errno.ELOOP,
     errors.CrossDevice: errno.EXDEV,

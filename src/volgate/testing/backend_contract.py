@@ -44,7 +44,12 @@ async def opened(make_backend: MakeBackend) -> AsyncIterator[tuple[BaseStorageBa
     await backend.create_volume(CONTEXT)
     root = await backend.open_volume(CONTEXT)
     try:
-        yield backend, root
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(backend.run)
+            try:
+                yield backend, root
+            finally:
+                nursery.cancel_scope.cancel()
     finally:
         root.close()
         await backend.close()
@@ -85,6 +90,9 @@ async def make_directory(backend: BaseStorageBackend, parent: BackendDirectory, 
 
 class BackendContract:
     """See the module."""
+
+    illegal_names: frozenset[bytes] = frozenset()
+    """Names that the storage cannot have; they are refused with IllegalName, and not found."""
 
     @pytest.fixture
     def make_backend(self) -> MakeBackend:
@@ -133,6 +141,16 @@ class BackendContract:
     @pytest.mark.parametrize("name", [b"a" * 255, b"\xff\xfe", b"new\nline", b" ", b"-rf", b"...", "ä".encode()])
     def test_a_name_may_be_any_bytes(self, make_backend: MakeBackend, name: bytes) -> None:
         """Guarantee 2."""
+        if name in self.illegal_names:
+
+            async def refused(backend: BaseStorageBackend, root: BackendDirectory) -> None:
+                with pytest.raises(errors.IllegalName):
+                    await backend.create_file(root, name, 0o644, OWNER)
+                assert await backend.find_attributes(root, name) is None
+                assert await backend.list_names(root) == []
+
+            run(make_backend, refused)
+            return
 
         async def test(backend: BaseStorageBackend, root: BackendDirectory) -> None:
             await put(backend, root, name, b"x")
@@ -429,14 +447,14 @@ class BackendContract:
             await backend.store_reserved("identity.json", b"one")
             await backend.store_reserved("identity.json", b"two")
             assert await backend.load_reserved("identity.json") == b"two"
-            await backend.acquire_ownership(b"me\n")
+            await backend.acquire_ownership(b'{"pid": 1, "host": "me"}\n')
             async with opened(make_backend) as (other, _):
                 assert await other.load_reserved("identity.json") == b"two"
                 with pytest.raises(errors.Busy, match="me"):
-                    await other.acquire_ownership(b"you\n")
+                    await other.acquire_ownership(b'{"pid": 2, "host": "you"}\n')
             await backend.release_ownership()
             async with opened(make_backend) as (other, _):
-                await other.acquire_ownership(b"you\n")
+                await other.acquire_ownership(b'{"pid": 2, "host": "you"}\n')
 
         run(make_backend, test)
 

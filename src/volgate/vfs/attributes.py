@@ -150,6 +150,8 @@ class Attributes:
         if charge.key is None:
             charge.key = self._backend.key_of_file(file)
         grows = size > charge.size
+        if grows and self._gate.is_counting:
+            await self._gate.wait_until_counted()
         if grows:
             self._gate.reserve(charge, size - 1, size)
         else:

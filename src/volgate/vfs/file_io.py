@@ -111,6 +111,8 @@ class FileIo:
             return _checked(await opened.file.write(offset, data), len(data))
         if charge.key is None:
             charge.key = self._backend.key_of_file(opened.file)
+        if self._gate.is_counting:
+            await self._gate.wait_until_counted()
         allowed = self._gate.reserve(charge, offset, end)
         if allowed < end:
             data = data[: allowed - offset]

@@ -85,8 +85,9 @@ class Namespace:
     async def create_symlink(
         self, parent: Inode, name: bytes, target: bytes, owner: NodeOwner
     ) -> tuple[Inode, FileAttributes]:
-        """Make a symlink; its target is stored as given, and not charged."""
-        directory, change = await self._begin_create(parent, name)
+        """Make a symlink; its target is stored as given, and charged only where the backend says so."""
+        charged = len(target) if self._backend.capabilities.charges_links else 0
+        directory, change = await self._begin_create(parent, name, charged)
         try:
             attributes = await self._backend.create_symlink(directory, name, target, owner)
             inode = self._tree.inodes.observe(parent, name, attributes)
@@ -96,10 +97,14 @@ class Namespace:
         self._gate.end_create(change, created=True)
         return inode, attributes
 
-    async def _begin_create(self, parent: Inode, name: bytes) -> tuple[BackendDirectory, NameChange]:
+    async def _begin_create(
+        self, parent: Inode, name: bytes, charged_bytes: int = 0
+    ) -> tuple[BackendDirectory, NameChange]:
         self._tree.check_name(parent, name)
         directory = await self._tree.directory_of(parent)
-        return directory, self._gate.begin_create(self._backend.key_of_name(directory, name, 0))
+        if self._gate.is_counting:
+            await self._gate.wait_until_counted()
+        return directory, self._gate.begin_create(self._backend.key_of_name(directory, name, 0), charged_bytes)
 
     async def _end_failed_create(
         self, directory: BackendDirectory, name: bytes, change: NameChange, error: BaseException
@@ -175,7 +180,8 @@ class Namespace:
             self._gate.hold_unlinked(self._charge_of(inode, attributes))
             return None
         return self._gate.begin_remove(
-            self._backend.key_of_name(directory, name, attributes.ino), charged_usage(attributes)
+            self._backend.key_of_name(directory, name, attributes.ino),
+            charged_usage(attributes, charges_links=self._backend.capabilities.charges_links),
         )
 
     def _charge_of(self, inode: Inode, attributes: FileAttributes) -> InodeCharge:

@@ -1,18 +1,25 @@
 """The quota gate: growth is reserved before it happens and settled after (DESIGN: strict quota).
 
-Called by the vfs from the event loop. No method awaits, so each is one atomic step; that is why there is no lock.
+Called by the vfs from the event loop. No method but ``wait_until_counted`` awaits, so each is one atomic step; that is
+why there is no lock.
 No I/O but the ledger's memory. Per inode that is open for writing there is one ``InodeCharge``; it opens a ledger slot
 before its first change, so that later writes cost nothing.
 """
 
 from __future__ import annotations
 
+from typing import Final
+
+import trio
+
 from volgate.dto import BackendType, StorageQuotaInfo, Usage
-from volgate.errors import QuotaExceeded
+from volgate.errors import QuotaExceeded, TryAgain
 from volgate.ledger.base import NoLedger, QuotaLedger
 
 _NOTHING = Usage(0, 0)
 _NO_SLOT = -1
+_COUNTING_WAIT_S: Final = 10.0
+"""How long growth waits for a count that is under way."""
 
 
 class InodeCharge:
@@ -38,14 +45,19 @@ class InodeCharge:
 
 
 class NameChange:
-    """One change of a name under way: its ledger slot and what the name's inode counted before."""
+    """One change of a name under way.
 
-    __slots__ = ("before", "reserved_inodes", "slot")
+    Attributes:
+        slot: of the ledger. before: what the name's inode counted; of a create, nothing.
+        reserved: what a create reserved.
+    """
 
-    def __init__(self, slot: int, before: Usage, reserved_inodes: int) -> None:
+    __slots__ = ("before", "reserved", "slot")
+
+    def __init__(self, slot: int, before: Usage, reserved: Usage) -> None:
         self.slot = slot
         self.before = before
-        self.reserved_inodes = reserved_inodes
+        self.reserved = reserved
 
 
 class QuotaGate:
@@ -53,13 +65,13 @@ class QuotaGate:
 
     Args:
         ledger: begun; None for a read-only volume, of which nothing changes.
-        usage: what the volume counts now.
+        usage: what the volume counts now; None = that is being counted, ``end_counting`` tells.
     """
 
     def __init__(
         self,
         ledger: QuotaLedger | None,
-        usage: Usage,
+        usage: Usage | None,
         *,
         volume_id: str,
         backend_type: BackendType,
@@ -69,8 +81,10 @@ class QuotaGate:
         self._ledger = ledger if ledger is not None else NoLedger()
         self._volume_id = volume_id
         self._backend_type = backend_type
-        self.used_bytes = usage.bytes_
-        self.used_inodes = usage.inodes
+        self.is_counting = usage is None
+        self._counted = trio.Event()
+        self.used_bytes = 0 if usage is None else usage.bytes_
+        self.used_inodes = 0 if usage is None else usage.inodes
         self.quota_bytes = quota_bytes
         self.quota_inodes = quota_inodes
         self.denied = 0
@@ -87,6 +101,26 @@ class QuotaGate:
             self._backend_type,
             quota_inodes=self.quota_inodes,
         )
+
+    async def wait_until_counted(self) -> None:
+        """Return once the usage is known, or at once where there is no limit to hold.
+
+        Raises:
+            TryAgain: it takes longer than a program should wait. Reading, removing and shrinking work meanwhile.
+        """
+        if self.quota_bytes is None and self.quota_inodes is None:
+            return
+        with trio.move_on_after(_COUNTING_WAIT_S):
+            await self._counted.wait()
+            return
+        raise TryAgain("the volume is being counted; until then nothing may grow")
+
+    def end_counting(self, usage: Usage) -> None:
+        """Add what the volume counted when this gate was made: what changed since is in the usage already."""
+        self.used_bytes += usage.bytes_
+        self.used_inodes += usage.inodes
+        self.is_counting = False
+        self._counted.set()
 
     def set_limits(self, quota_bytes: int | None, quota_inodes: int | None) -> None:
         """Change the limits at once. Usage may then stand above them; only growth is refused."""
@@ -179,29 +213,34 @@ class QuotaGate:
 
     # -- names --------------------------------------------------------------------------------------------------
 
-    def begin_create(self, key: bytes | None) -> NameChange:
-        """Reserve one inode for a node that is about to be made under the name of ``key``.
+    def begin_create(self, key: bytes | None, bytes_: int = 0) -> NameChange:
+        """Reserve one inode, and bytes, for a node that is about to be made under the name of ``key``.
 
         Raises:
-            QuotaExceeded: the inode limit is reached. Nothing changed.
+            QuotaExceeded: a limit is reached. Nothing changed.
         """
+        if bytes_ and self.quota_bytes is not None and bytes_ > self.quota_bytes - self.used_bytes:
+            self.denied += 1
+            raise QuotaExceeded(f"{bytes_} bytes more do not fit")
         if self.quota_inodes is not None and self.used_inodes >= self.quota_inodes:
             self.denied += 1
             raise QuotaExceeded(f"the volume's limit of {self.quota_inodes} inodes is reached")
         self.used_inodes += 1
-        return NameChange(self._ledger.open_slot(key, _NOTHING), _NOTHING, 1)
+        self.used_bytes += bytes_
+        return NameChange(self._ledger.open_slot(key, _NOTHING), _NOTHING, Usage(bytes_, 1))
 
     def end_create(self, change: NameChange, *, created: bool) -> None:
         """Settle a create: the node stands there, or nothing happened."""
         if created:
-            self._ledger.close_slot(change.slot, Usage(0, 1))
+            self._ledger.close_slot(change.slot, change.reserved)
         else:
-            self.used_inodes -= 1
+            self.used_inodes -= change.reserved.inodes
+            self.used_bytes -= change.reserved.bytes_
             self._ledger.close_slot(change.slot, _NOTHING)
 
     def begin_remove(self, key: bytes | None, counts: Usage) -> NameChange:
         """Note that the inode under the name of ``key``, which counts ``counts``, is about to lose its last name."""
-        return NameChange(self._ledger.open_slot(key, counts), counts, 0)
+        return NameChange(self._ledger.open_slot(key, counts), counts, _NOTHING)
 
     def end_remove(self, change: NameChange, *, removed: bool) -> None:
         """Settle a remove: the inode is gone, or nothing happened."""

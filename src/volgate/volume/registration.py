@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from volgate.drivers.registry import Source, make_backend
+from volgate.drivers.registry import Source
 from volgate.dto import VolumeOperationContext
 from volgate.errors import AlreadyExists, NotFound
 from volgate.volume.catalog import Catalog, CatalogEntry
 from volgate.volume.identity import VolumeIdentity, load_identity, new_identity, store_identity
+from volgate.volume.storage import make_backend
 
 
 async def create_volume(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 import attrs
+import trio
 
 from volgate.drivers.base import BackendDirectory, BaseStorageBackend, exists
 from volgate.dto import Usage, VolumeOperationContext
@@ -21,6 +22,9 @@ from volgate.volume.ownership import acquire_ownership
 from volgate.volume.quota_gate import QuotaGate
 
 log = logging.getLogger(__name__)
+
+
+_COUNT_AGAIN_S: Final = 30.0
 
 
 class _Unchanged(enum.Enum):
@@ -40,6 +44,7 @@ class Volume:
         identity: who it is. gate: its quota.
         read_only: nothing of it may be changed.
         counted: how its usage was found, one line for people.
+        on_progress: called while it is counted in the background.
     """
 
     def __init__(
@@ -51,6 +56,7 @@ class Volume:
         context: VolumeOperationContext,
         *,
         counted: str,
+        on_progress: OnProgress | None,
         held: contextlib.AsyncExitStack,
     ) -> None:
         self.backend = backend
@@ -60,6 +66,7 @@ class Volume:
         self.context = context
         self.read_only = context.read_only
         self.counted = counted
+        self._on_progress = on_progress
         self._held = held
 
     async def set_quota(self, quota_bytes: Limit, quota_inodes: Limit) -> None:
@@ -68,6 +75,25 @@ class Volume:
         await store_identity(self.backend, identity)
         self.identity = identity
         self.gate.set_limits(identity.quota_bytes, identity.quota_inodes)
+
+    async def run(self) -> None:
+        """Do the backend's work in the background, and count where that is needed, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.backend.run)
+            if self.gate.is_counting:
+                await self._count()
+
+    async def _count(self) -> None:
+        while self.gate.is_counting:
+            try:
+                usage = await self.backend.count_usage(self._on_progress or (lambda _: None))
+            except StorageException as error:
+                log.warning("the volume could not be counted; it is tried again", extra={"error": str(error)})
+                await trio.sleep(_COUNT_AGAIN_S)
+            else:
+                self.gate.end_counting(usage)
+                self.counted = f"counted while it was in use: {usage.inodes} files"
+                log.info("counted", extra={"used_bytes": usage.bytes_, "file_count": usage.inodes})
 
     async def close(self) -> None:
         """Settle the ledger, give up ownership, close the backend; each step even if one before it fails."""
@@ -137,11 +163,13 @@ async def open_volume(
             quota_inodes=identity.quota_inodes,
         )
         ledger = None
+        keeps_usage = backend.capabilities.keeps_usage
         if not read_only:
             await acquire_ownership(backend, identity.volume_id, mount_path)
             stack.push_async_callback(backend.release_ownership)
             if identity != await load_identity(backend):
                 await store_identity(backend, identity)
+        if not read_only and not keeps_usage:
             ledger = SqliteLedger(
                 database_path(state_directory, identity.volume_id),
                 slots_path(runtime_directory, identity.volume_id),
@@ -149,7 +177,12 @@ async def open_volume(
                 backend.key_of_name(root, b"", 0),
             )
             stack.callback(ledger.release)
-        usage, counted = await _find_usage(backend, root, ledger, on_progress)
+        usage: Usage | None
+        if keeps_usage:
+            usage = None if read_only else backend.load_usage()
+            counted = "being counted" if usage is None else "as the volume's journal says"
+        else:
+            usage, counted = await _find_usage(backend, root, ledger, on_progress)
         gate = QuotaGate(
             ledger,
             usage,
@@ -159,7 +192,9 @@ async def open_volume(
             quota_inodes=identity.quota_inodes,
         )
         stack.callback(_close_gate, gate)
-        return Volume(backend, root, identity, gate, context, counted=counted, held=stack.pop_all())
+        return Volume(
+            backend, root, identity, gate, context, counted=counted, on_progress=on_progress, held=stack.pop_all()
+        )
 
 
 def _close_gate(gate: QuotaGate) -> None:

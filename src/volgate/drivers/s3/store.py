@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 from awscrt import checksums
 
 from volgate.drivers.object_store import (
+    COMMIT_KEY,
     MAX_KEY_BYTES,
     ListedObject,
     ListPage,
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from volgate.drivers.s3.credentials import Credentials
     from volgate.drivers.s3.settings import S3Settings
 
-COMMIT_KEY: Final = "volgate-commit"
-"""Metadata that names the ``put`` or upload that made an object, to tell a lost reply from a lost race."""
 _METADATA: Final = "x-amz-meta-"
 _CHECKSUM: Final = "x-amz-checksum-crc64nvme"
 
@@ -48,6 +47,7 @@ class S3ObjectStore(ObjectStore):
     def __init__(self, settings: S3Settings) -> None:
         """Look for the credentials; nothing is asked yet. Raises what ``find_credentials`` does."""
         self._settings = settings
+        self.max_key_bytes = MAX_KEY_BYTES - len(settings.prefix.encode())
         self._credentials: Callable[[], Credentials] | None = find_credentials(settings)
         self._client = S3HttpClient(settings, self._credentials)
         self._capabilities = StoreCapabilities()
@@ -57,6 +57,13 @@ class S3ObjectStore(ObjectStore):
         """How far this host's clock was ahead of the server's at ``open``, to a second or two."""
         self.quotes_etags = True
         """Whether this server wants the etag of a condition in quotes (RFC 9110 §8.8.3); Ceph's wants none."""
+
+    @classmethod
+    def from_source(cls, source: str, options: Mapping[str, str]) -> S3ObjectStore:
+        """Return the store of ``s3://BUCKET/PREFIX``. Raises what ``S3Settings.from_source`` does."""
+        from volgate.drivers.s3.settings import S3Settings
+
+        return cls(S3Settings.from_source(source, options))
 
     @property
     def capabilities(self) -> StoreCapabilities:
@@ -144,7 +151,7 @@ class S3ObjectStore(ObjectStore):
         if_match: str | None = None,
     ) -> str:
         """See ObjectStore."""
-        commit = uuid.uuid4().hex
+        commit = (metadata or {}).get(COMMIT_KEY) or uuid.uuid4().hex
         headers = {
             **_describe({**(metadata or {}), COMMIT_KEY: commit}, content_type),
             _CHECKSUM: checksum_of(body),
@@ -196,7 +203,7 @@ class S3ObjectStore(ObjectStore):
 
     async def begin_upload(self, key: str, *, metadata: Mapping[str, str] | None = None, content_type: str = "") -> str:
         """See ObjectStore."""
-        commit = uuid.uuid4().hex
+        commit = (metadata or {}).get(COMMIT_KEY) or uuid.uuid4().hex
         headers = {
             **_describe({**(metadata or {}), COMMIT_KEY: commit}, content_type),
             "x-amz-checksum-algorithm": "CRC64NVME",

@@ -1,0 +1,810 @@
+"""``CachedBackend``: files, directories and links made of an ObjectStore. See README.md here."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import trio
+
+from volgate.cache.block_store import BlockStore
+from volgate.cache.counting import count_objects
+from volgate.cache.journal import Journal
+from volgate.cache.lease import Lease
+from volgate.cache.names import Names
+from volgate.cache.nodes import Node, attach, descendants, detach, new_ino
+from volgate.cache.open_file import CachedFile
+from volgate.cache.overlay import Entry, Overlay
+from volgate.cache.reading import Reading
+from volgate.cache.staging import Staging
+from volgate.cache.uploads import Backlog, Uploads
+from volgate.core.content_map import ContentMap
+from volgate.core.object_metadata import MAX_METADATA_BYTES, encode, measure
+from volgate.drivers.base import (
+    RENAME_EXCHANGE,
+    RENAME_NOREPLACE,
+    BackendDirectory,
+    BackendFile,
+    BackendSpace,
+    BaseStorageBackend,
+    Capabilities,
+    NodeOwner,
+)
+from volgate.dto import AttributeChanges, FileAttributes, Usage, VolumeOperationContext
+from volgate.errors import (
+    AlreadyExists,
+    Busy,
+    DirectoryNotEmpty,
+    InputOutput,
+    InvalidArgument,
+    IsADirectory,
+    NameTooLong,
+    NoAttribute,
+    NoSpace,
+    NotADirectory,
+    NotFound,
+    ReadOnly,
+    Stale,
+    StorageException,
+    TooManySymlinks,
+)
+
+if TYPE_CHECKING:
+    from volgate.cache.settings import CacheSettings
+    from volgate.core.pending import PendingEntry
+    from volgate.drivers.object_store import ObjectStore
+
+log = logging.getLogger(__name__)
+
+_CAPABILITIES: Final = Capabilities(
+    symlinks=True,
+    special_files=True,
+    xattrs=True,
+    rename_flags=True,
+    ownership=True,
+    keeps_usage=True,
+    charges_links=True,
+)
+_RESERVED: Final = ".volgate/"
+_ENDLESS: Final = 1 << 60
+"""Bytes and objects that a bucket holds at least."""
+_OWN_METADATA_BYTES: Final = 64
+"""For the name of the upload, which is metadata too."""
+_BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
+_MAX_RESERVED_BYTES: Final = 1 << 20
+_EPOCH_FILE: Final = "epoch"
+_CLOSE_S: Final = 30.0
+_TICK_S: Final = 1.0
+
+
+class CachedDirectory(BackendDirectory):
+    """A directory held open. Attributes: node."""
+
+    __slots__ = ("node",)
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+
+    def close(self) -> None:
+        """See BackendDirectory; there is nothing to give back."""
+
+
+class CachedBackend(BaseStorageBackend):
+    """See the module.
+
+    Args:
+        store: not open yet; closed with this.
+        settings: where the cache lies and what it may take.
+
+    Attributes:
+        overlay, reading, staging: for ``CachedFile``.
+    """
+
+    overlay: Overlay
+    reading: Reading
+    staging: Staging
+
+    def __init__(self, store: ObjectStore, settings: CacheSettings) -> None:
+        self.backend_type = store.backend_type  # type: ignore[misc]
+        self._store = store
+        self._settings = settings
+        self._read_only = False
+        self._held = contextlib.ExitStack()
+        self._lease: Lease | None = None
+        self._owned = trio.Event()
+        self._is_drained = False
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """See BaseStorageBackend."""
+        return _CAPABILITIES
+
+    # -- opening and closing ------------------------------------------------------------------------------------
+
+    async def create_volume(self, context: VolumeOperationContext) -> None:
+        """See BaseStorageBackend: a bucket is made by whoever pays for it."""
+
+    async def open_volume(self, context: VolumeOperationContext) -> CachedDirectory:
+        """See BaseStorageBackend; what an earlier process left in the journal is there again."""
+        self._read_only = context.read_only
+        await self._store.open(writable=not context.read_only)
+        directory = self._take_directory()
+        settings = self._settings
+        blocks = BlockStore(directory / "blocks", max_bytes=settings.max_bytes, min_free_bytes=settings.min_free_bytes)
+        await trio.to_thread.run_sync(blocks.open)
+        self._held.callback(blocks.close)
+        journal = await trio.to_thread.run_sync(partial(Journal.open, directory / "journal", settings.place))
+        self._held.callback(journal.close)
+        self.staging = Staging(
+            directory / "staging", max_bytes=settings.staging_bytes, min_free_bytes=settings.min_free_bytes
+        )
+        self.staging.open()
+        self._blocks, self._journal = blocks, journal
+        self.overlay = Overlay(journal, self.staging, self._queue)
+        self.reading = Reading(self._store, blocks)
+        self.uploads = Uploads(
+            self._store, self.overlay, self.reading, blocks, self._check_ownership, self._put_into_quarantine
+        )
+        self.names = Names(self._store, self.overlay, ttl_s=settings.ttl_s)
+        await self.names.open()
+        self._restore()
+        return CachedDirectory(self.names.root)
+
+    def _take_directory(self) -> Path:
+        """Lock the cache's directory; a reader beside the owner takes one that is gone with it."""
+        directory = self._settings.directory
+        if self._read_only:
+            directory = directory.with_name(directory.name + ".ro")
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(lock, 64, 0).decode("ascii", "replace").strip()
+            os.close(lock)
+            if not self._read_only:
+                raise Busy(f"the cache {directory} is in use by process {holder or 'unknown'}") from error
+            directory = Path(tempfile.mkdtemp(prefix="volgate-ro-"))
+            self._held.callback(shutil.rmtree, directory, ignore_errors=True)
+            return directory
+        self._held.callback(os.close, lock)
+        os.truncate(lock, 0)
+        os.pwrite(lock, b"%d\n" % os.getpid(), 0)
+        return directory
+
+    def _restore(self) -> None:
+        """Bring back what the journal says is not in the bucket yet."""
+        for line in self._journal.damaged:
+            log.error("the journal is damaged", extra={"record": line})
+        for key in list(self._journal.pending):
+            self._restore_entry(self._journal.pending[key])
+        used = {
+            entry.node.work.staged.name
+            for entry in self.overlay.entries.values()
+            if entry.node is not None and entry.node.work is not None and entry.node.work.staged is not None
+        }
+        orphans = [name for name in self.staging.names() if name not in used]
+        if orphans:
+            folder = self.staging.path("..").resolve() / "quarantine"
+            folder.mkdir(mode=0o700, exist_ok=True)
+            for name in orphans:
+                os.rename(self.staging.path(name), folder / f"orphan-{name}")
+            log.warning("content that nobody had closed or synced was put aside", extra={"files": len(orphans)})
+        if self.overlay.entries:
+            log.info("changes of before are uploaded", extra={"keys": len(self.overlay.entries)})
+
+    def _restore_entry(self, pending: PendingEntry) -> None:
+        node = None
+        content = pending.content
+        if content is not None:
+            node = self.names.place(pending.key, content.ino)
+            self._restore_node(node, pending)
+        entry = Entry(pending.key, pending.remote_etag, node)
+        entry.since, entry.era, entry.refused = pending.since, pending.commit_id, pending.refused
+        entry.recorded = entry.changes
+        self.overlay.restore(entry)
+
+    def _restore_node(self, node: Node, pending: PendingEntry) -> None:
+        content = pending.content
+        assert content is not None
+        node.take_stored(content.attributes, 0, node.mode)
+        node.take_metadata(content.extra_metadata, content.content_type)
+        node.size = content.size
+        node.known = True
+        node.recorded = node.charged_size
+        base = content.base
+        node.etag = base.etag if base is not None else None
+        if base is not None and base.key != pending.key:
+            self.overlay.set_base_key(node, base.key)
+        work = self.overlay.work_of(node)
+        work.base_size = base.size if base is not None else 0
+        work.keeps_metadata = content.keeps_metadata
+        if content.inline is not None:
+            work.content = ContentMap(content.size, 0)
+            work.is_journaled = True
+        elif content.dirty or base is None or content.base_end != base.size or content.size != base.size:
+            work.content = ContentMap(content.size, content.base_end, content.dirty)
+            if content.staging is not None:
+                work.staged = self.staging.reopen(content.staging)
+                self.staging.resize(work.content.staged_bytes)
+
+    async def run(self) -> None:
+        """See BaseStorageBackend: upload, fetch ahead and renew the lease until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.reading.run)
+            if not self._read_only:
+                nursery.start_soon(self.uploads.run)
+                nursery.start_soon(self._tick)
+                nursery.start_soon(self._renew)
+
+    async def _renew(self) -> None:
+        """Renew the lease from the moment it is held."""
+        while True:
+            await self._owned.wait()
+            if self._lease is not None:
+                await self._lease.run()
+            self._owned = trio.Event()
+
+    async def _tick(self) -> None:
+        """Upload what is being written for longer than ``max_age_s``, and tell the lease of the backlog."""
+        while True:
+            await trio.sleep(_TICK_S)
+            oldest = time.time() - self._settings.max_age_s
+            for entry in list(self.overlay.entries.values()):
+                node = entry.node
+                if entry.since < oldest and node is not None and node.work is not None and not node.work.is_settled:
+                    with contextlib.suppress(StorageException):
+                        await self.settle(node, durably=True)
+            if self._lease is not None:
+                backlog = self.uploads.backlog()
+                self._lease.set_backlog(backlog.bytes_, backlog.files)
+
+    async def drain(self) -> int:
+        """See BaseStorageBackend."""
+        left = 0
+
+        async def upload(entry: Entry) -> None:
+            nonlocal left
+            node = entry.node
+            try:
+                if node is not None:
+                    await self.settle(node, durably=False)
+                await self.uploads.commit(entry)
+            except StorageException as error:
+                left += 1
+                log.warning("not uploaded; it stays in the journal", extra={"key": entry.key, "error": str(error)})
+
+        async with trio.open_nursery() as nursery:
+            for entry in list(self.overlay.entries.values()):
+                nursery.start_soon(upload, entry)
+        return left
+
+    async def close(self) -> None:
+        """See BaseStorageBackend. What could not be uploaded is in the journal, for the next mount."""
+        try:
+            if hasattr(self, "overlay") and not self._read_only and not self._is_drained:
+                await self._upload_the_rest()
+        finally:
+            self._held.close()
+            await self._store.close()
+
+    async def _upload_the_rest(self) -> None:
+        self._is_drained = True
+        with trio.move_on_after(_CLOSE_S):
+            await self.drain()
+
+    # -- for open files -----------------------------------------------------------------------------------------
+
+    def _queue(self, entry: Entry) -> None:
+        self.uploads.queue(entry)
+
+    def _check_ownership(self) -> None:
+        if self._lease is not None:
+            self._lease.check()
+
+    async def settle(self, node: Node, *, durably: bool) -> None:
+        """Write what was written into a file into the journal; return when it is durable there, where asked."""
+        work = node.work
+        if work is None or node.is_unlinked:
+            return
+        while not work.is_settled and node.work is work and not node.is_unlinked:
+            if work.staged is not None and not work.staged.is_synced:
+                await work.staged.sync()
+                continue
+            self.overlay.record(node)
+        entry = self.overlay.entries.get(node.key) if not node.is_unlinked else None
+        if durably and entry is not None:
+            await self.overlay.sync(entry.sequence)
+            if self._settings.close_uploads:
+                await self.uploads.commit(entry)
+
+    async def sync_node(self, node: Node) -> None:
+        """Return when the bucket has a file as it is now; by option when the journal has it."""
+        await self.settle(node, durably=not self._settings.sync_uploads)
+        if node.is_unlinked or not self._settings.sync_uploads:
+            return
+        entry = self.overlay.entries.get(node.key)
+        if entry is not None:
+            await self.uploads.commit(entry)
+
+    async def release(self, node: Node) -> None:
+        """Note the last close of a file."""
+        if node.is_unlinked:
+            self.overlay.drop_work(node)
+            self.overlay.set_base_key(node, None)
+        else:
+            await self.settle(node, durably=False)
+
+    def note_attributes(self, node: Node) -> None:
+        """Note that attributes were changed."""
+        if node.is_unlinked:
+            return
+        self.overlay.pend(node)
+        self.overlay.work_of(node).keeps_metadata = False
+        self.overlay.record()
+
+    def apply(self, node: Node, changes: AttributeChanges) -> FileAttributes:
+        """Change a node's attributes and return the new ones."""
+        if changes == AttributeChanges():
+            return node.to_attributes()
+        if changes.uid is not None or changes.gid is not None:
+            if not stat.S_ISDIR(node.mode):  # chown(2)
+                node.mode &= ~(stat.S_ISUID | (stat.S_ISGID if node.mode & stat.S_IXGRP else 0))
+            node.uid = node.uid if changes.uid is None else changes.uid
+            node.gid = node.gid if changes.gid is None else changes.gid
+        if changes.mode is not None:
+            node.mode = stat.S_IFMT(node.mode) | changes.mode
+        node.atime_ns = node.atime_ns if changes.atime_ns is None else changes.atime_ns
+        node.mtime_ns = node.mtime_ns if changes.mtime_ns is None else changes.mtime_ns
+        node.ctime_ns = time.time_ns()
+        self.note_attributes(node)
+        return node.to_attributes()
+
+    def xattr_of(self, node: Node, attribute: bytes) -> bytes:
+        """Return an extended attribute. Raises NoAttribute."""
+        if attribute not in node.xattrs:
+            raise NoAttribute
+        return node.xattrs[attribute]
+
+    def change_xattr(self, node: Node, attribute: bytes, value: bytes | None) -> None:
+        """Set or remove an extended attribute. Raises NoSpace: an object's metadata has 2 KiB."""
+        changed = {name: kept for name, kept in node.xattrs.items() if name != attribute}
+        if value is not None:
+            changed[attribute] = value
+        elif attribute not in node.xattrs:
+            raise NoAttribute
+        stored = attrs.evolve(node.to_stored(), xattrs=changed)
+        if measure({**node.extra, **encode(stored)}) + _OWN_METADATA_BYTES > MAX_METADATA_BYTES:
+            raise NoSpace(f"an object's metadata has {MAX_METADATA_BYTES} bytes, extended attributes included")
+        node.xattrs = changed
+        node.ctime_ns = time.time_ns()
+        self.note_attributes(node)
+
+    # -- names --------------------------------------------------------------------------------------------------
+
+    def _node_of(self, directory: BackendDirectory) -> Node:
+        assert isinstance(directory, CachedDirectory)
+        if directory.node.is_unlinked:
+            raise Stale("the directory is gone")
+        return directory.node
+
+    async def _find(self, directory: BackendDirectory, name: bytes, ino: int = 0) -> Node:
+        parent = self._node_of(directory)
+        if not name:
+            if not parent.known and parent.parent is not None:
+                return await self.names.find(parent.parent, parent.name) or parent
+            return parent
+        node = await self.names.find(parent, name)
+        if node is None:
+            raise NotFound
+        if ino and node.ino != ino:
+            raise Stale
+        return node
+
+    async def open_directory(self, parent: BackendDirectory, name: bytes, ino: int) -> CachedDirectory:
+        """See BaseStorageBackend."""
+        node = await self._find(parent, name, ino)
+        if node.directory is None:
+            raise NotADirectory
+        return CachedDirectory(node)
+
+    async def list_names(self, directory: BackendDirectory) -> list[bytes]:
+        """See BaseStorageBackend."""
+        return await self.names.list_names(self._node_of(directory))
+
+    async def get_attributes(self, directory: BackendDirectory, name: bytes) -> FileAttributes:
+        """See BaseStorageBackend."""
+        return (await self._find(directory, name)).to_attributes()
+
+    async def find_attributes(self, directory: BackendDirectory, name: bytes) -> FileAttributes | None:
+        """See BaseStorageBackend."""
+        node = await self.names.find(self._node_of(directory), name)
+        return node.to_attributes() if node is not None else None
+
+    async def get_attributes_of(
+        self, directory: BackendDirectory, names: Sequence[bytes]
+    ) -> list[FileAttributes | None]:
+        """See BaseStorageBackend; what is not known is asked for at once."""
+        found = await self.names.find_all(self._node_of(directory), names)
+        return [node.to_attributes() if node is not None else None for node in found]
+
+    async def set_attributes(
+        self, directory: BackendDirectory, name: bytes, ino: int, changes: AttributeChanges
+    ) -> FileAttributes:
+        """See BaseStorageBackend."""
+        return self.apply(await self._find(directory, name, ino), changes)
+
+    async def open_file(
+        self, directory: BackendDirectory, name: bytes, ino: int, *, writable: bool
+    ) -> tuple[BackendFile, FileAttributes]:
+        """See BaseStorageBackend."""
+        node = await self._find(directory, name, ino)
+        if node.directory is not None:
+            raise IsADirectory
+        if stat.S_ISLNK(node.mode):
+            raise TooManySymlinks
+        if not stat.S_ISREG(node.mode):
+            raise InvalidArgument("not a regular file")
+        if writable and self._read_only:
+            raise ReadOnly
+        return CachedFile(self, node), node.to_attributes()
+
+    async def create_file(
+        self, directory: BackendDirectory, name: bytes, mode: int, owner: NodeOwner
+    ) -> tuple[BackendFile, FileAttributes]:
+        """See BaseStorageBackend."""
+        node = await self._make(directory, name, stat.S_IFREG | mode, owner)
+        self.overlay.work_of(node).is_settled = False
+        return CachedFile(self, node), node.to_attributes()
+
+    async def create_node(
+        self, directory: BackendDirectory, name: bytes, mode: int, owner: NodeOwner, *, rdev: int = 0
+    ) -> FileAttributes:
+        """See BaseStorageBackend."""
+        node = await self._make(directory, name, mode, owner)
+        node.rdev = rdev
+        self.overlay.record()
+        return node.to_attributes()
+
+    async def create_symlink(
+        self, directory: BackendDirectory, name: bytes, target: bytes, owner: NodeOwner
+    ) -> FileAttributes:
+        """See BaseStorageBackend."""
+        node = await self._make(directory, name, stat.S_IFLNK | 0o777, owner)
+        node.mode = stat.S_IFLNK | 0o777
+        node.symlink_target, node.size = target, len(target)
+        work = self.overlay.work_of(node)
+        work.content, work.buffer = ContentMap(len(target), 0), bytearray(target)
+        self.overlay.record()
+        return node.to_attributes()
+
+    async def _make(self, directory: BackendDirectory, name: bytes, mode: int, owner: NodeOwner) -> Node:
+        parent = self._node_of(directory)
+        if self._read_only:
+            raise ReadOnly
+        if await self.names.find(parent, name) is not None:
+            raise AlreadyExists
+        assert parent.directory is not None
+        gid, mode = owner.gid, mode & ~owner.umask
+        if parent.mode & stat.S_ISGID:
+            gid = parent.gid
+            mode |= stat.S_ISGID if stat.S_ISDIR(mode) else 0
+        node = Node(new_ino(), parent, name, mode)
+        self._check_key(node.key)
+        node.uid, node.gid = owner.uid, gid
+        node.atime_ns = node.mtime_ns = node.ctime_ns = time.time_ns()
+        attach(node, parent, name)
+        work = self.overlay.work_of(node)
+        work.keeps_metadata = False
+        work.content, work.buffer = ContentMap(0, 0), bytearray()
+        if node.directory is not None:
+            node.directory.complete_until = time.monotonic() + self._settings.ttl_s
+        self.overlay.pend(node)
+        self._touch(parent)
+        return node
+
+    def _check_key(self, key: str) -> None:
+        if len(key.encode()) > self._store.max_key_bytes:
+            raise NameTooLong(f"a path of more than {self._store.max_key_bytes} bytes is no object's key")
+
+    def _touch(self, directory: Node) -> None:
+        """Note a change of names. The bucket is not told: it has no times of directories' contents."""
+        directory.mtime_ns = directory.ctime_ns = time.time_ns()
+
+    def _keep_directory(self, directory: Node) -> None:
+        """Give a directory that exists by what lies in it an object of its own, before the last thing goes."""
+        if directory.etag is None and directory.work is None and directory.parent is not None:
+            work = self.overlay.work_of(directory)
+            work.keeps_metadata = False
+            work.content, work.buffer = ContentMap(0, 0), bytearray()
+            self.overlay.pend(directory)
+
+    async def remove(self, directory: BackendDirectory, name: bytes, *, is_directory: bool) -> None:
+        """See BaseStorageBackend."""
+        node = await self._find(directory, name)
+        if is_directory and node.directory is None:
+            raise NotADirectory
+        if not is_directory and node.directory is not None:
+            raise IsADirectory
+        if node.directory is not None and not await self.names.is_empty(node):
+            raise DirectoryNotEmpty
+        self._take_away(node)
+        self.overlay.record()
+
+    def _take_away(self, node: Node) -> None:
+        parent = node.parent
+        if parent is None:
+            return
+        assert parent.directory is not None
+        self.names.keep_ino(node)
+        self.overlay.vacate(node)
+        self.overlay.discount(node)
+        parent.directory.absent[node.name] = time.monotonic() + self._settings.ttl_s
+        detach(node)
+        node.ctime_ns = time.time_ns()
+        self._touch(parent)
+        self._keep_directory(parent)
+        if not node.handles:
+            self.overlay.drop_work(node)
+            self.overlay.set_base_key(node, None)
+
+    async def rename(
+        self,
+        source: BackendDirectory,
+        source_name: bytes,
+        target: BackendDirectory,
+        target_name: bytes,
+        flags: int = 0,
+    ) -> None:
+        """See BaseStorageBackend. One record of the journal, whatever lies below; the bucket follows.
+
+        Raises:
+            CrossDevice: a directory of more than ``names.MAX_RENAMED`` objects.
+        """
+        moved = await self._find(source, source_name)
+        replaced = await self.names.find(self._node_of(target), target_name)
+        if replaced is moved:
+            return
+        self._check_rename(moved, replaced, self._node_of(target), flags)
+        for node in (moved, replaced) if flags & RENAME_EXCHANGE else (moved,):
+            assert node is not None
+            await self._prepare(node)
+        is_replaced = replaced is not None and not flags & RENAME_EXCHANGE
+        if is_replaced and replaced is not None and replaced.directory and not await self.names.is_empty(replaced):
+            raise DirectoryNotEmpty
+        parent = self._node_of(target)
+        if moved.parent is None or (replaced is not None and replaced.parent is None):
+            raise Stale
+        self._check_keys(moved, parent, target_name)
+        if replaced is None:
+            self._move(moved, parent, target_name)
+        elif flags & RENAME_EXCHANGE:
+            self._exchange(moved, replaced)
+        else:
+            self._take_away(replaced)
+            self._move(moved, parent, target_name)
+        self.overlay.record()
+
+    def _check_rename(self, moved: Node, replaced: Node | None, parent: Node, flags: int) -> None:
+        above: Node | None = parent
+        while above is not None:
+            if above is moved:
+                raise InvalidArgument("a directory cannot lie in itself")
+            above = above.parent
+        if flags & RENAME_NOREPLACE and replaced is not None:
+            raise AlreadyExists
+        if flags & RENAME_EXCHANGE:
+            if replaced is None:
+                raise NotFound
+        elif replaced is not None and moved.directory is None and replaced.directory is not None:
+            raise IsADirectory
+        elif replaced is not None and moved.directory is not None and replaced.directory is None:
+            raise NotADirectory
+
+    async def _prepare(self, node: Node) -> None:
+        """Make everything below a node known, and ready for the journal."""
+        if node.directory is not None:
+            await self.names.load_below(node)
+        for found in list(descendants(node)):
+            if found.work is not None:
+                await self.settle(found, durably=False)
+
+    def _check_keys(self, moved: Node, parent: Node, name: bytes) -> None:
+        assert parent.directory is not None
+        old_key = moved.key
+        new_key = parent.directory.prefix + name.decode("utf-8", "surrogateescape")
+        grows = len(new_key) - len(old_key) + 1
+        for node in descendants(moved):
+            if len(node.key.encode()) + grows > self._store.max_key_bytes:
+                raise NameTooLong(f"a path of more than {self._store.max_key_bytes} bytes is no object's key")
+
+    def _move(self, node: Node, parent: Node, name: bytes) -> None:
+        before = node.parent
+        assert before is not None
+        assert before.directory is not None
+        moving = list(descendants(node))
+        for found in moving:
+            self._leave(found)
+        old_name = node.name
+        detach(node)
+        before.directory.absent[old_name] = time.monotonic() + self._settings.ttl_s
+        attach(node, parent, name)
+        for found in moving:
+            self._arrive(found)
+        node.ctime_ns = time.time_ns()
+        self._touch(before)
+        self._touch(parent)
+        self._keep_directory(before)
+
+    def _exchange(self, one: Node, other: Node) -> None:
+        places = [(one.parent, one.name), (other.parent, other.name)]
+        moving = [*descendants(one), *descendants(other)]
+        for found in moving:
+            self._leave(found)
+        detach(one)
+        detach(other)
+        for node, (parent, name) in zip((other, one), places, strict=True):
+            assert parent is not None
+            attach(node, parent, name)
+            self._touch(parent)
+        for found in moving:
+            self._arrive(found)
+
+    def _leave(self, node: Node) -> None:
+        self.names.keep_ino(node)
+        work = node.work
+        if work is not None and work.is_journaled:
+            self.overlay.load_buffer(node)
+        self.overlay.vacate(node)
+
+    def _arrive(self, node: Node) -> None:
+        if node.directory is not None and node.etag is None and node.work is None:
+            return  # it exists by what lies in it
+        work = self.overlay.work_of(node)
+        if node.directory is not None:
+            work.keeps_metadata = False
+            work.content, work.buffer = ContentMap(0, 0), bytearray()
+        if work.is_journaled:
+            self.overlay.note_changed_buffer(work)
+        self.overlay.pend(node)
+
+    async def read_link(self, directory: BackendDirectory, name: bytes, ino: int) -> bytes:
+        """See BaseStorageBackend."""
+        node = await self._find(directory, name, ino)
+        if not stat.S_ISLNK(node.mode):
+            raise InvalidArgument("not a symlink")
+        if node.symlink_target is None:
+            base = node.base
+            if base is None:
+                raise InputOutput("the symlink's object is not known any more")
+            node.symlink_target = await self.reading.read(base, 0, base.size)
+        return node.symlink_target
+
+    async def get_xattr(self, directory: BackendDirectory, name: bytes, ino: int, attribute: bytes) -> bytes:
+        """See BaseStorageBackend."""
+        return self.xattr_of(await self._find(directory, name, ino), attribute)
+
+    async def set_xattr(
+        self, directory: BackendDirectory, name: bytes, ino: int, attribute: bytes, value: bytes
+    ) -> None:
+        """See BaseStorageBackend."""
+        self.change_xattr(await self._find(directory, name, ino), attribute, value)
+
+    async def list_xattrs(self, directory: BackendDirectory, name: bytes, ino: int) -> list[bytes]:
+        """See BaseStorageBackend."""
+        return list((await self._find(directory, name, ino)).xattrs)
+
+    async def remove_xattr(self, directory: BackendDirectory, name: bytes, ino: int, attribute: bytes) -> None:
+        """See BaseStorageBackend."""
+        self.change_xattr(await self._find(directory, name, ino), attribute, None)
+
+    async def sync_directory(self, directory: BackendDirectory) -> None:
+        """See BaseStorageBackend: the bucket has the names in it, by option the journal."""
+        node = self._node_of(directory)
+        assert node.directory is not None
+        prefix = node.directory.prefix
+        waiting = [
+            entry
+            for entry in self.overlay.entries.values()
+            if entry.key.startswith(prefix) and "/" not in entry.key[len(prefix) :].rstrip("/")
+        ]
+        for entry in waiting:
+            if entry.node is not None:
+                await self.sync_node(entry.node)
+            elif self._settings.sync_uploads:
+                await self.uploads.commit(entry)
+            else:
+                await self.overlay.sync(entry.sequence)
+
+    # -- the volume ---------------------------------------------------------------------------------------------
+
+    async def get_space(self) -> BackendSpace:
+        """See BaseStorageBackend: a bucket has no end."""
+        return BackendSpace(_ENDLESS, _ENDLESS, _ENDLESS, _ENDLESS)
+
+    async def load_reserved(self, name: str) -> bytes | None:
+        """See BaseStorageBackend."""
+        try:
+            return await self._store.get_range(_RESERVED + name, 0, _MAX_RESERVED_BYTES)
+        except NotFound:
+            return None
+
+    async def store_reserved(self, name: str, content: bytes) -> None:
+        """See BaseStorageBackend."""
+        await self._store.put(_RESERVED + name, content, content_type="application/json")
+
+    async def acquire_ownership(self, holder: bytes) -> None:
+        """See BaseStorageBackend."""
+        lease = Lease(self._store, take_over=self._settings.take_over)
+        grant = await lease.acquire(self._with_token(holder))
+        if self._load_epoch() != grant.previous_epoch:  # another host owned the volume meanwhile
+            self.overlay.usage = grant.usage if grant.clean and not self.overlay.entries else None
+        self._store_epoch(grant.epoch)
+        self._lease = lease
+        self._owned.set()
+
+    def _with_token(self, holder: bytes) -> bytes:
+        """Name this cache and this boot: after a crash the same owner comes back at once."""
+        boot = Path(_BOOT_ID).read_text().strip()
+        cache = str(self._settings.directory)
+        return json.dumps({**json.loads(holder), "token": f"{boot} {cache}", "cache": cache}).encode()
+
+    async def release_ownership(self) -> None:
+        """See BaseStorageBackend: what is not uploaded yet is uploaded first, as far as that goes."""
+        if self._lease is None:
+            return
+        await self._upload_the_rest()
+        lease, self._lease = self._lease, None
+        backlog = self.uploads.backlog()
+        lease.set_backlog(backlog.bytes_, backlog.files)
+        await lease.release(self.overlay.usage)
+
+    def _load_epoch(self) -> int:
+        with contextlib.suppress(OSError, ValueError):
+            return int((self._settings.directory / _EPOCH_FILE).read_text())
+        return 0
+
+    def _store_epoch(self, epoch: int) -> None:
+        path = self._settings.directory / _EPOCH_FILE
+        with open(path.with_suffix(".new"), "w", encoding="ascii") as file:
+            file.write(f"{epoch}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(path.with_suffix(".new"), path)
+
+    def load_usage(self) -> Usage | None:
+        """See BaseStorageBackend: the journal's last word, or what the owner before left in the lease."""
+        return self.overlay.usage
+
+    async def count_usage(self, on_progress: Callable[[Usage], None]) -> Usage:
+        """See BaseStorageBackend: by listings, several at once."""
+        changed = self.overlay.begin_counting()
+        counted = await count_objects(self._store, changed, on_progress)
+        total = Usage(
+            counted.bytes_ + sum(usage.bytes_ for usage in changed.values()),
+            counted.inodes + sum(usage.inodes for usage in changed.values()),
+        )
+        self.overlay.end_counting(total)
+        return total
+
+    def backlog(self) -> Backlog:
+        """Return what the bucket does not have yet."""
+        return self.uploads.backlog()
+
+    def _put_into_quarantine(self, entry: Entry, reason: str) -> None:
+        entry.refused = reason
+        entry.changes += 1
+        self.overlay.record()
+        log.error("a change lost to another writer's", extra={"key": entry.key, "reason": reason})

@@ -1,0 +1,85 @@
+"""Counting a bucket: listings, several at once where there are directories to share them out by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from volgate.core.object_usage import ObjectUsage
+from volgate.dto import Usage
+from volgate.errors import StorageException
+
+if TYPE_CHECKING:
+    from volgate.drivers.object_store import ObjectStore
+
+_PARALLEL: Final = 8
+_MAX_LEVELS: Final = 3
+
+
+async def count_objects(
+    store: ObjectStore, passed_over: Mapping[str, Usage], on_progress: Callable[[Usage], None]
+) -> Usage:
+    """Return what all objects count, but for some keys; those may grow more while this runs.
+
+    Args:
+        passed_over: keys that others account for.
+        on_progress: called with what was counted so far.
+
+    Blocks for the store: a request for each 1000 objects. Raises what the store raises.
+    """
+    counted = [0, 0]
+    failed: list[StorageException] = []
+    limiter = trio.CapacityLimiter(_PARALLEL)
+
+    def add(usage: ObjectUsage, before: tuple[int, int]) -> tuple[int, int]:
+        counted[0] += usage.bytes_ - before[0]
+        counted[1] += usage.inodes - before[1]
+        on_progress(Usage(max(0, counted[0]), max(0, counted[1])))
+        return usage.bytes_, usage.inodes
+
+    async def count_below(prefix: str) -> None:
+        try:
+            async with limiter:
+                usage, before, page = ObjectUsage(prefix, passed_over), (0, 0), None
+                while True:
+                    found = await store.list_page(prefix, page=page)
+                    for listed in found.objects:
+                        usage.add(listed.key, listed.size)
+                    before, page = add(usage, before), found.next_page
+                    if page is None:
+                        return
+        except StorageException as error:
+            failed.append(error)
+            nursery.cancel_scope.cancel()
+
+    async def share_out(prefix: str, level: int) -> None:
+        """Count a directory's own objects, and have what lies deeper counted by others."""
+        usage = ObjectUsage(prefix, passed_over)
+        below: list[str] = []
+        first = await store.list_page(prefix, delimiter="/")
+        if first.next_page is not None or not first.prefixes or level == _MAX_LEVELS:
+            nursery.start_soon(count_below, prefix)
+            return
+        entries = sorted([(o.key, o.size) for o in first.objects] + [(p, -1) for p in first.prefixes])
+        for key, size in entries:
+            usage.add(key, max(0, size))
+            if size < 0:
+                below.append(key)
+        add(usage, (0, 0))
+        for key in below:
+            if len(below) < _PARALLEL:
+                await share_out(key, level + 1)
+            else:
+                nursery.start_soon(count_below, key)
+
+    async with trio.open_nursery() as nursery:
+        try:
+            await share_out("", 0)
+        except StorageException as error:
+            failed.append(error)
+            nursery.cancel_scope.cancel()
+    if failed:
+        raise failed[0]
+    return Usage(counted[0], counted[1])

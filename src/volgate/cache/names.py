@@ -1,0 +1,471 @@
+"""What the bucket has, as a tree of nodes: lookups, listings, and how long their answers are trusted.
+
+A directory is asked for by one listing; where that is longer than a page, single names are asked for. An answer is
+trusted for ``ttl_s``, then the next use asks again. What was changed here stands above every answer. Where an object
+was replaced by others, its name gets a new node: whoever holds the old one open keeps the old version, or gets Stale.
+"""
+
+from __future__ import annotations
+
+import stat
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from volgate.cache.nodes import (
+    FIRST_NEW_INO,
+    NEVER,
+    ROOT_KEY,
+    Directory,
+    Listing,
+    Node,
+    attach,
+    decode_name,
+    descendants,
+    detach,
+    hashed_ino,
+    new_ino,
+)
+from volgate.core.names import GATEWAY_NAME, why_not_shown
+from volgate.core.object_metadata import decode
+from volgate.errors import CrossDevice, NotFound, StorageException
+
+if TYPE_CHECKING:
+    from volgate.cache.overlay import Overlay
+    from volgate.drivers.object_store import ListedObject, ObjectInfo, ObjectStore
+
+MAX_RENAMED: Final = 10_000
+"""How many objects a rename of a directory moves at most; beyond it, copying is the user's business (EXDEV)."""
+_RCLONE_LINK: Final = ".rclonelink"
+_DIRECTORY_TYPE: Final = "application/x-directory"
+_FILE, _DIRECTORY, _LINK = stat.S_IFREG | 0o644, stat.S_IFDIR | 0o755, stat.S_IFLNK | 0o777
+_PARALLEL_HEADS: Final = 64
+_MAX_ABSENT: Final = 10_000
+_MAX_UNSHOWN: Final = 1000
+
+
+class Names:
+    """The tree.
+
+    Args:
+        store: open. overlay: what was changed here.
+        ttl_s: how long answers are trusted, seconds.
+
+    Attributes:
+        root: its root.
+    """
+
+    def __init__(self, store: ObjectStore, overlay: Overlay, *, ttl_s: float) -> None:
+        self._store = store
+        self._overlay = overlay
+        self._ttl_s = ttl_s
+        self._heads = trio.CapacityLimiter(_PARALLEL_HEADS)
+        self._taken: set[int] = set()
+        self.root = Node(1, None, b"", _DIRECTORY)
+        self.root.recorded = 0
+
+    async def open(self) -> None:
+        """Learn the root's attributes."""
+        try:
+            info = await self._store.head(ROOT_KEY)
+        except NotFound:
+            now = time.time_ns()
+            self.root.mtime_ns = self.root.ctime_ns = self.root.atime_ns = now
+            return
+        self._take(self.root, info)
+
+    # -- looking up ---------------------------------------------------------------------------------------------
+
+    async def find(self, parent: Node, name: bytes) -> Node | None:
+        """Return what stands under a name, with its attributes known; None where nothing does."""
+        directory = _directory(parent)
+        now = time.monotonic()
+        node = directory.children.get(name)
+        if node is not None:
+            if node.work is not None or (node.known and node.checked_at + self._ttl_s > now):
+                return node
+            if node.checked_at + self._ttl_s > now:
+                return await self._ask_for_attributes(node)
+        elif directory.complete_until > now or directory.absent.get(name, NEVER) > now:
+            return None
+        if not directory.is_large:
+            await self._list(parent, all_pages=False)
+            if not directory.is_large:
+                found = directory.children.get(name)
+                return found if found is None or found.known else await self._ask_for_attributes(found)
+        return await self._ask_for_name(parent, name)
+
+    async def find_all(self, parent: Node, names: Sequence[bytes]) -> list[Node | None]:
+        """Return what stands under several names, None for each where nothing does or that cannot be asked for."""
+        found: list[Node | None] = [None] * len(names)
+        waiting: list[int] = []
+        children = _directory(parent).children
+        for index, name in enumerate(names):
+            node = children.get(name)
+            if node is not None and node.known:
+                found[index] = node
+            else:
+                waiting.append(index)
+
+        async def ask(index: int) -> None:
+            async with self._heads:
+                try:
+                    found[index] = await self.find(parent, names[index])
+                except StorageException:
+                    found[index] = None
+
+        if waiting:
+            async with trio.open_nursery() as nursery:
+                for index in waiting:
+                    nursery.start_soon(ask, index)
+        return found
+
+    async def _ask_for_attributes(self, node: Node) -> Node | None:
+        """Complete a node that a listing showed."""
+        parent, name = node.parent, node.name
+        assert parent is not None
+        try:
+            info = await self._store.head(node.object_key)
+        except NotFound:
+            if node.work is not None or node.parent is not parent:
+                return node
+            if node.directory is None:
+                return self._note_absent(parent, name)
+            node.known = True  # no marker: its attributes are the default ones
+            node.mtime_ns = node.ctime_ns = node.atime_ns = node.mtime_ns or time.time_ns()
+            node.checked_at = time.monotonic()
+            return node
+        return self._install(parent, name, info, is_directory=node.directory is not None)
+
+    async def _ask_for_name(self, parent: Node, name: bytes) -> Node | None:
+        """Ask for a name by itself: an object, a directory, or a link as rclone stores them."""
+        try:
+            key = _directory(parent).prefix + decode_name(name)
+        except StorageException:
+            return None
+        found: dict[str, ObjectInfo] = {}
+        below: list[ListedObject] = []
+
+        async def head(asked: str) -> None:
+            try:
+                found[asked] = await self._store.head(asked)
+            except NotFound:
+                return
+
+        async def look_below() -> None:
+            below.extend((await self._store.list_page(key + "/", limit=1)).objects)
+
+        await _together(partial(head, key), partial(head, key + _RCLONE_LINK), look_below)
+        if below:
+            if below[0].key == key + "/":
+                await head(key + "/")
+            return self._install(parent, name, found.get(key + "/"), is_directory=True)
+        if key in found:
+            return self._install(parent, name, found[key], is_directory=False)
+        if key + _RCLONE_LINK in found:
+            return self._install(parent, name, found[key + _RCLONE_LINK], is_directory=False)
+        return self._note_absent(parent, name)
+
+    def _note_absent(self, parent: Node, name: bytes) -> Node | None:
+        """Note that the bucket has nothing under a name; returns what was made here meanwhile, if anything was."""
+        directory = _directory(parent)
+        node = directory.children.get(name)
+        if node is not None and (node.work is not None or _has_work_below(node)):
+            return node
+        if node is not None:
+            self._lose(node)
+        if len(directory.absent) >= _MAX_ABSENT:
+            directory.absent.clear()
+        directory.absent[name] = time.monotonic() + self._ttl_s
+        return None
+
+    # -- what the bucket says becomes nodes -----------------------------------------------------------------------
+
+    def _install(self, parent: Node, name: bytes, info: ObjectInfo | None, *, is_directory: bool) -> Node:
+        """Make a name mean what the bucket says; ``info`` is None for a directory without an object of its own."""
+        node = _directory(parent).children.get(name)
+        if node is not None and node.work is not None:
+            return node
+        if info is not None and not is_directory and info.content_type.startswith(_DIRECTORY_TYPE):
+            is_directory = True
+        if node is not None and not _is_same(node, info, is_directory=is_directory):
+            self._lose(node)
+            node = self._make(parent, name, is_directory=is_directory, ino=new_ino())
+        if node is None:
+            node = self._make(parent, name, is_directory=is_directory)
+        if info is not None:
+            self._take(node, info)
+        node.known = True
+        node.checked_at = time.monotonic()
+        return node
+
+    def _make(self, parent: Node, name: bytes, *, is_directory: bool, ino: int = 0) -> Node:
+        node = Node(ino, parent, name, _DIRECTORY if is_directory else _FILE)
+        attach(node, parent, name)
+        if not ino:
+            node.ino = hashed_ino(node.key)
+            if node.ino in self._taken:
+                node.ino = new_ino()
+        node.recorded = 0
+        if is_directory:
+            node.mtime_ns = node.ctime_ns = node.atime_ns = time.time_ns()
+        return node
+
+    def keep_ino(self, node: Node) -> None:
+        """Note that a node's number stays its own though another may come to stand under its key."""
+        if node.ino < FIRST_NEW_INO:
+            self._taken.add(node.ino)
+
+    def _take(self, node: Node, info: ObjectInfo) -> None:
+        """Take what an object says of its node."""
+        is_link = info.key.endswith(_RCLONE_LINK) and not node.name.endswith(_RCLONE_LINK.encode())
+        default = node.mode if node.directory is not None else _LINK if is_link else _FILE
+        stored = decode(info.metadata, stat.S_IFMT(default))
+        node.take_stored(stored, info.modified_at, default)
+        if node.directory is not None:
+            node.mode = _DIRECTORY & stat.S_IFDIR | stat.S_IMODE(node.mode)
+        elif stat.S_ISDIR(node.mode):
+            node.mode = stat.S_IFREG | stat.S_IMODE(node.mode)
+        node.take_metadata(info.metadata, info.content_type)
+        node.etag = info.etag
+        node.modified_at = info.modified_at
+        node.size = 0 if node.directory is not None else info.size
+        if node.symlink_target is not None:
+            node.size = len(node.symlink_target)
+        if info.key != node.key:
+            self._overlay.set_base_key(node, info.key)
+        node.recorded = 0 if node.directory is not None else info.size
+
+    def _lose(self, node: Node) -> None:
+        """Take away a node that the bucket does not have any more; who holds it open keeps it."""
+        if node.handles:
+            self.keep_ino(node)
+            if node.etag is not None and node.base_key is None:
+                node.base_key = node.key  # without the overlay's knowledge: that object is not there to be kept
+        detach(node)
+
+    # -- listing ------------------------------------------------------------------------------------------------
+
+    async def list_names(self, parent: Node) -> list[bytes]:
+        """Return all names in a directory."""
+        directory = _directory(parent)
+        if directory.complete_until <= time.monotonic():
+            await self._list(parent, all_pages=True)
+        return [name for name in directory.children if parent is not self.root or name != GATEWAY_NAME]
+
+    async def is_empty(self, parent: Node) -> bool:
+        """Return whether nothing is in a directory."""
+        directory = _directory(parent)
+        if not directory.children and directory.complete_until <= time.monotonic():
+            await self._list(parent, all_pages=False)
+        return not directory.children
+
+    async def _list(self, parent: Node, *, all_pages: bool) -> None:
+        """Take a directory's listing; its first page only, where that is not all, unless all are wanted."""
+        directory = _directory(parent)
+        while directory.listing is not None:
+            await directory.listing.done.wait()
+            if directory.complete_until > time.monotonic() or (directory.is_large and not all_pages):
+                return
+        listing = directory.listing = Listing()
+        began = time.monotonic()
+        try:
+            found: dict[bytes, ListedObject | None] = {}
+            unshown: dict[str, str] = {}
+            page = None
+            while True:
+                listed = await self._store.list_page(directory.prefix, delimiter="/", page=page)
+                _read_page(listed.objects, listed.prefixes, directory.prefix, found, unshown)
+                page = listed.next_page
+                if page is None or not all_pages:
+                    break
+            directory.is_large = page is not None
+            self._merge(parent, found, listing, is_whole=page is None)
+            if page is None:
+                directory.complete_until = began + self._ttl_s
+                directory.unshown = unshown
+        finally:
+            directory.listing = None
+            listing.done.set()
+
+    def _merge(
+        self, parent: Node, found: dict[bytes, ListedObject | None], listing: Listing, *, is_whole: bool
+    ) -> None:
+        directory = _directory(parent)
+        now = time.monotonic()
+        for name, listed in found.items():
+            if name in listing.changed or (parent is self.root and name == GATEWAY_NAME):
+                continue
+            node = directory.children.get(name)
+            if node is not None and node.work is not None:
+                continue
+            is_directory = listed is None
+            is_odd = node is not None and node.directory is not None and node.base_key is not None
+            if node is not None and (node.directory is not None) != is_directory and not is_odd:
+                self._lose(node)
+                node = None
+            if node is not None and listed is not None and node.directory is None:
+                if node.etag is not None and (node.etag, node.size) != (listed.etag, listed.size):
+                    self._lose(node)
+                    node = self._make(parent, name, is_directory=False, ino=new_ino())
+                    node.known = False
+                elif node.modified_at != listed.modified_at:
+                    node.known = False
+            if node is None:
+                node = self._make(parent, name, is_directory=is_directory)
+                node.known = False
+            if listed is not None and not node.known:
+                node.etag, node.size, node.modified_at = listed.etag, listed.size, listed.modified_at
+                node.recorded = listed.size
+                node.mtime_ns = node.ctime_ns = node.atime_ns = listed.modified_at * 10**9
+                if listed.key.endswith(_RCLONE_LINK) and not name.endswith(_RCLONE_LINK.encode()):
+                    self._overlay.set_base_key(node, listed.key)
+            node.checked_at = now
+        if is_whole:
+            for name, node in list(directory.children.items()):
+                gone = name not in found and name not in listing.changed and node.work is None
+                if gone and not _has_work_below(node):
+                    self._lose(node)
+
+    async def load_below(self, top: Node) -> None:
+        """Make every object below a directory known. Raises CrossDevice: there are more than ``MAX_RENAMED``."""
+        if all(_is_complete(node) for node in descendants(top)):
+            return
+        prefix = _directory(top).prefix
+        listed: list[ListedObject] = []
+        async for found in self._store.list_objects(prefix):
+            listed.append(found)
+            if len(listed) > MAX_RENAMED:
+                raise CrossDevice(f"a directory of more than {MAX_RENAMED} objects is not renamed")
+        by_directory: dict[str, list[ListedObject]] = {}
+        for found in listed:
+            folder = found.key[: found.key.rstrip("/").rfind("/") + 1]
+            by_directory.setdefault(folder, []).append(found)
+        waiting = [top]
+        while waiting:
+            node = waiting.pop()
+            own = _directory(node).prefix
+            prefixes = {
+                own + key[len(own) :].split("/", 1)[0] + "/"
+                for key in by_directory
+                if key.startswith(own) and key != own
+            }
+            objects = [found for found in by_directory.get(own, []) if not found.key.endswith("/")]
+            prefixes |= {found.key for found in by_directory.get(own, []) if found.key.endswith("/")}
+            names: dict[bytes, ListedObject | None] = {}
+            _read_page(objects, sorted(prefixes), own, names, {})
+            self._merge(node, names, Listing(), is_whole=False)
+            waiting.extend(child for child in _directory(node).children.values() if child.directory is not None)
+
+    # -- changes made by others ---------------------------------------------------------------------------------
+
+    def refresh(self) -> None:
+        """Trust nothing any more that the bucket said: the next use of each name asks again."""
+        for node in descendants(self.root):
+            node.checked_at = NEVER
+            if node.directory is not None:
+                node.directory.complete_until = NEVER
+                node.directory.absent.clear()
+
+    def unshown(self) -> dict[str, str]:
+        """Return keys that no name can show, of the directories listed so far, each with the reason."""
+        found: dict[str, str] = {}
+        for node in descendants(self.root):
+            if node.directory is not None:
+                found.update(node.directory.unshown)
+                if len(found) >= _MAX_UNSHOWN:
+                    break
+        return found
+
+    # -- after a crash ------------------------------------------------------------------------------------------
+
+    def place(self, key: str, ino: int) -> Node:
+        """Return the node of a key that the journal has; it and the directories above are made where not known."""
+        if key == ROOT_KEY:
+            return self.root
+        *above, name = key.rstrip("/").split("/")
+        parent = self.root
+        for part in above:
+            child = _directory(parent).children.get(part.encode())
+            if child is None or child.directory is None:
+                child = self._make(parent, part.encode(), is_directory=True)
+                child.known = False
+            parent = child
+        node = _directory(parent).children.get(name.encode())
+        if node is None or (node.directory is None) == key.endswith("/"):
+            node = self._make(parent, name.encode(), is_directory=key.endswith("/"), ino=ino)
+        node.ino = ino
+        return node
+
+
+async def _together(*calls: Callable[[], Awaitable[None]]) -> None:
+    """Run calls at once; the first that fails ends the others, and what it raised is raised as it is."""
+    failed: list[StorageException] = []
+
+    async def run(call: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await call()
+        except StorageException as error:
+            failed.append(error)
+            nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        for call in calls:
+            nursery.start_soon(run, call)
+    if failed:
+        raise failed[0]
+
+
+def _directory(node: Node) -> Directory:
+    assert node.directory is not None
+    return node.directory
+
+
+def _is_complete(node: Node) -> bool:
+    return node.directory is None or node.directory.complete_until > time.monotonic()
+
+
+def _has_work_below(node: Node) -> bool:
+    return node.directory is not None and any(found.work is not None for found in descendants(node))
+
+
+def _is_same(node: Node, info: ObjectInfo | None, *, is_directory: bool) -> bool:
+    if node.directory is not None or is_directory:
+        return is_directory and node.directory is not None
+    return info is not None and node.etag in (None, info.etag)
+
+
+def _read_page(
+    objects: Iterable[ListedObject],
+    prefixes: Iterable[str],
+    prefix: str,
+    found: dict[bytes, ListedObject | None],
+    unshown: dict[str, str],
+) -> None:
+    """Sort a page into names, and into keys that no name can show."""
+    for listed in objects:
+        text = listed.key[len(prefix) :]
+        if not text:
+            continue  # the directory's own object
+        reason = why_not_shown(text)
+        if reason:
+            unshown[listed.key] = reason
+            continue
+        name = text.removesuffix(_RCLONE_LINK).encode() or text.encode()
+        if name in found:
+            unshown[listed.key] = "another object has its name"
+        else:
+            found[name] = listed
+    for below in prefixes:
+        text = below[len(prefix) : -1]
+        reason = why_not_shown(text)
+        if reason:
+            unshown[below] = reason
+            continue
+        other = found.get(text.encode())
+        if other is not None:
+            unshown[other.key] = "a directory has its name"
+        found[text.encode()] = None

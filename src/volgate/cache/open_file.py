@@ -1,0 +1,220 @@
+"""An open file of a volume in a bucket: reads what is staged over what the object has, stages what is written.
+
+A small content is kept whole in memory, a large one in a staging file; both go to the journal at close, fsync and
+rename, and to the bucket from there. Writes are one step from the moment there is room for them.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from volgate.cache.reading import Stream
+from volgate.cache.staging import INLINE_BYTES
+from volgate.core.content_map import ContentMap, Origin
+from volgate.drivers.base import BackendFile
+from volgate.errors import FileTooLarge, InputOutput
+
+if TYPE_CHECKING:
+    from volgate.cache.backend import CachedBackend
+    from volgate.cache.nodes import Node
+    from volgate.cache.overlay import Work
+    from volgate.dto import AttributeChanges, FileAttributes
+
+MAX_FILE_BYTES: Final = 5 << 40
+"""The largest object (Amazon S3 User Guide, "Multipart upload limits")."""
+
+
+class CachedFile(BackendFile):
+    """See the module."""
+
+    __slots__ = ("_backend", "_is_open", "_stream", "node")
+
+    def __init__(self, backend: CachedBackend, node: Node) -> None:
+        self._backend = backend
+        self._stream = Stream()
+        self._is_open = True
+        self.node = node
+        node.handles += 1
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """See BackendFile. Raises Stale: the object was replaced by others, and is not cached whole."""
+        node = self.node
+        work = node.work
+        if work is None or work.content is None:
+            base = node.base
+            if base is None:
+                return b""
+            return await self._backend.reading.read(base, offset, length, self._stream)
+        if work.buffer is not None or work.is_journaled:
+            return bytes(self._backend.overlay.load_buffer(node)[offset : offset + length])
+        pieces: list[bytes] = []
+        for origin, start, end in list(work.content.origins(offset, offset + length)):
+            if origin is Origin.ZEROS:
+                pieces.append(bytes(end - start))
+            elif origin is Origin.STAGED and work.staged is not None:
+                pieces.append(work.staged.read(start, end - start))
+            else:
+                base = node.base
+                if base is None:
+                    raise InputOutput("the content's object is not known any more")
+                pieces.append(await self._backend.reading.read(base, start, end - start, self._stream))
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def write(self, offset: int, data: bytes) -> int:
+        """See BackendFile. May wait for room, and for an upload of the same file that writers kept from its end."""
+        end = offset + len(data)
+        if end > MAX_FILE_BYTES:
+            raise FileTooLarge(f"an object has at most {MAX_FILE_BYTES} bytes")
+        if not data:
+            return 0
+        node = self.node
+        await self._backend.staging.wait_for_room(len(data))
+        work = await self._begin(node, max(node.size, end))
+        assert work.content is not None
+        if work.buffer is not None and end <= INLINE_BYTES:
+            self._backend.overlay.note_changed_buffer(work)
+            buffer = work.buffer
+            if offset > len(buffer):
+                buffer.extend(bytes(offset - len(buffer)))
+            buffer[offset:end] = data
+        else:
+            self._stage(work)
+            assert work.staged is not None
+            work.staged.write(offset, data)
+        self._note_write(node, work, offset, end)
+        return len(data)
+
+    def _note_write(self, node: Node, work: Work, start: int, end: int) -> None:
+        content = work.content
+        assert content is not None
+        before = content.staged_bytes
+        content.write(start, end)
+        if work.buffer is None:
+            self._backend.staging.resize(content.staged_bytes - before)
+        node.size = content.size
+        self._note_change(node, work, start, end)
+
+    def _note_change(self, node: Node, work: Work, start: int, end: int) -> None:
+        work.revision += 1
+        work.is_settled = False
+        if work.touched is not None:
+            work.touched.append((start, end))
+        node.touch(time.time_ns())
+        if not node.is_unlinked:
+            self._backend.overlay.pend(node)
+
+    async def _begin(self, node: Node, size: int) -> Work:
+        """Return the work of a file whose content is about to change and then has up to ``size`` bytes."""
+        overlay = self._backend.overlay
+        while True:
+            work = overlay.work_of(node)
+            if work.calm is not None:
+                await work.calm.wait()
+                continue
+            if work.content is not None:
+                if work.is_journaled:
+                    overlay.load_buffer(node)
+                return work
+            base = node.base
+            if base is None or not 0 < node.size <= INLINE_BYTES or size > INLINE_BYTES:
+                work.content = ContentMap(node.size, node.size if base is not None else 0)
+                if node.size == 0:
+                    work.buffer = bytearray()
+                return work
+            body = await self._backend.reading.read(base, 0, base.size)
+            if node.work is work and work.content is None and node.base == base:
+                work.content = ContentMap(node.size, 0)
+                work.buffer = bytearray(body)
+
+    def _stage(self, work: Work) -> None:
+        """Go over from a buffer to a staging file, where there is none yet."""
+        staging = self._backend.staging
+        if work.staged is None:
+            work.staged = staging.create()
+        if work.buffer is not None:
+            self._backend.overlay.note_changed_buffer(work)
+            size = len(work.buffer)
+            work.staged.write(0, bytes(work.buffer))
+            work.content = ContentMap(size, 0, ((0, size),) if size else ())
+            staging.resize(size)
+            work.buffer = None
+
+    async def truncate(self, size: int) -> None:
+        """See BackendFile."""
+        if size < 0 or size > MAX_FILE_BYTES:
+            raise FileTooLarge(f"an object has at most {MAX_FILE_BYTES} bytes")
+        node = self.node
+        if size == node.size:
+            node.touch(time.time_ns())
+            self._backend.note_attributes(node)
+            return
+        work = await self._begin(node, size) if size else self._empty(node)
+        if work.buffer is not None and size > INLINE_BYTES:
+            self._stage(work)
+        content = work.content
+        assert content is not None
+        if work.buffer is not None:
+            self._backend.overlay.note_changed_buffer(work)
+            del work.buffer[size:]
+            work.buffer.extend(bytes(size - len(work.buffer)))
+        before, old_size = content.staged_bytes, node.size
+        content.truncate(size)
+        if work.buffer is None:
+            self._backend.staging.resize(content.staged_bytes - before)
+        node.size = size
+        self._note_change(node, work, min(size, old_size), max(size, old_size))
+
+    def _empty(self, node: Node) -> Work:
+        """Begin a content anew, of nothing."""
+        overlay = self._backend.overlay
+        work = overlay.work_of(node)
+        if work.staged is None:
+            overlay.note_changed_buffer(work)
+            work.content = ContentMap(0, 0)
+            work.buffer = bytearray()
+        return work
+
+    async def sync(self, *, data_only: bool) -> None:
+        """See BackendFile: the bucket has it. Raises InputOutput: it is refused; Unavailable: not now, try again."""
+        await self._backend.sync_node(self.node)
+
+    async def flush(self) -> None:
+        """Return when the local journal has what was written, durably: it will be uploaded, after a crash too."""
+        await self._backend.settle(self.node, durably=True)
+
+    async def get_attributes(self) -> FileAttributes:
+        """See BackendFile."""
+        return self.node.to_attributes()
+
+    async def set_attributes(self, changes: AttributeChanges) -> FileAttributes:
+        """See BackendFile."""
+        return self._backend.apply(self.node, changes)
+
+    async def reopen(self, *, writable: bool) -> CachedFile:
+        """See BackendFile."""
+        return CachedFile(self._backend, self.node)
+
+    async def get_xattr(self, name: bytes) -> bytes:
+        """See BackendFile."""
+        return self._backend.xattr_of(self.node, name)
+
+    async def set_xattr(self, name: bytes, value: bytes) -> None:
+        """See BackendFile."""
+        self._backend.change_xattr(self.node, name, value)
+
+    async def list_xattrs(self) -> list[bytes]:
+        """See BackendFile."""
+        return list(self.node.xattrs)
+
+    async def remove_xattr(self, name: bytes) -> None:
+        """See BackendFile."""
+        self._backend.change_xattr(self.node, name, None)
+
+    async def close(self) -> None:
+        """See BackendFile."""
+        if self._is_open:
+            self._is_open = False
+            self.node.handles -= 1
+            if not self.node.handles:
+                await self._backend.release(self.node)

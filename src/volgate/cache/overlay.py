@@ -1,0 +1,389 @@
+"""What was changed here and is not in the bucket yet, by key; kept in the journal.
+
+An *entry* says what one key shall hold: a node, or nothing. Changes merge in it until they are uploaded: a file that is
+created, chmodded and renamed is one PUT. ``record`` writes entries into the journal in one atomic batch, with the
+volume's usage after it; that is what a crash leaves. ``uploads`` turns entries into requests.
+
+All calls but ``sync`` are steps of one event loop.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from volgate.cache.nodes import Node
+from volgate.core.content_map import ContentMap
+from volgate.core.pending import DoneEntry, PendingContent, PendingEntry
+from volgate.dto import Usage
+
+if TYPE_CHECKING:
+    from volgate.cache.journal import Journal
+    from volgate.cache.staging import StagedFile, Staging
+
+MAX_BUFFERED_BYTES: Final = 32 << 20
+"""How much of small contents stays in memory once it is in the journal."""
+NEVER_RECORDED: Final = -1
+
+
+class Work:
+    """What of a node is not in the bucket.
+
+    Attributes:
+        content: where its bytes lie; None = the content is the object's, only attributes or the key changed.
+        buffer: the whole content, where it is small.
+        is_journaled: the whole content lies in the journal, whether there is a buffer or not.
+        staged: the file that has the staged ranges, where the content is large.
+        base_size: size of the object that the rest of the content comes from.
+        keeps_metadata: the object's metadata says all that the node's attributes say.
+        revision: counts changes of content.
+        touched: ranges changed while an upload in parts reads the content; None while there is none.
+        calm: set when an upload that keeps writers waiting is over; None while none does.
+        is_settled: the content may go into the journal; False from a write until its close, fsync or rename.
+    """
+
+    __slots__ = (
+        "base_size", "buffer", "calm", "content", "is_journaled", "is_settled", "keeps_metadata", "revision", "staged",
+        "touched",
+    )  # fmt: skip
+
+    def __init__(self, base_size: int) -> None:
+        self.content: ContentMap | None = None
+        self.buffer: bytearray | None = None
+        self.is_journaled = False
+        self.staged: StagedFile | None = None
+        self.base_size = base_size
+        self.keeps_metadata = True
+        self.revision = 0
+        self.touched: list[tuple[int, int]] | None = None
+        self.calm: trio.Event | None = None
+        self.is_settled = True
+
+    @property
+    def kept_bytes(self) -> int:
+        """How many of the object's bytes still count."""
+        return self.base_size if self.content is None else self.content.base_end
+
+
+class Entry:
+    """What one key shall hold.
+
+    Attributes:
+        key: of the object.
+        remote_etag: what the bucket is believed to hold there; None = nothing.
+        node: what it shall hold; None = nothing.
+        since: UNIX seconds of the first change.
+        changes: counts them. recorded: the count that the journal has, or NEVER_RECORDED.
+        sequence: of the journal's last record of it.
+        era: what all uploads of this entry name themselves, up to a number.
+        uploads: how many were begun. uploaded: the count of changes that the last one done had.
+        is_queued: the uploader has it in its queue.
+        running: set while an upload is under way; ends with it.
+        refused: "" or why the bucket refuses it for good.
+        error: what the last try failed with.
+        failures: tries that failed since the last that did not.
+    """
+
+    __slots__ = (
+        "changes", "era", "error", "failures", "is_queued", "key", "node", "recorded", "refused", "remote_etag",
+        "running", "sequence", "since", "uploaded", "uploads",
+    )  # fmt: skip
+
+    def __init__(self, key: str, remote_etag: str | None, node: Node | None) -> None:
+        self.key = key
+        self.remote_etag = remote_etag
+        self.node = node
+        self.since = time.time()
+        self.changes = 1
+        self.recorded = NEVER_RECORDED
+        self.sequence = 0
+        self.era = secrets.token_hex(8)
+        self.uploads = 0
+        self.uploaded = 0
+        self.is_queued = False
+        self.running: trio.Event | None = None
+        self.refused = ""
+        self.error = ""
+        self.failures = 0
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether the journal knows its last change."""
+        return self.recorded == self.changes
+
+
+class Overlay:
+    """All entries of a volume.
+
+    Args:
+        journal: open and replayed. staging: open.
+        on_recorded: called for each entry that may be uploaded from now on.
+
+    Attributes:
+        entries: by key.
+        usage: what the volume counts by the journal; None while it was never counted.
+    """
+
+    def __init__(self, journal: Journal, staging: Staging, on_recorded: Callable[[Entry], None]) -> None:
+        self.journal = journal
+        self.staging = staging
+        self.entries: dict[str, Entry] = {}
+        self.usage: Usage | None = journal.usage
+        self._touched: dict[str, Usage] | None = None
+        self._on_recorded = on_recorded
+        self._relative = [0, 0]
+        self._sequence = 0
+        self._buffered_bytes = 0
+        self._changed: set[Entry] = set()
+        self._based: dict[str, set[Node]] = {}
+
+    # -- changing -----------------------------------------------------------------------------------------------
+
+    def work_of(self, node: Node) -> Work:
+        """Return a node's work, begun where there was none."""
+        if node.work is None:
+            node.work = Work(node.size if node.etag is not None else 0)
+        return node.work
+
+    def pend(self, node: Node) -> Entry:
+        """Note that a node differs from what the bucket has under its key."""
+        self.work_of(node)
+        key = node.key
+        if node.base_key == key:
+            self.set_base_key(node, None)
+        entry = self.entries.get(key)
+        if entry is None:
+            entry = self._enter(Entry(key, node.etag if node.base_key is None else None, node), node)
+        else:
+            entry.changes += 1
+            entry.node = node
+        if node.base_key is not None and node.base_key not in self.entries:  # the object of another tool's odd key
+            self.remove_later(node.base_key, node.etag)
+        self._changed.add(entry)
+        return entry
+
+    def vacate(self, node: Node) -> None:
+        """Note that a node leaves its key: whatever the bucket has there shall go. Its content stays reachable."""
+        key = node.key
+        entry = self.entries.get(key)
+        if entry is not None:
+            entry.node = None
+            entry.changes += 1
+            self._changed.add(entry)
+        elif node.etag is not None and node.base_key is None:
+            self._changed.add(self._enter(Entry(key, node.etag, None), node))
+        if node.etag is None:
+            return
+        if node.base_key is None:
+            self.set_base_key(node, key)
+        elif node.base_key not in self.entries:
+            self.remove_later(node.base_key, node.etag)
+
+    def remove_later(self, key: str, etag: str | None) -> None:
+        """Note that an object, which no node is, shall go."""
+        self._changed.add(self.entries.get(key) or self._enter(Entry(key, etag, None), None))
+
+    def _enter(self, entry: Entry, before: Node | None) -> Entry:
+        self.entries[entry.key] = entry
+        if self._touched is not None and entry.key not in self._touched:
+            recorded = before.recorded if before is not None else -1
+            self._touched[entry.key] = Usage(max(0, recorded), int(recorded >= 0))
+        return entry
+
+    def set_base_key(self, node: Node, key: str | None) -> None:
+        """Note where the object lies that a node's content is made of; None = under its own key."""
+        before = node.base_key
+        if before is not None:
+            based = self._based.get(before, set())
+            based.discard(node)
+            if not based:
+                self._based.pop(before, None)
+                entry = self.entries.get(before)
+                if entry is not None and entry.is_recorded:
+                    self._on_recorded(entry)
+        node.base_key = key
+        if key is not None:
+            self._based.setdefault(key, set()).add(node)
+
+    def based_on(self, key: str) -> set[Node]:
+        """Return the nodes elsewhere whose content is made of the object under a key."""
+        return self._based.get(key, set())
+
+    # -- usage --------------------------------------------------------------------------------------------------
+
+    def count(self, node: Node) -> None:
+        """Count a node as it is now in the usage of the next record."""
+        size = node.charged_size
+        self._relative[0] += size - max(0, node.recorded)
+        self._relative[1] += node.recorded < 0
+        node.recorded = size
+
+    def discount(self, node: Node) -> None:
+        """Take a node out of the usage of the next record."""
+        if node.recorded >= 0:
+            self._relative[0] -= node.recorded
+            self._relative[1] -= 1
+            node.recorded = -1
+
+    def begin_counting(self) -> dict[str, Usage]:
+        """Begin to note what each key that changes counted before; returns where that is noted.
+
+        What is pending now counts as it was recorded last.
+        """
+        self._relative = [0, 0]
+        self._touched = {
+            key: Usage(max(0, entry.node.recorded), int(entry.node.recorded >= 0)) if entry.node else Usage(0, 0)
+            for key, entry in self.entries.items()
+        }
+        return self._touched
+
+    def end_counting(self, usage: Usage) -> None:
+        """Take for the usage what the volume counted when counting began; what changed since comes on top."""
+        self._touched = None
+        self.usage = usage
+        self._append([])
+
+    # -- the journal --------------------------------------------------------------------------------------------
+
+    def record(self, settled: Node | None = None) -> int:
+        """Write what changed since the last record into the journal, as one batch; returns its sequence number.
+
+        Files that are being written are left out, but for ``settled``, whose staged content is synced.
+
+        Raises:
+            NoSpace: the disk is full; the changes stand in memory, and come with the next record.
+        """
+        if settled is not None and settled.work is not None:
+            settled.work.is_settled = True
+        batch: list[PendingEntry | DoneEntry] = []
+        kept: list[Entry] = []
+        for entry in list(self._changed):
+            node = entry.node
+            if node is None and entry.remote_etag is None and entry.running is None:
+                if entry.recorded != NEVER_RECORDED:
+                    batch.append(DoneEntry(entry.key))
+                del self.entries[entry.key]
+                self._changed.discard(entry)
+            elif node is None or node.work is None or node.work.is_settled:
+                if node is not None:
+                    self.count(node)
+                kept.append(entry)
+                batch.append(self._described(entry))
+        if not batch:
+            return self._sequence
+        sequence = self._append(batch)
+        for entry in kept:
+            entry.recorded = entry.changes
+            entry.sequence = sequence
+            self._changed.discard(entry)
+            if entry.node is not None:
+                self._note_journaled(entry.node)
+            self._on_recorded(entry)
+        return sequence
+
+    def _append(self, batch: list[PendingEntry | DoneEntry]) -> int:
+        usage = self.usage
+        if usage is not None:
+            usage = Usage(usage.bytes_ + self._relative[0], usage.inodes + self._relative[1])
+        self._sequence = self.journal.append(batch, usage, Usage(0, 0))
+        if usage is not None:
+            self.usage, self._relative = usage, [0, 0]
+        return self._sequence
+
+    def _described(self, entry: Entry) -> PendingEntry:
+        node = entry.node
+        content = None
+        if node is not None:
+            work = self.work_of(node)
+            inline = None
+            if work.buffer is not None:
+                inline = bytes(work.buffer)
+            elif work.is_journaled:
+                inline = self.journal.read_inline(entry.key)
+            content = PendingContent(
+                ino=node.ino,
+                attributes=node.to_stored(),
+                size=node.size,
+                base=node.base if inline is None and work.kept_bytes else None,
+                base_end=work.kept_bytes if inline is None else 0,
+                dirty=work.content.staged if work.content is not None and inline is None else (),
+                staging=work.staged.name if work.staged is not None and inline is None else None,
+                inline=inline,
+                keeps_metadata=work.keeps_metadata and work.content is None,
+                extra_metadata=node.extra,
+                content_type=node.content_type,
+            )
+        return PendingEntry(
+            key=entry.key,
+            remote_etag=entry.remote_etag,
+            content=content,
+            since=entry.since,
+            commit_id=entry.era,
+            refused=entry.refused,
+        )
+
+    def _note_journaled(self, node: Node) -> None:
+        work = node.work
+        if work is None or work.buffer is None:
+            return
+        if not work.is_journaled:
+            work.is_journaled = True
+            self._buffered_bytes += len(work.buffer)
+        if self._buffered_bytes > MAX_BUFFERED_BYTES and not node.handles:
+            self._buffered_bytes -= len(work.buffer)
+            work.buffer = None
+
+    def load_buffer(self, node: Node) -> bytearray:
+        """Return a small content that was changed here, read from the journal where it is not in memory."""
+        work = self.work_of(node)
+        if work.buffer is None:
+            work.buffer = bytearray(self.journal.read_inline(node.key))
+            self._buffered_bytes += len(work.buffer)
+        return work.buffer
+
+    def note_changed_buffer(self, work: Work) -> None:
+        """Note that a buffer is about to differ from what the journal has."""
+        if work.is_journaled:
+            work.is_journaled = False
+            self._buffered_bytes -= len(work.buffer or b"")
+
+    async def sync(self, sequence: int) -> None:
+        """Return when the journal is durable up to a record."""
+        await self.journal.sync(sequence)
+
+    # -- the bucket has it --------------------------------------------------------------------------------------
+
+    def restore(self, entry: Entry) -> None:
+        """Take in an entry that the journal has."""
+        self.entries[entry.key] = entry
+        self._on_recorded(entry)
+
+    def change(self, entry: Entry) -> None:
+        """Note that what is believed of the bucket changed, or that an entry is to be tried again."""
+        self._changed.add(entry)
+        self.record()
+
+    def finish(self, entry: Entry) -> None:
+        """Forget an entry whose key holds in the bucket what it shall hold."""
+        if self.entries.get(entry.key) is entry:
+            del self.entries[entry.key]
+        self._changed.discard(entry)
+        if entry.recorded != NEVER_RECORDED:
+            self._append([DoneEntry(entry.key)])
+        if entry.node is not None:
+            self.drop_work(entry.node)
+
+    def drop_work(self, node: Node) -> None:
+        """Give back what a node staged."""
+        work, node.work = node.work, None
+        if work is None:
+            return
+        if work.is_journaled and work.buffer is not None:
+            self._buffered_bytes -= len(work.buffer)
+        if work.staged is not None:
+            self.staging.resize(-(work.content.staged_bytes if work.content is not None else 0))
+            self.staging.remove(work.staged)

@@ -1,0 +1,155 @@
+"""Local files that hold what was written and is not in the bucket yet.
+
+One sparse file for each changed file whose content is larger than ``INLINE_BYTES``, written at the offsets of the file
+itself. Which ranges of it mean anything says the file's ``ContentMap``. Bounded: who writes faster than the bucket
+takes waits, and gets NoSpace where nothing moves for a while. That is before anything was acknowledged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from volgate.errors import NoSpace
+from volgate.errors.errno_map import from_oserror
+
+INLINE_BYTES: Final = 64 << 10
+"""Contents up to this size are kept in memory and lie in the journal itself."""
+_WAIT_S: Final = 30.0
+"""How long a writer waits while no staged byte is given back."""
+_CHECK_BYTES: Final = 16 << 20
+
+
+class StagedFile:
+    """One staging file, open. Attributes: name: within the folder; is_synced: all of it is on the disk."""
+
+    __slots__ = ("_fd", "is_synced", "name")
+
+    def __init__(self, name: str, fd: int) -> None:
+        self.name = name
+        self._fd = fd
+        self.is_synced = True
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return bytes; those that were never written are zeros. Blocks for the local disk."""
+        data = _pread(self._fd, length, offset)
+        return data if len(data) == length else data + bytes(length - len(data))
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Write all of data. Blocks for the local disk. Raises NoSpace, InputOutput."""
+        self.is_synced = False
+        view = memoryview(data)
+        try:
+            while view:
+                written = os.pwrite(self._fd, view, offset)
+                view, offset = view[written:], offset + written
+        except OSError as error:
+            raise from_oserror(error) from error
+
+    async def sync(self) -> None:
+        """Make what was written until now durable. Raises InputOutput: it may be lost."""
+        if self.is_synced:
+            return
+        self.is_synced = True  # a write meanwhile makes it False again
+        try:
+            await trio.to_thread.run_sync(os.fdatasync, self._fd)
+        except OSError as error:
+            self.is_synced = False
+            raise from_oserror(error) from error
+
+    def close(self) -> None:
+        """Give the descriptor back; a second close does nothing."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class Staging:
+    """The folder of staging files.
+
+    Attributes:
+        used_bytes: staged now. max_bytes: the most there may be.
+    """
+
+    def __init__(self, directory: Path, *, max_bytes: int, min_free_bytes: int) -> None:
+        self._directory = directory
+        self.max_bytes = max_bytes
+        self._min_free_bytes = min_free_bytes
+        self.used_bytes = 0
+        self._unchecked_bytes = _CHECK_BYTES
+        self._given_back = trio.Event()
+
+    def open(self) -> None:
+        """Make the folder where there is none."""
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def names(self) -> list[str]:
+        """Return the names of the files that are there."""
+        return os.listdir(self._directory)
+
+    def create(self) -> StagedFile:
+        """Return a new, empty file."""
+        return self._open(secrets.token_hex(8), os.O_CREAT | os.O_EXCL)
+
+    def reopen(self, name: str) -> StagedFile:
+        """Return a file that was left by an earlier process. Raises NotFound."""
+        return self._open(name, 0)
+
+    def _open(self, name: str, flags: int) -> StagedFile:
+        try:
+            return StagedFile(name, os.open(self._directory / name, os.O_RDWR | os.O_CLOEXEC | flags, 0o600))
+        except OSError as error:
+            raise from_oserror(error) from error
+
+    def path(self, name: str) -> Path:
+        """Return where a file lies."""
+        return self._directory / name
+
+    def remove(self, file: StagedFile) -> None:
+        """Close and delete a file."""
+        file.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._directory / file.name)
+
+    def resize(self, delta_bytes: int) -> None:
+        """Note that as many bytes more, or less, are staged."""
+        self.used_bytes += delta_bytes
+        if delta_bytes < 0:
+            self._given_back.set()
+            self._given_back = trio.Event()
+
+    async def wait_for_room(self, length: int) -> None:
+        """Return when ``length`` bytes more may be staged; at once while there is room.
+
+        Raises:
+            NoSpace: the staging space or the disk is full, and uploads gave nothing back for half a minute.
+        """
+        self._unchecked_bytes += length
+        while not self._has_room(length):
+            given_back = self._given_back
+            with trio.move_on_after(_WAIT_S) as waited:
+                await given_back.wait()
+            if waited.cancelled_caught:
+                raise NoSpace(f"{self._directory}: the space for what is not uploaded yet is full")
+
+    def _has_room(self, length: int) -> bool:
+        if self.used_bytes and self.used_bytes + length > self.max_bytes:
+            return False
+        if self._unchecked_bytes >= _CHECK_BYTES:
+            space = os.statvfs(self._directory)
+            if space.f_bavail * space.f_frsize < self._min_free_bytes + length:
+                return False
+            self._unchecked_bytes = 0
+        return True
+
+
+def _pread(fd: int, length: int, offset: int) -> bytes:
+    try:
+        return os.pread(fd, length, offset)
+    except OSError as error:
+        raise from_oserror(error) from error

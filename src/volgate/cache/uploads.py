@@ -1,0 +1,521 @@
+"""Makes the bucket hold what the overlay says, one key at a time: puts, uploads in parts, copies and deletes.
+
+Every request that changes an object has a condition: the object is still the one that was believed to stand there. A
+condition that fails is looked into: an upload of ours whose reply was lost, or which an earlier process had begun,
+counts as done; anything else is somebody else's change, and ours goes into quarantine.
+
+An object that is the source of another key's content is not touched before that key is done. Where that would be a
+circle (two names were exchanged), or a file is still open that was removed, the source is copied aside first.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import mimetypes
+import stat
+import time
+import uuid
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import trio
+
+from volgate.core.content_map import ContentMap, Origin
+from volgate.core.object_metadata import encode
+from volgate.core.object_version import ObjectVersion
+from volgate.core.parts import Part, parts_of
+from volgate.drivers.object_store import COMMIT_KEY
+from volgate.errors import (
+    AlreadyExists,
+    InputOutput,
+    NotFound,
+    PermissionDenied,
+    Stale,
+    StorageException,
+    Unavailable,
+)
+
+if TYPE_CHECKING:
+    from volgate.cache.block_store import BlockStore
+    from volgate.cache.nodes import Node
+    from volgate.cache.overlay import Entry, Overlay, Work
+    from volgate.cache.reading import Reading
+    from volgate.drivers.object_store import ObjectStore, UploadedPart
+
+log = logging.getLogger(__name__)
+
+_SINGLE_BYTES: Final = 8 << 20
+"""Up to this size a file is one PUT."""
+_MERGE_S: Final = 0.1
+"""How long a change waits for others that make one upload with it: rename and utimens follow a close at once."""
+_PARALLEL: Final = 32
+_PARALLEL_PARTS: Final = 8
+_MAX_PAUSE_S: Final = 30.0
+_CALM_PASSES: Final = 3
+"""After so many passes over a file that is being written on, its writers wait for the upload."""
+_ASIDE: Final = ".volgate/aside/"
+
+
+@attrs.frozen
+class Backlog:
+    """What the bucket does not have yet.
+
+    Attributes:
+        files: keys. bytes_: staged for them. oldest_s: age of the oldest change. oldest_key: its key.
+        refused: keys that the bucket refuses for good. error: what the last failure said, "" without one.
+    """
+
+    files: int
+    bytes_: int
+    oldest_s: float
+    oldest_key: str
+    refused: int
+    error: str
+
+
+class Uploads:
+    """See the module.
+
+    Args:
+        store: open. overlay: what is to be done. reading: of contents that are kept.
+        blocks: takes what was uploaded.
+        check_ownership: raises where this host may not write any more; called before every change.
+        on_conflict: called with an entry that lost to somebody else's object.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        overlay: Overlay,
+        reading: Reading,
+        blocks: BlockStore,
+        check_ownership: Callable[[], None],
+        on_conflict: Callable[[Entry, str], None],
+    ) -> None:
+        self._store = store
+        self._overlay = overlay
+        self._reading = reading
+        self._blocks = blocks
+        self._check_ownership = check_ownership
+        self._on_conflict = on_conflict
+        self._queue: list[tuple[float, int, Entry]] = []
+        self._numbers = itertools.count()
+        self._woken = trio.Event()
+        self._slots = trio.Semaphore(_PARALLEL)
+        self._parts = trio.CapacityLimiter(_PARALLEL_PARTS)
+        self._error = ""
+
+    # -- in the background --------------------------------------------------------------------------------------
+
+    def queue(self, entry: Entry) -> None:
+        """Upload an entry soon."""
+        if not entry.is_queued and not entry.refused:
+            self._queue_in(entry, _MERGE_S)
+
+    def _queue_in(self, entry: Entry, pause_s: float) -> None:
+        entry.is_queued = True
+        heapq.heappush(self._queue, (time.monotonic() + pause_s, next(self._numbers), entry))
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Upload what is queued until cancelled."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                await self._slots.acquire()
+                entry = await self._next()
+                nursery.start_soon(self._upload, entry)
+
+    async def _next(self) -> Entry:
+        while not self._queue or self._queue[0][0] > time.monotonic():
+            self._woken = trio.Event()
+            pause_s = self._queue[0][0] - time.monotonic() if self._queue else float("inf")
+            with trio.move_on_after(max(0.0, pause_s)):
+                await self._woken.wait()
+        _, _, entry = heapq.heappop(self._queue)
+        entry.is_queued = False
+        return entry
+
+    async def _upload(self, entry: Entry) -> None:
+        try:
+            await self.commit(entry)
+        except StorageException as error:
+            self._note_failure(entry, error)
+        finally:
+            self._slots.release()
+
+    def _note_failure(self, entry: Entry, error: StorageException) -> None:
+        entry.error = self._error = str(error)
+        if entry.refused or self._overlay.entries.get(entry.key) is not entry:
+            return
+        entry.failures += 1
+        pause_s = min(_MAX_PAUSE_S, 0.5 * 2**entry.failures)
+        if entry.failures == 1:
+            log.warning("an upload failed; it is tried again", extra={"key": entry.key, "error": str(error)})
+        if not entry.is_queued:
+            self._queue_in(entry, pause_s)
+
+    def backlog(self) -> Backlog:
+        """Return what the bucket does not have yet."""
+        entries = self._overlay.entries.values()
+        oldest = min(entries, key=lambda entry: entry.since, default=None)
+        return Backlog(
+            len(entries),
+            self._overlay.staging.used_bytes,
+            max(0.0, time.time() - oldest.since) if oldest is not None else 0.0,
+            oldest.key if oldest is not None else "",
+            sum(1 for entry in entries if entry.refused),
+            self._error if entries else "",
+        )
+
+    # -- one key ------------------------------------------------------------------------------------------------
+
+    async def commit(self, entry: Entry, above: frozenset[Entry] = frozenset()) -> None:
+        """Return when the bucket has what an entry held at the call, or something later.
+
+        Raises:
+            InputOutput: it is refused for good, or lies in quarantine. Unavailable: not now; it will be tried again.
+        """
+        wanted = entry.changes
+        while self._overlay.entries.get(entry.key) is entry and entry.uploaded < wanted:
+            if entry.refused:
+                raise InputOutput(f"{entry.key} is refused: {entry.refused}")
+            if entry.running is not None:
+                await entry.running.wait()
+            elif not await self._wait_for_dependants(entry, above):
+                if entry.node is None and self._overlay.based_on(entry.key):
+                    return  # a removed file is still open; the last close brings it back
+                await self._perform(entry)
+
+    async def _wait_for_dependants(self, entry: Entry, above: frozenset[Entry]) -> bool:
+        """Get out of the way what is made of the object under a key; returns whether that took a while."""
+        for node in self._overlay.based_on(entry.key):
+            if node is entry.node:
+                continue
+            if node.is_unlinked:
+                if entry.node is None:
+                    continue
+                await self._move_aside(entry)
+                return True
+            other = self._overlay.entries.get(node.key)
+            if other is None:
+                continue
+            if other in above or other is entry:
+                await self._move_aside(entry)
+            else:
+                await self.commit(other, above | {entry})
+            return True
+        return False
+
+    async def _move_aside(self, entry: Entry) -> None:
+        """Copy the object under a key, so that what is made of it is not in the way of what comes there."""
+        nodes = [node for node in self._overlay.based_on(entry.key) if node is not entry.node]
+        base = next(iter(nodes)).base
+        if base is None:
+            return
+        key = _ASIDE + uuid.uuid4().hex
+        self._check_ownership()
+        etag = await self._store.copy(entry.key, key, source_etag=base.etag)
+        for node in nodes:
+            if node.base_key == entry.key and node.etag == base.etag:
+                self._overlay.set_base_key(node, key)
+                node.etag = etag
+                if node.parent is not None:
+                    self._overlay.pend(node)
+        self._overlay.remove_later(key, etag)
+        self._overlay.record()
+
+    async def _perform(self, entry: Entry) -> None:
+        """Make the bucket hold what an entry holds now."""
+        self._check_ownership()
+        entry.running = trio.Event()
+        entry.uploads += 1
+        changes, node = entry.changes, entry.node
+        try:
+            if node is None:
+                await self._delete(entry)
+                self._note_done(entry, None, changes, None)
+            else:
+                await self._put_node(entry, node, changes)
+            entry.failures, entry.error = 0, ""
+            self._error = ""
+        except (Stale, AlreadyExists) as error:
+            await self._look_into(entry, error)
+        except (Unavailable, PermissionDenied, NotFound):
+            raise
+        except StorageException as error:
+            self._refuse(entry, str(error))
+            raise
+        finally:
+            running, entry.running = entry.running, None
+            running.set()
+
+    def _refuse(self, entry: Entry, reason: str) -> None:
+        entry.refused = reason
+        entry.changes += 1
+        self._overlay.record()
+        log.error("the bucket refuses a file; it stays here", extra={"key": entry.key, "reason": reason})
+
+    async def _look_into(self, entry: Entry, error: StorageException) -> None:
+        """Find out why a condition failed, and set right what is believed of the bucket."""
+        try:
+            found = await self._store.head(entry.key)
+        except NotFound:
+            if entry.remote_etag is None:
+                raise error from None  # a source is gone, or the server contradicts itself
+            entry.remote_etag = None
+            return
+        if found.metadata.get(COMMIT_KEY, "").startswith(entry.era):
+            entry.remote_etag = found.etag  # ours, of before a crash, or a try whose reply was lost
+            return
+        if entry.node is None:
+            entry.uploaded = entry.changes
+            self._overlay.finish(entry)  # somebody made it anew: it stays
+            log.warning("an object was changed by others and is not deleted", extra={"key": entry.key})
+            return
+        if found.etag == entry.remote_etag:  # so it is the source of the content that changed
+            self._refuse(entry, str(error))
+            raise InputOutput(f"{entry.key} cannot be made: {error}")
+        reason = f"another writer put an object there ({error})"
+        self._on_conflict(entry, reason)
+        raise InputOutput(f"{entry.key} lies in quarantine: {reason}")
+
+    # -- requests -----------------------------------------------------------------------------------------------
+
+    async def _delete(self, entry: Entry) -> None:
+        etag = entry.remote_etag
+        if etag is None:
+            try:
+                found = await self._store.head(entry.key)
+            except NotFound:
+                return
+            if not found.metadata.get(COMMIT_KEY, "").startswith(entry.era):
+                return
+            etag = found.etag
+        await self._store.delete(entry.key, if_match=etag if self._store.capabilities.conditional_delete else None)
+
+    async def _put_node(self, entry: Entry, node: Node, changes: int) -> None:
+        work = self._overlay.work_of(node)
+        is_file = stat.S_ISREG(node.mode)
+        if work.content is None and node.etag is not None and (is_file or stat.S_ISLNK(node.mode)) and node.size:
+            if node.base_key is None and work.keeps_metadata and entry.remote_etag == node.etag:
+                etag = node.etag  # renamed there and back
+            else:
+                etag = await self._copy(entry, node, work)
+            self._note_done(entry, node, changes, etag)
+        elif not is_file or node.size <= _SINGLE_BYTES:
+            body = await self._read_body(node, work)
+            changes = entry.changes
+            etag = await self._put(entry, node, body)
+            if is_file and body:
+                self._blocks.write(ObjectVersion(entry.key, etag, len(body)), 0, body)
+            self._note_done(entry, node, changes, etag, len(body))
+        else:
+            await self._put_in_parts(entry, node, work)
+
+    def _describe(self, entry: Entry, node: Node) -> tuple[dict[str, str], str]:
+        metadata = {**node.extra, **encode(node.to_stored()), COMMIT_KEY: f"{entry.era}-{entry.uploads}"}
+        if node.directory is not None:
+            return metadata, "application/x-directory"
+        return metadata, node.content_type or mimetypes.guess_type(entry.key)[0] or "application/octet-stream"
+
+    async def _put(self, entry: Entry, node: Node, body: bytes) -> str:
+        metadata, content_type = self._describe(entry, node)
+        conditional = self._store.capabilities.conditional_put
+        return await self._store.put(
+            entry.key,
+            body,
+            metadata=metadata,
+            content_type=content_type,
+            if_absent=conditional and entry.remote_etag is None,
+            if_match=entry.remote_etag if conditional else None,
+        )
+
+    async def _read_body(self, node: Node, work: Work) -> bytes:
+        """Return a small content whole, as it is at one moment."""
+        if node.directory is not None:
+            return b""
+        if stat.S_ISLNK(node.mode):
+            return node.symlink_target or b""
+        while True:
+            if work.content is None:
+                base = node.base
+                return await self._reading.read(base, 0, base.size) if base is not None else b""
+            if work.buffer is not None or work.is_journaled:
+                return bytes(self._overlay.load_buffer(node))
+            revision = work.revision
+            pieces = [await self._read_piece(node, work, *piece) for piece in work.content.origins(0, node.size)]
+            if work.revision == revision:
+                return b"".join(pieces)
+
+    async def _read_piece(self, node: Node, work: Work, origin: Origin, start: int, end: int) -> bytes:
+        if origin is Origin.STAGED:
+            assert work.staged is not None
+            return work.staged.read(start, end - start)
+        if origin is Origin.ZEROS:
+            return bytes(end - start)
+        base = node.base
+        assert base is not None
+        return await self._reading.read(base, start, end - start)
+
+    async def _copy(self, entry: Entry, node: Node, work: Work) -> str:
+        """Make an object of another one, or of itself, within the bucket."""
+        base = node.base
+        assert base is not None
+        await self._check_remote(entry, but_for=base)
+        metadata, content_type = self._describe(entry, node)
+        if base.size > self._store.max_put_bytes:
+            upload_id = await self._store.begin_upload(entry.key, metadata=metadata, content_type=content_type)
+            parts = [
+                await self._store.copy_part(
+                    entry.key, upload_id, part.number, base.key, part.start, part.end - part.start,
+                    source_etag=base.etag,
+                )
+                for part in parts_of(base.size)
+            ]  # fmt: skip
+            return await self._complete_upload(entry, upload_id, parts)
+        if work.keeps_metadata:
+            return await self._store.copy(base.key, entry.key, source_etag=base.etag)
+        return await self._store.copy(
+            base.key, entry.key, source_etag=base.etag, metadata=metadata, content_type=content_type
+        )
+
+    async def _check_remote(self, entry: Entry, but_for: ObjectVersion | None = None) -> None:
+        """Look at what stands under a key, where the request to come has no condition for that."""
+        if but_for is not None and but_for.key == entry.key:
+            return
+        try:
+            found = await self._store.head(entry.key)
+        except NotFound:
+            if entry.remote_etag is not None:
+                raise Stale(f"{entry.key} was deleted") from None
+            return
+        if found.etag != entry.remote_etag:
+            raise Stale(f"{entry.key} was changed")
+
+    # -- in parts -----------------------------------------------------------------------------------------------
+
+    async def _put_in_parts(self, entry: Entry, node: Node, work: Work) -> None:
+        """Upload a large content while it may go on changing: what changes after it was read is uploaded again."""
+        metadata, content_type = self._describe(entry, node)
+        described = node.to_stored()
+        upload_id = await self._store.begin_upload(entry.key, metadata=metadata, content_type=content_type)
+        done: dict[Part, UploadedPart] = {}
+        touched: list[tuple[int, int]] = []
+        work.touched = touched
+        try:
+            passes = 0
+            while True:
+                for start, end in touched:
+                    for part in [part for part in done if part.start < end and start < part.end]:
+                        del done[part]
+                touched.clear()
+                missing = [part for part in parts_of(node.size) if part not in done]
+                if not missing:
+                    break
+                passes += 1
+                if passes > _CALM_PASSES and work.calm is None:
+                    work.calm = trio.Event()
+                await self._put_parts(entry, node, work, upload_id, missing, done)
+            changes, revision, size = entry.changes, work.revision, node.size
+            ordered = [done[part] for part in parts_of(size)]
+            etag = await self._complete_upload(entry, upload_id, ordered)
+        except BaseException:
+            with trio.move_on_after(5, shield=True):
+                try:
+                    await self._store.abort_upload(entry.key, upload_id)
+                except StorageException:
+                    log.info("an upload was left behind; 'volgate gc' removes it", extra={"key": entry.key})
+            raise
+        finally:
+            work.touched = None
+            if work.calm is not None:
+                work.calm.set()
+                work.calm = None
+        if changes == entry.changes and described != node.to_stored():
+            entry.changes += 1
+        if entry.node is node and entry.changes != changes and work.revision == revision:
+            self._keep_attributes_only(node, work, etag, size)
+        self._note_done(entry, node, changes, etag, size)
+
+    async def _put_parts(
+        self,
+        entry: Entry,
+        node: Node,
+        work: Work,
+        upload_id: str,
+        missing: list[Part],
+        done: dict[Part, UploadedPart],
+    ) -> None:
+        failed: list[StorageException] = []
+
+        async def put(part: Part) -> None:
+            async with self._parts:
+                if failed:
+                    return
+                try:
+                    done[part] = await self._put_part(entry, node, work, upload_id, part)
+                except StorageException as error:
+                    failed.append(error)
+
+        async with trio.open_nursery() as nursery:
+            for part in missing:
+                nursery.start_soon(put, part)
+        if failed:
+            raise failed[0]
+
+    async def _put_part(self, entry: Entry, node: Node, work: Work, upload_id: str, part: Part) -> UploadedPart:
+        assert work.content is not None
+        base = node.base
+        if base is not None and self._may_copy(work.content, part, node.size):
+            return await self._store.copy_part(
+                entry.key, upload_id, part.number, base.key, part.start, part.end - part.start, source_etag=base.etag
+            )
+        pieces = [await self._read_piece(node, work, *piece) for piece in work.content.origins(part.start, part.end)]
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        body += bytes(part.end - part.start - len(body))
+        return await self._store.put_part(entry.key, upload_id, part.number, body)
+
+    def _may_copy(self, content: ContentMap, part: Part, size: int) -> bool:
+        is_long_enough = part.end - part.start >= self._store.min_part_bytes or part.end == size
+        return is_long_enough and content.is_kept(part.start, part.end)
+
+    async def _complete_upload(self, entry: Entry, upload_id: str, parts: list[UploadedPart]) -> str:
+        if entry.remote_etag is not None or not self._store.capabilities.conditional_complete:
+            await self._check_remote(entry)
+        if_absent = entry.remote_etag is None and self._store.capabilities.conditional_complete
+        return await self._store.complete_upload(entry.key, upload_id, parts, if_absent=if_absent)
+
+    # -- what was done --------------------------------------------------------------------------------------------
+
+    def _keep_attributes_only(self, node: Node, work: Work, etag: str, size: int) -> None:
+        """Give back what is staged: the content is in the bucket, and only attributes changed since."""
+        self._overlay.drop_work(node)
+        node.etag = etag
+        self._overlay.set_base_key(node, None)
+        self._overlay.work_of(node).keeps_metadata = False
+
+    def _note_done(self, entry: Entry, node: Node | None, changes: int, etag: str | None, size: int = -1) -> None:
+        """Note what the bucket holds under a key now. Without an await since it is known."""
+        entry.remote_etag = etag
+        entry.uploaded = changes
+        size = node.size if node is not None and size < 0 else size
+        if node is not None and etag is not None and self._is_of(node, entry):
+            if node.work is not None:
+                node.work.base_size = size
+            node.etag = etag
+            node.modified_at = int(time.time())
+            if entry.node is node:
+                self._overlay.set_base_key(node, None)
+        if entry.changes == changes and entry.node is node:
+            if node is not None and node.parent is not None:
+                node.checked_at = time.monotonic()
+            self._overlay.finish(entry)
+        else:
+            self._overlay.change(entry)
+
+    def _is_of(self, node: Node, entry: Entry) -> bool:
+        """Return whether a node's content may be read from the object under an entry's key."""
+        return entry.node is node or node.base_key == entry.key
