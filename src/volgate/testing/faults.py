@@ -36,7 +36,7 @@ class Fault:
     Attributes:
         at: number of the call that fails, from 1; 0 = every call.
         error: what is raised: a StorageException, or anything a broken driver might raise.
-        onwards: all calls from then on fail.
+        times: how many calls in a row fail.
         after: do the work first, then fail: the caller cannot know that it happened.
         hang: do not raise but never return.
         lie: do not raise but return this.
@@ -47,7 +47,7 @@ class Fault:
 
     at: int = 0
     error: BaseException | None = None
-    onwards: bool = False
+    times: float = 1
     after: bool = False
     hang: bool = False
     lie: Any = None
@@ -61,7 +61,7 @@ class Fault:
         if not self.armed or (self.only and name not in self.only):
             return False
         self.calls += 1
-        struck = self.at in (0, self.calls) or (self.onwards and self.calls > self.at)
+        struck = self.at == 0 or self.at <= self.calls < self.at + self.times
         self.happened = self.happened or struck
         return struck
 

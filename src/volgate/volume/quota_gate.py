@@ -149,7 +149,7 @@ class QuotaGate:
     def release(self, charge: InodeCharge, *, gone: bool) -> None:
         """Settle an inode at its last close; ``gone``: it was unlinked, so it counts nothing now.
 
-        What could not be measured stays in its slot, for the next owner to measure.
+        What could not be measured is left for the next owner to count.
         """
         if charge.uncertain and not gone:
             self.leave_uncertain()
@@ -215,9 +215,12 @@ class QuotaGate:
     def leave_uncertain(self) -> None:
         """Note that a change was begun, and whether it happened cannot be told now (the backend fails or hangs).
 
-        Its slot stays open and the epoch is not ended, so the next owner measures that inode.
+        The epoch is not ended, and the next owner counts the volume: measuring the inode's slot would not do, since
+        the inode may change and be charged again meanwhile.
         """
-        self.uncertain = True
+        if not self.uncertain:
+            self.uncertain = True
+            self._ledger.open_slot(None, _NOTHING)
 
     def close(self) -> None:
         """Settle what is still open and end the ledger's epoch, unless something was left uncertain."""
