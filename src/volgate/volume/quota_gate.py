@@ -24,9 +24,10 @@ class InodeCharge:
         inodes: 1, or 0 once it is unlinked and closed.
         pending: writes under way that reserved growth.
         uncertain: a change failed and the size was not measured since; ``correct`` ends that.
+        abandoned: a change was given up and may still happen: what it reserved stays, whatever is measured.
     """
 
-    __slots__ = ("inodes", "key", "pending", "size", "slot", "uncertain")
+    __slots__ = ("abandoned", "inodes", "key", "pending", "size", "slot", "uncertain")
 
     def __init__(self, key: bytes | None, size: int) -> None:
         self.key = key
@@ -35,6 +36,7 @@ class InodeCharge:
         self.slot = _NO_SLOT
         self.pending = 0
         self.uncertain = False
+        self.abandoned = False
 
 
 class NameChange:
@@ -135,11 +137,22 @@ class QuotaGate:
 
     def correct(self, charge: InodeCharge, size: int) -> None:
         """Charge the size that was measured. Only when no write is pending, without an await since measuring."""
+        if charge.abandoned:
+            return
         if charge.slot == _NO_SLOT:
             self._open_slot(charge)
         self.used_bytes += size - charge.size
         charge.size = size
         charge.uncertain = False
+
+    def abandon(self, charge: InodeCharge) -> None:
+        """Note that a change of the inode's size or content was given up, and may still happen.
+
+        Usage is too high from now on, never too low: nothing of this inode is freed before the volume is counted, at
+        its next start.
+        """
+        charge.abandoned = True
+        self.leave_uncertain()
 
     def begin_shrink(self, charge: InodeCharge) -> None:
         """Note that the inode is about to lose bytes; ``correct`` follows when it has."""
@@ -151,7 +164,7 @@ class QuotaGate:
 
         What could not be measured is left for the next owner to count.
         """
-        if charge.uncertain and not gone:
+        if (charge.uncertain or charge.abandoned) and not gone:
             self.leave_uncertain()
             return
         if gone:
