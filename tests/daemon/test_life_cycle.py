@@ -264,6 +264,29 @@ def test_an_existing_directory_is_counted_at_its_first_mount(folders):
         volgate("umount", mnt)
 
 
+def test_counting_shows_on_a_terminal_how_far_it_is(folders):
+    data, mnt = folders
+    (data / "d").mkdir()
+    (data / "d" / "file").write_bytes(b"x" * 700)
+    program = (
+        "import sys; from volgate.volume import counting; counting._PROGRESS_S = 0;"
+        "from volgate.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    ours, theirs = pty.openpty()
+    mount = subprocess.Popen([sys.executable, "-c", program, "mount", str(data), str(mnt)], stderr=theirs)
+    os.close(theirs)
+    try:
+        said = b""
+        while b"2 files, 700 B" not in said:
+            said += os.read(ours, 1000)
+        assert b"counting: 2 files, 700 B" in said and "━".encode() in said
+        wait_until(lambda: find_mount(mnt) is not None)
+    finally:
+        mount.terminate()
+        mount.wait(20)
+        os.close(ours)
+
+
 def test_a_restored_or_copied_volume_is_counted_again(folders, place):
     data, mnt = folders
     (data / "f").write_bytes(bytes(1000))
