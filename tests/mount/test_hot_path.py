@@ -128,6 +128,41 @@ def test_a_number_of_an_open_file_is_never_used_again(tmp_path):
     with_file_system(tmp_path, test)
 
 
+def errno_of(coroutine):
+    """Run a request and return the errno that it answers, 0 for none."""
+    try:
+        at_once(coroutine)
+    except pyfuse3.FUSEError as error:
+        return error.errno
+    return 0
+
+
+def test_a_request_that_comes_a_second_time_is_answered_and_charged_once(tmp_path):
+    """As it does when a kernel sends again what a daemon that died had not answered (FUSE_NOTIFY_RESEND)."""
+
+    def test(file_system):
+        operations, root = Operations(file_system, DataPath()), pyfuse3.ROOT_INODE
+        opened, entry = at_once(operations.create(root, b"f", 0o644, os.O_RDWR, CALLER))
+        twice = [
+            (lambda: operations.create(root, b"f", 0o644, os.O_RDWR, CALLER), errno.EEXIST),
+            (lambda: operations.mkdir(root, b"d", stat.S_IFDIR | 0o755, CALLER), errno.EEXIST),
+            (lambda: operations.write(opened.fh, 0, b"content"), 0),
+            (lambda: operations.link(entry.st_ino, root, b"g", CALLER), errno.EEXIST),
+            (lambda: operations.rename(root, b"g", root, b"h", 0, CALLER), errno.ENOENT),
+            (lambda: operations.rmdir(root, b"d", CALLER), errno.ENOENT),
+            (lambda: operations.unlink(root, b"h", CALLER), errno.ENOENT),
+            (lambda: operations.release(opened.fh), 0),
+            (lambda: operations.forget([(entry.st_ino, 2)]), 0),
+        ]
+        for make, again in twice:
+            errno_of(make())
+            assert errno_of(make()) == again
+        quota = file_system.volume.gate.info()
+        assert (quota.used_bytes, quota.file_count) == (7, 1)
+
+    with_file_system(tmp_path, test)
+
+
 @pytest.mark.parametrize("forgotten", [1, 0])
 def test_references_that_do_not_add_up_at_the_end_are_an_alarm(tmp_path, caplog, forgotten):
     def test(file_system):
