@@ -171,6 +171,30 @@ def test_a_killed_daemon_leaves_a_dead_mount_that_the_next_mount_heals(folders):
     assert volgate("umount", mnt).returncode == 0
 
 
+def test_a_dead_mount_of_others_on_the_host_disturbs_no_verb(folders, place):
+    data, mnt = folders
+    with mounted(place, name="others") as others:
+        others.checked = False
+        others.process.kill()
+        others.process.wait()
+        assert volgate("mount", data, mnt, "-d", "--quota", "1MiB").returncode == 0
+        try:
+            for verb in (
+                ["list"],
+                ["top", "--once", "--interval", "0.1"],
+                ["status"],
+                ["status", mnt],
+                ["quota", "show", mnt],
+            ):
+                done = volgate(*verb, "--json")
+                assert (done.returncode, done.stderr) == (0, ""), done
+                assert str(mnt) in done.stdout or verb[0] == "quota"
+            assert volgate("quota", "set", data, "2MiB").returncode == 0
+        finally:
+            assert volgate("umount", data).returncode == 0
+        assert find_mount(others.path) is not None
+
+
 def test_umount_names_who_holds_files_and_lazy_detaches(folders):
     data, mnt = folders
     volgate("mount", data, mnt, "-d")
@@ -245,6 +269,29 @@ def test_an_existing_directory_is_counted_at_its_first_mount(folders):
         volgate("umount", mnt)
 
 
+def test_counting_shows_on_a_terminal_how_far_it_is(folders):
+    data, mnt = folders
+    (data / "d").mkdir()
+    (data / "d" / "file").write_bytes(b"x" * 700)
+    program = (
+        "import sys; from volgate.volume import counting; counting._PROGRESS_S = 0;"
+        "from volgate.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    ours, theirs = pty.openpty()
+    mount = subprocess.Popen([sys.executable, "-c", program, "mount", str(data), str(mnt)], stderr=theirs)
+    os.close(theirs)
+    try:
+        said = b""
+        while b"2 files, 700 B" not in said:
+            said += os.read(ours, 1000)
+        assert b"counting: 2 files, 700 B" in said and "━".encode() in said
+        wait_until(lambda: find_mount(mnt) is not None)
+    finally:
+        mount.terminate()
+        mount.wait(20)
+        os.close(ours)
+
+
 def test_a_restored_or_copied_volume_is_counted_again(folders, place):
     data, mnt = folders
     (data / "f").write_bytes(bytes(1000))
@@ -278,9 +325,8 @@ def test_a_mount_point_may_be_a_symlink(folders, place):
     link.symlink_to(mnt)
     assert volgate("mount", data, link, "-d").returncode == 0
     try:
-        assert [
-            m["mount_point"] for m in json.loads(volgate("list", "--json").stdout) if str(place) in str(m["source"])
-        ] == [str(mnt)]
+        (listed,) = [m for m in json.loads(volgate("list", "--json").stdout) if m["source"] == str(data)]
+        assert listed["mount_point"] == str(mnt)
         assert volgate("status", link).returncode == 0
         pid = json.loads(volgate("status", link, "--json").stdout)["pid"]
         os.kill(pid, signal.SIGKILL)

@@ -23,6 +23,9 @@ def with_open(path, flags, call):
 CALLS = {
     # driver's call: what a user does to meet it
     "get_attributes": lambda m: os.stat(m / "file"),
+    "open_directory": lambda m: os.listdir(m / "dir"),
+    "get_attributes_of": lambda m: os.listdir(m),
+    "sync_directory": lambda m: with_open(m / "dir", os.O_RDONLY, os.fsync),
     "list_names": lambda m: os.listdir(m / "dir"),
     "set_attributes": lambda m: os.chmod(m / "file", 0o600),
     "open_file": lambda m: os.close(os.open(m / "file", os.O_RDONLY)),

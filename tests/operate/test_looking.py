@@ -1,14 +1,20 @@
 """What an administrator looks at: doctor, top, status in words."""
 
+import contextlib
 import glob
 import json
 import os
 import re
 import signal
+import socket
+import struct
 import subprocess
 import sys
+import threading
 import time
+from pathlib import Path
 
+import psutil
 import pytest
 
 import s3_server
@@ -139,13 +145,52 @@ def test_status_says_in_words_that_usage_is_above_the_limit(place):
         assert status["state"] == "ready"
 
 
-def test_a_daemon_that_does_not_answer_is_degraded_and_others_are_shown(place):
-    with mounted(place, name="hung") as hung, mounted(place, name="well") as well:
+@pytest.mark.parametrize("options", [[], ["--read-only"]], ids=["writable", "read-only"])
+def test_a_daemon_that_does_not_answer_is_degraded_and_others_are_shown(place, options):
+    with mounted(place, *options, name="hung") as hung, mounted(place, name="well") as well:
         hung.process.send_signal(signal.SIGSTOP)
         try:
-            states = {m["volume_id"]: m["state"] for m in json.loads(volgate("list", "--json").stdout)}
+            states = {m["mount_point"]: m["state"] for m in json.loads(volgate("list", "--json").stdout)}
         finally:
             hung.process.send_signal(signal.SIGCONT)
-        assert states[well.volume_id()] == "ready"
-        assert states[hung.volume_id()] == "degraded"
+        assert states[str(well.path)] == "ready"
+        assert states[str(hung.path)] == "degraded"
         wait_until(lambda: json.loads(volgate("status", hung.path, "--json").stdout)["state"] == "ready")
+
+
+@pytest.fixture
+def silent_daemon():
+    """Return a socket among those of the daemons that hangs up on whoever asks, and which of our children asked."""
+    path, asked = Path(f"/run/volgate/silent-{os.getpid()}.sock"), []
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen()
+
+    def hang_up():
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+                if psutil.Process(pid).ppid() == os.getpid():  # others on the host may look, too
+                    asked.append(pid)
+                connection.close()
+
+    thread = threading.Thread(target=hang_up)
+    thread.start()
+    try:
+        yield path, asked
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+        listener.close()
+        path.unlink()
+
+
+def test_a_verb_about_one_mount_asks_no_other_daemon_which_may_hang(place, silent_daemon):
+    path, asked = silent_daemon
+    with mounted(place) as mount:
+        for target in (mount.path, mount.volume_id()):
+            assert json.loads(volgate("status", target, "--json").stdout)["mount_point"] == str(mount.path)
+        assert not asked
+        states = {m["volume_id"]: m["state"] for m in json.loads(volgate("list", "--json").stdout)}
+        assert (states[path.stem], states[mount.volume_id()], len(asked)) == ("degraded", "ready", 1)

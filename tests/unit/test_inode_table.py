@@ -1,6 +1,7 @@
 """The inode table against a plain model: references balance, names follow, numbers are never given twice at once."""
 
 import stat
+import sys
 from collections import Counter
 
 from hypothesis import given, settings
@@ -90,6 +91,17 @@ steps = st.lists(
     ),
     max_size=60,
 )
+
+
+def test_what_is_forgotten_leaves_no_memory_behind():
+    table = InodeTable()
+    for ino in range(2, 50_000):
+        table.count_lookup(table.observe(table.root, b"%d" % ino, attributes(ino)))
+    kept = table.get(2)
+    for ino in range(3, 50_000):
+        table.forget(ino, 1)
+    assert table.find_backing(2) is table.get(2) is kept
+    assert sys.getsizeof(table._by_ino) < 100_000 and sys.getsizeof(table._by_backing) < 100_000
 
 
 @given(steps)

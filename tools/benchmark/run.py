@@ -58,6 +58,14 @@ def serve(found):
     return processes
 
 
+def place(processes, placement):
+    """Put the daemons on the client's processor, or all on another: which it is decides more than who serves."""
+    os.sched_setaffinity(0, {0})
+    for process in processes.values():
+        for task in os.listdir(f"/proc/{process.pid}/task"):
+            os.sched_setaffinity(int(task), {0 if placement == "together" else 1})
+
+
 def cpu_s(pid):
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -184,6 +192,8 @@ def compare(arguments):
     found = contenders(base, arguments.peer)
     archive = make_archive(base)
     processes = serve(found)
+    if arguments.placement:
+        place(processes, arguments.placement)
     times, cpus = {}, {}
     order = list(found)
 
@@ -293,5 +303,6 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=COMMAND")
     parser.add_argument("--cpu-per-request", action="store_true")
+    parser.add_argument("--placement", choices=["together", "apart"])
     chosen = parser.parse_args()
     (cpu_per_request if chosen.cpu_per_request else compare)(chosen)

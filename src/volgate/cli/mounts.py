@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
+import threading
 from pathlib import Path
 from typing import Any, Final
 
 from volgate import paths
 from volgate.control.client import ask
 from volgate.daemon.checks import resolve_mount_point
+from volgate.dto.validation import VOLUME_ID
 from volgate.errors import Busy, NotFound, StorageException
 from volgate.fuse.mounting import FILE_SYSTEM_TYPE, list_mounts
 
@@ -19,38 +22,61 @@ FIELDS: Final = (
 UNKNOWN: Final = "another user's"
 """State of a mount whose daemon belongs to somebody else: only that user and root may ask it."""
 
+_READ_ONLY: Final = re.compile(r"\.ro-\d+$")
+"""Ends the name of a read-only mount's socket, since a volume may have several of them."""
 
-def find_all() -> list[dict[str, Any]]:
-    """Return the status of every mount; of one that does not answer us, what mountinfo says."""
-    found: list[dict[str, Any]] = []
-    for socket in _sockets():
-        try:
-            answer: dict[str, Any] = ask(socket, "GET", "/v1/status")
-            found.append({**answer, "socket": str(socket)})
-        except NotFound:
-            continue
-        except StorageException:
-            found.append({**_unknown(socket.name.removesuffix(".sock")), "state": "degraded", "socket": str(socket)})
-    silent = {status["volume_id"]: status for status in found if status["mount_point"] is None}
+
+def find_all(volume_id: str | None = None) -> list[dict[str, Any]]:
+    """Return the status of every mount, or of one volume's; of one that does not answer us, what mountinfo says."""
+    found = _ask_all(_sockets(volume_id))
+    silent = [status for status in found if status["mount_point"] is None]
     served = {status["mount_point"] for status in found}
     mine = os.geteuid()
     for entry in list_mounts():
-        if entry.file_system_type != FILE_SYSTEM_TYPE:
-            continue
         name, where, uid = entry.source.removeprefix("volgate:"), entry.mount_point, entry.user_id
-        if name in silent:
-            silent.pop(name)["mount_point"] = where
-        elif where not in served:
+        if entry.file_system_type != FILE_SYSTEM_TYPE or volume_id not in (None, name):
+            continue
+        if where in served:
+            continue
+        hung = next((status for status in silent if status["volume_id"] == name), None)
+        if hung is not None:
+            hung["mount_point"] = where
+            silent.remove(hung)
+        else:
             found.append({**_unknown(name, where), "state": "dead" if mine in (0, uid) else UNKNOWN, "uid": uid})
     return found
 
 
-def _sockets() -> list[Path]:
-    """Return the sockets of this user's mounts; root's view takes in those of all users."""
+def _ask_all(sockets: list[Path]) -> list[dict[str, Any]]:
+    """Return what each daemon says of itself. All are asked at once: several that hang cost one time limit."""
+    answers: list[dict[str, Any] | None] = [None] * len(sockets)
+
+    def ask_one(number: int) -> None:
+        socket = sockets[number]
+        try:
+            answer: dict[str, Any] = ask(socket, "GET", "/v1/status")
+            answers[number] = {**answer, "socket": str(socket)}
+        except NotFound:
+            return
+        except StorageException:
+            volume_id = _READ_ONLY.sub("", socket.stem)
+            answers[number] = {**_unknown(volume_id), "state": "degraded", "socket": str(socket)}
+
+    threads = [threading.Thread(target=ask_one, args=(number,)) for number in range(len(sockets))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return [answer for answer in answers if answer is not None]
+
+
+def _sockets(volume_id: str | None) -> list[Path]:
+    """Return the sockets of this user's mounts, or of one volume's; root's view takes in those of all users."""
     folders = [paths.runtime_directory()]
     if os.geteuid() == 0:
         folders += sorted(Path("/run/user").glob("*/volgate"))
-    return [socket for folder in folders for socket in sorted(folder.glob("*.sock"))]
+    names = ["*.sock"] if volume_id is None else [f"{volume_id}.sock", f"{volume_id}.ro-*.sock"]
+    return [socket for folder in folders for name in names for socket in sorted(folder.glob(name))]
 
 
 def _unknown(volume_id: str, mount_point: str | None = None) -> dict[str, Any]:
@@ -61,11 +87,20 @@ def _unknown(volume_id: str, mount_point: str | None = None) -> dict[str, Any]:
 def find(target: str) -> dict[str, Any]:
     """Return the status of one mount, by mount point, volume id, or the directory or URL of its data.
 
+    Only the daemons of the volume meant are asked where the target tells which that is: others may hang.
+
     Raises:
         NotFound: no such mount. Busy: several mounts of that volume; the message names them.
     """
-    mounts = find_all()
     where, place = os.path.abspath(target), str(resolve_mount_point(target))
+    at = [entry for entry in list_mounts() if entry.mount_point in (where, place)]
+    if at and at[-1].file_system_type == FILE_SYSTEM_TYPE:
+        mounts = find_all(at[-1].source.removeprefix("volgate:"))
+    elif VOLUME_ID.fullmatch(target):
+        mounts = find_all(target)
+    else:
+        mounts = []
+    mounts = mounts or find_all()
     found = [status for status in mounts if status["mount_point"] in (where, place)]
     if found:
         return found[-1]

@@ -22,10 +22,13 @@ def confirm(message: str, *, err: bool = False) -> None:
 
 
 class Progress:
-    """One line that says how far something is, on a terminal's standard error; nothing elsewhere."""
+    """One line with a bar that says how far something is, on a terminal's standard error; nothing elsewhere.
+
+    The bar only moves to and fro: how many files a directory holds is known when they are counted.
+    """
 
     def __init__(self) -> None:
-        self._status: Any = None
+        self._bar: Any = None
         self._shown = sys.stderr.isatty() and not is_quiet()
 
     def __enter__(self) -> Self:
@@ -38,16 +41,20 @@ class Progress:
         """Show this in place of what was shown before."""
         if not self._shown:
             return
-        if self._status is None:
+        if self._bar is None:
             from rich.console import Console
-            from rich.status import Status
+            from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+            from rich.progress import Progress as Bar
+            from rich.table import Column
 
-            self._status = Status(text, console=Console(stderr=True))
-            self._status.start()
-        self._status.update(text)
+            words = TextColumn("{task.description}", table_column=Column(overflow="fold"))
+            self._bar = Bar(BarColumn(20), TimeElapsedColumn(), words, console=Console(stderr=True), transient=True)
+            self._bar.add_task(text, total=None)
+            self._bar.start()
+        self._bar.update(self._bar.task_ids[0], description=text)
 
     def stop(self) -> None:
         """Take the display away."""
-        if self._status is not None:
-            self._status.stop()
-            self._status = None
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None

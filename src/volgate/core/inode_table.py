@@ -26,6 +26,7 @@ Ino = NewType("Ino", int)
 ROOT_INO: Final = Ino(1)
 """FUSE_ROOT_ID."""
 FIRST_OWN_INO: Final = 1 << 63
+_REMOVED_AT_LEAST: Final = 1000
 
 
 class Inode:
@@ -120,6 +121,7 @@ class InodeTable:
         self._by_ino: dict[int, Inode] = {ROOT_INO: self.root}
         self._by_backing: dict[int, Inode] = {}
         self._next_own_ino = FIRST_OWN_INO
+        self._removed = 0
         self.lookups = 0
         self.forgets = 0
 
@@ -239,7 +241,16 @@ class InodeTable:
                 parent.children -= 1
                 waiting.append(parent)
             unused.parent, unused.name, unused.other_names = None, b"", None
+            self._removed += 1
+        if self._removed > _REMOVED_AT_LEAST and self._removed > 4 * len(self._by_ino):
+            self._shrink()
         return self._by_ino.get(inode.ino) is not inode
+
+    def _shrink(self) -> None:
+        """Give back the memory of what was removed: a dict stays as large as it ever was."""
+        self._by_ino = dict(self._by_ino)
+        self._by_backing = dict(self._by_backing)
+        self._removed = 0
 
     def statistics(self) -> InodeTableStatistics:
         """Return size and balance. Walks the table: milliseconds for each ten thousand inodes."""

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
 import attrs
 import pyfuse3
-import trio
 
+from volgate.concurrency import give_up_at_standstill
 from volgate.dto import StorageOperationError
 from volgate.errors import StorageException, TimedOut, errno_map
 
@@ -143,7 +143,7 @@ async def _under_way(
     desk.serial = serial = desk.serial + 1
     desk.started[serial] = started
     try:
-        with trio.move_on_after(math.inf if self.inline else self.deadline_s):
+        with give_up_at_standstill(math.inf if self.inline else self.deadline_s):
             return await method(self, *args)
     finally:
         del desk.started[serial]

@@ -109,7 +109,7 @@ class SqliteLedger(QuotaLedger):
         used_bytes, used_inodes = settled.bytes_, settled.inodes
         for key, charged in slots:
             if key is None:
-                return RecoveredUsage(None, "the volume was not closed, and its backing cannot find files again")
+                return RecoveredUsage(None, "the volume was not closed, and not all that was changing can be measured")
             try:
                 counted = await measure_key(key)
             except Stale as error:

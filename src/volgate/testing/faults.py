@@ -6,6 +6,8 @@ call of a run has failed once.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from collections.abc import Callable, Coroutine
 from typing import Any, ClassVar, Literal
 
@@ -13,6 +15,7 @@ import attrs
 import trio
 
 from volgate.drivers.base import BackendFile, BaseStorageBackend, Capabilities
+from volgate.errors import StorageException
 
 _FILE_CALLS = (
     "read", "write", "truncate", "sync", "get_attributes", "flush", "reopen", "set_attributes",
@@ -36,9 +39,9 @@ class Fault:
     Attributes:
         at: number of the call that fails, from 1; 0 = every call.
         error: what is raised: a StorageException, or anything a broken driver might raise.
-        onwards: all calls from then on fail.
+        times: how many calls in a row fail.
         after: do the work first, then fail: the caller cannot know that it happened.
-        hang: do not raise but never return.
+        hang: do not raise but never return. What was asked for is done when the storage comes back: ``come_back``.
         lie: do not raise but return this.
         only: fail these calls only; () = any.
         calls: how many calls were made.
@@ -47,7 +50,7 @@ class Fault:
 
     at: int = 0
     error: BaseException | None = None
-    onwards: bool = False
+    times: float = 1
     after: bool = False
     hang: bool = False
     lie: Any = None
@@ -55,13 +58,20 @@ class Fault:
     armed: bool = False
     calls: int = 0
     happened: bool = False
+    late: list[Callable[[], Coroutine[Any, Any, Any]]] = attrs.field(factory=list)
+
+    async def come_back(self) -> None:
+        """Do what hanging calls were asked for, whether or not anybody still waits for it."""
+        while self.late:
+            with contextlib.suppress(StorageException):
+                await self.late.pop(0)()
 
     def strikes(self, name: str) -> bool:
         """Count a call and return whether it is the one to fail."""
         if not self.armed or (self.only and name not in self.only):
             return False
         self.calls += 1
-        struck = self.at in (0, self.calls) or (self.onwards and self.calls > self.at)
+        struck = self.at == 0 or self.at <= self.calls < self.at + self.times
         self.happened = self.happened or struck
         return struck
 
@@ -77,9 +87,12 @@ class Fault:
 def _faulty(name: str) -> Callable[..., Coroutine[Any, Any, Any]]:
     async def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         struck = self.fault.strikes(name)
+        work = functools.partial(getattr(self.inner, name), *_unwrapped(args), **kwargs)
         if struck and not self.fault.after:
+            if self.fault.hang:
+                self.fault.late.append(work)
             return await self.fault.outcome()
-        result = await getattr(self.inner, name)(*_unwrapped(args), **kwargs)
+        result = await work()
         if struck:
             return await self.fault.outcome()
         if isinstance(result, BackendFile):
@@ -105,18 +118,24 @@ def _unwrapped(args: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 class _FaultyFileBase(BackendFile):
-    """The calls of an open file, each of which may be the one that fails; close never does."""
+    """The calls of an open file, each of which may be the one that fails; close never does.
+
+    It waits behind calls that hang, as the kernel keeps what a descriptor means for the calls that are under way.
+    """
 
     def __init__(self, inner: BackendFile, fault: Fault) -> None:
         self.inner = inner
         self.fault = fault
 
+    async def close(self) -> None:
+        """See BackendFile."""
+        if self.fault.late:
+            self.fault.late.append(self.inner.close)
+        else:
+            await self.inner.close()
 
-FaultyFile: Any = type(
-    "FaultyFile",
-    (_FaultyFileBase,),
-    {**{name: _faulty(name) for name in _FILE_CALLS}, "close": _passed("close")},
-)
+
+FaultyFile: Any = type("FaultyFile", (_FaultyFileBase,), {name: _faulty(name) for name in _FILE_CALLS})
 
 
 class _FaultyBackendBase(BaseStorageBackend):

@@ -6,6 +6,7 @@ import stat
 from typing import TYPE_CHECKING, Final
 
 import attrs
+import trio
 
 from volgate.dto import AttributeChanges, FileAttributes
 from volgate.errors import IsADirectory, NoAttribute, NotPermitted, StorageException, Unsupported
@@ -159,6 +160,9 @@ class Attributes:
         try:
             try:
                 await file.truncate(size)
+            except trio.Cancelled:
+                self._gate.abandon(charge)
+                raise
             finally:
                 after = await self._measure(charge, file, reserved=grows)
         finally:

@@ -10,6 +10,8 @@ import os
 import stat
 from typing import TYPE_CHECKING, Final, cast
 
+import trio
+
 from volgate.core.handle_table import Fh
 from volgate.dto import AttributeChanges, FileAttributes
 from volgate.errors import InputOutput, IsADirectory, StorageException, TextFileBusy
@@ -100,15 +102,21 @@ class FileIo:
 
         Raises:
             QuotaExceeded: not one byte fits. NoSpace: the backing is full.
+            InputOutput: an earlier write of this handle was given up; likewise of ``sync``.
         """
         opened = self._tree.files.get(fh) or self._tree.open_file(fh)
+        _refuse_poisoned(opened)
         opened.written = True
         if opened.strip_mode:
             await self._strip_mode(opened)
         charge = cast("InodeCharge", opened.inode.charge)
         end = offset + len(data)
         if end <= charge.size:
-            return _checked(await opened.file.write(offset, data), len(data))
+            try:
+                return _checked(await opened.file.write(offset, data), len(data))
+            except trio.Cancelled:
+                self._give_up(opened, charge)
+                raise
         if charge.key is None:
             charge.key = self._backend.key_of_file(opened.file)
         if self._gate.is_counting:
@@ -118,6 +126,9 @@ class FileIo:
             data = data[: allowed - offset]
         try:
             written = _checked(await opened.file.write(offset, data), len(data))
+        except trio.Cancelled:
+            self._give_up(opened, charge)
+            raise
         except BaseException:
             await self._correct(opened, charge)
             raise
@@ -126,6 +137,11 @@ class FileIo:
         elif not self._gate.settle(charge):
             self._gate.correct(charge, (await opened.file.get_attributes()).size)
         return written
+
+    def _give_up(self, opened: OpenFile, charge: InodeCharge) -> None:
+        """Note that a write was given up: it may still happen, and then undo what later writes of this handle did."""
+        opened.poisoned = True
+        self._gate.abandon(charge)
 
     async def _correct(self, opened: OpenFile, charge: InodeCharge) -> None:
         """Charge what the file really has after a write that failed or fell short; if that fails, a later call will."""
@@ -146,7 +162,9 @@ class FileIo:
 
     async def sync(self, fh: int, *, data_only: bool) -> None:
         """Make a file's content durable, as fsync(2) and fdatasync(2) promise."""
-        await self._tree.open_file(fh).file.sync(data_only=data_only)
+        opened = self._tree.open_file(fh)
+        _refuse_poisoned(opened)
+        await opened.file.sync(data_only=data_only)
 
     async def release(self, fh: int) -> None:
         """Close a handle; at the last one settle the quota. Never raises what nobody could see."""
@@ -184,3 +202,8 @@ def _checked(written: int, length: int) -> int:
     if type(written) is not int or not 0 <= written <= length:
         raise InputOutput("the driver reports more written than it was given")
     return written
+
+
+def _refuse_poisoned(opened: OpenFile) -> None:
+    if opened.poisoned:
+        raise InputOutput("an earlier write was given up and may still happen")

@@ -9,6 +9,8 @@ from __future__ import annotations
 import stat
 from typing import TYPE_CHECKING, cast
 
+import trio
+
 from volgate.drivers.base import RENAME_EXCHANGE, RENAME_NOREPLACE, NodeOwner, charged_usage
 from volgate.errors import (
     AlreadyExists,
@@ -113,12 +115,23 @@ class Namespace:
         if isinstance(error, AlreadyExists):
             self._gate.end_create(change, created=False)
             return
+        created = await self._look_after(error, directory, name) is not None
+        self._gate.end_create(change, created=created)
+
+    async def _look_after(
+        self, error: BaseException, directory: BackendDirectory, name: bytes
+    ) -> FileAttributes | None:
+        """Return what stands under a name whose change raised ``error``; where that says nothing, usage is uncertain.
+
+        A call that was given up may still happen, in its thread or on its server.
+        """
         try:
-            created = await self._backend.find_attributes(directory, name) is not None
+            if isinstance(error, trio.Cancelled):
+                raise error
+            return await self._backend.find_attributes(directory, name)
         except BaseException:
             self._gate.leave_uncertain()
             raise
-        self._gate.end_create(change, created=created)
 
     async def link(self, inode: Inode, parent: Inode, name: bytes) -> tuple[Inode, FileAttributes]:
         """Give an inode another name; nothing more is charged. Raises NotPermitted for a directory."""
@@ -202,11 +215,7 @@ class Namespace:
         error: BaseException,
     ) -> bool:
         """Settle a remove that raised by what stands there now; returns whether the name is gone all the same."""
-        try:
-            standing = await self._backend.find_attributes(directory, name)
-        except BaseException:
-            self._gate.leave_uncertain()
-            raise
+        standing = await self._look_after(error, directory, name)
         gone = standing is None or standing.ino != attributes.ino
         if change is not None:
             self._gate.end_remove(change, removed=gone)
@@ -252,7 +261,7 @@ class Namespace:
         try:
             await self._backend.rename(source, name, target, new_name, flags)
         except BaseException as error:
-            if not await self._end_failed_rename(target, new_name, moved, replaced, change):
+            if not await self._end_failed_rename(target, new_name, moved, replaced, change, error):
                 raise
             if not isinstance(error, StorageException):
                 raise
@@ -270,13 +279,10 @@ class Namespace:
         moved: FileAttributes,
         replaced: FileAttributes | None,
         change: NameChange | None,
+        error: BaseException,
     ) -> bool:
         """Settle a rename that raised by what stands at the target; returns whether it happened all the same."""
-        try:
-            standing = await self._backend.find_attributes(target, new_name)
-        except BaseException:
-            self._gate.leave_uncertain()
-            raise
+        standing = await self._look_after(error, target, new_name)
         happened = standing is not None and standing.ino == moved.ino
         if change is not None:
             self._gate.end_remove(change, removed=happened)

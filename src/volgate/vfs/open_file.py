@@ -21,9 +21,10 @@ class OpenFile:
         privileged: the opener has CAP_FSETID (taken from uid 0), so its writes keep suid and sgid.
         strip_mode: the next write has to clear suid and sgid first.
         written: content changed through this handle.
+        poisoned: a write of it was given up and may still happen.
     """
 
-    __slots__ = ("executing", "file", "inode", "privileged", "strip_mode", "writable", "written")
+    __slots__ = ("executing", "file", "inode", "poisoned", "privileged", "strip_mode", "writable", "written")
 
     def __init__(self, inode: Inode, file: BackendFile, *, writable: bool, privileged: bool) -> None:
         self.inode = inode
@@ -33,6 +34,7 @@ class OpenFile:
         self.executing = False
         self.strip_mode = False
         self.written = False
+        self.poisoned = False
 
 
 class OpenDirectory:

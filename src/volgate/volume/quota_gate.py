@@ -31,9 +31,10 @@ class InodeCharge:
         inodes: 1, or 0 once it is unlinked and closed.
         pending: writes under way that reserved growth.
         uncertain: a change failed and the size was not measured since; ``correct`` ends that.
+        abandoned: a change was given up and may still happen: what it reserved stays, whatever is measured.
     """
 
-    __slots__ = ("inodes", "key", "pending", "size", "slot", "uncertain")
+    __slots__ = ("abandoned", "inodes", "key", "pending", "size", "slot", "uncertain")
 
     def __init__(self, key: bytes | None, size: int) -> None:
         self.key = key
@@ -42,6 +43,7 @@ class InodeCharge:
         self.slot = _NO_SLOT
         self.pending = 0
         self.uncertain = False
+        self.abandoned = False
 
 
 class NameChange:
@@ -169,11 +171,22 @@ class QuotaGate:
 
     def correct(self, charge: InodeCharge, size: int) -> None:
         """Charge the size that was measured. Only when no write is pending, without an await since measuring."""
+        if charge.abandoned:
+            return
         if charge.slot == _NO_SLOT:
             self._open_slot(charge)
         self.used_bytes += size - charge.size
         charge.size = size
         charge.uncertain = False
+
+    def abandon(self, charge: InodeCharge) -> None:
+        """Note that a change of the inode's size or content was given up, and may still happen.
+
+        Usage is too high from now on, never too low: nothing of this inode is freed before the volume is counted, at
+        its next start.
+        """
+        charge.abandoned = True
+        self.leave_uncertain()
 
     def begin_shrink(self, charge: InodeCharge) -> None:
         """Note that the inode is about to lose bytes; ``correct`` follows when it has."""
@@ -183,9 +196,9 @@ class QuotaGate:
     def release(self, charge: InodeCharge, *, gone: bool) -> None:
         """Settle an inode at its last close; ``gone``: it was unlinked, so it counts nothing now.
 
-        What could not be measured stays in its slot, for the next owner to measure.
+        What could not be measured is left for the next owner to count.
         """
-        if charge.uncertain and not gone:
+        if (charge.uncertain or charge.abandoned) and not gone:
             self.leave_uncertain()
             return
         if gone:
@@ -254,9 +267,12 @@ class QuotaGate:
     def leave_uncertain(self) -> None:
         """Note that a change was begun, and whether it happened cannot be told now (the backend fails or hangs).
 
-        Its slot stays open and the epoch is not ended, so the next owner measures that inode.
+        The epoch is not ended, and the next owner counts the volume: measuring the inode's slot would not do, since
+        the inode may change and be charged again meanwhile.
         """
-        self.uncertain = True
+        if not self.uncertain:
+            self.uncertain = True
+            self._ledger.open_slot(None, _NOTHING)
 
     def close(self) -> None:
         """Settle what is still open and end the ledger's epoch, unless something was left uncertain."""

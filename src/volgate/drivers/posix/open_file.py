@@ -78,6 +78,10 @@ class PosixFile(BackendFile):
         self.fd = fd
         self.sync_failed = False
 
+    def __del__(self) -> None:
+        if self.fd >= 0:  # its open was given up and returned it to nobody
+            os.close(self.fd)
+
     @converted_async
     def read(self, offset: int, length: int) -> bytes:
         """See BackendFile. A pread(2) of a regular file is short only at its end."""

@@ -11,8 +11,8 @@ from collections.abc import Callable, Coroutine, Generator
 from typing import Any, ClassVar, Final
 
 import attrs
-import trio
 
+from volgate.concurrency import BoundedThreads
 from volgate.drivers.base import BackendFile, BaseStorageBackend, Capabilities
 from volgate.dto import BackendType
 
@@ -43,15 +43,12 @@ def _finish(coroutine: Generator[Any, Any, Any]) -> Any:
 def _in_thread(name: str, *, making: bool = False) -> Callable[..., Coroutine[Any, Any, Any]]:
     async def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         plain = [arg.inner if isinstance(arg, _ThreadedFileBase) else arg for arg in args]
-        result = await trio.to_thread.run_sync(
-            lambda: _finish(getattr(self.inner, name)(*plain, **kwargs)),
-            limiter=self.making if making else self.limiter,
-            abandon_on_cancel=True,
-        )
+        threads = self.making if making else self.threads
+        result = await threads.run(lambda: _finish(getattr(self.inner, name)(*plain, **kwargs)))
         if isinstance(result, BackendFile):
-            return ThreadedFile(result, self.limiter)
+            return ThreadedFile(result, self.threads)
         if isinstance(result, tuple) and isinstance(result[0], BackendFile):
-            return ThreadedFile(result[0], self.limiter), *result[1:]
+            return ThreadedFile(result[0], self.threads), *result[1:]
         return result
 
     call.__name__ = name
@@ -59,9 +56,9 @@ def _in_thread(name: str, *, making: bool = False) -> Callable[..., Coroutine[An
 
 
 class _ThreadedFileBase(BackendFile):
-    def __init__(self, inner: BackendFile, limiter: trio.CapacityLimiter) -> None:
+    def __init__(self, inner: BackendFile, threads: BoundedThreads) -> None:
         self.inner = inner
-        self.limiter = limiter
+        self.threads = threads
 
 
 ThreadedFile: Any = type("ThreadedFile", (_ThreadedFileBase,), {name: _in_thread(name) for name in _FILE_CALLS})
@@ -78,8 +75,8 @@ class _ThreadedBackendBase(BaseStorageBackend):
 
     def __init__(self, inner: BaseStorageBackend) -> None:
         self.inner = inner
-        self.limiter = trio.CapacityLimiter(MAX_THREADS)
-        self.making = trio.CapacityLimiter(1)
+        self.threads = BoundedThreads(MAX_THREADS)
+        self.making = BoundedThreads(1)
 
     @property
     def capabilities(self) -> Capabilities:
