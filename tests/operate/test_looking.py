@@ -1,9 +1,12 @@
 """What an administrator looks at: doctor, top, status in words."""
 
+import contextlib
 import glob
 import json
 import os
+import pty
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -127,6 +130,70 @@ def test_top_shows_what_happens_between_two_looks(place):
         assert (row["state"], row["quota_bytes"]) == ("ready", 1 << 20)
         table = volgate("top", "--once", "--interval", "0.1").stdout
         assert "MOUNT POINT" in table and "ready" in table
+
+
+def test_top_shows_how_many_bytes_pass(place):
+    with mounted(place) as mount:
+        watch = [sys.executable, "-m", "volgate", "top", "--json", "--interval", "0.5"]
+        with subprocess.Popen(watch, stdout=subprocess.PIPE, text=True) as top:
+            seen = {"read_bytes_per_s": 0, "written_bytes_per_s": 0}
+            while not all(seen.values()):
+                (mount.path / "f").write_bytes(bytes(1 << 20))
+                with (mount.path / "f").open("rb") as file:
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                    file.read()
+                if select.select([top.stdout], [], [], 0)[0]:
+                    row = json.loads(top.stdout.readline())
+                    if row["mount_point"] == str(mount.path):
+                        seen = {name: max(seen[name], row[name]) for name in seen}
+            top.kill()
+        passed = {name: mount.statistic(name) for name in ("read_bytes", "written_bytes")}
+        (mount.path / "g").write_bytes(bytes(12345))
+        assert mount.statistic("written_bytes") == passed["written_bytes"] + 12345
+
+
+@contextlib.contextmanager
+def terminal(*arguments, **environment):
+    """Run a verb on a terminal of its own; yields its process, and what reads from and types into it."""
+    ours, theirs = pty.openpty()
+    os.set_blocking(ours, False)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "volgate", *arguments], stdin=theirs, stdout=theirs, stderr=theirs,
+        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "140", "LINES": "40", **environment},
+    )  # fmt: skip
+    os.close(theirs)
+    try:
+        with open(ours, "r+b", buffering=0) as screen:
+            yield process, screen
+    finally:
+        process.kill()
+        process.wait()
+
+
+def read_until(screen, text):
+    seen = b""
+    while text not in seen:
+        assert select.select([screen], [], [], 20)[0], seen
+        seen += screen.read(65536)
+    return seen
+
+
+def test_top_shows_all_mounts_at_once_and_ends_at_q(place):
+    with mounted(place) as mount, terminal("top", "--interval", "3600") as (top, screen):
+        read_until(screen, bytes(mount.path))
+        screen.write(b"xq")
+        assert top.wait(20) == 0
+
+
+def test_no_color_is_obeyed(place):
+    with mounted(place) as mount:
+        mount.checked = False
+        mount.process.kill()
+        mount.process.wait()
+        for environment, colours in (({}, True), ({"NO_COLOR": "1"}, False)):
+            with terminal("top", "--interval", "3600", **environment) as (_, screen):
+                seen = read_until(screen, b"dead")
+                assert (re.search(rb"\x1b\[[0-9;]*3[0-7]m", seen) is not None) == colours, seen
 
 
 def test_status_says_in_words_that_usage_is_above_the_limit(place):
