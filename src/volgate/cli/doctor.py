@@ -60,11 +60,12 @@ class Finding:
 @click.option("-o", "options", multiple=True, metavar="NAME=VALUE,...", help=_S3_OPTIONS)
 @click.option("--json", "as_json", is_flag=True, help="An array of {check, state, message, remedy}.")
 def doctor(source: str | None, endpoint_url: str | None, options: tuple[str, ...], as_json: bool) -> int:
-    """Check what volgate needs on this host; exit status 1 where something is missing.
+    """Check what volgate needs on this host.
 
-    With SOURCE, s3://BUCKET/PREFIX, check that server instead: whether the credentials suffice, and which promises it
-    keeps; for that, objects below .volgate/probe/ are made and deleted. Nothing else is changed. Each finding comes
-    with the command that mends it.
+    Exit status 1 where something is missing; each finding comes with the command that mends it.
+
+    With SOURCE, check that in place of the host: of s3://BUCKET/PREFIX whether the credentials suffice and which
+    promises the server keeps; for that, objects below .volgate/probe/ are made and deleted. Nothing else is changed.
 
     \b
     volgate doctor

@@ -48,10 +48,12 @@ def mount(
     options: tuple[str, ...],
     debug: bool,
 ) -> int:
-    """Mount SOURCE, a directory or the name of a volume, on MOUNTPOINT.
+    """Mount a directory or a volume.
+
+    SOURCE is a directory (with a '/' in it) or the name of a volume, which may know its MOUNTPOINT.
 
     SOURCE's files appear under MOUNTPOINT; a limit holds from the next write on. A directory with files in it is
-    counted first. A volume made with --mount-point needs no MOUNTPOINT here.
+    counted first. Without -d it stays in the foreground until it is unmounted, or ended by ^C.
 
     \b
     volgate mount /srv/data /mnt/data --quota 10GiB

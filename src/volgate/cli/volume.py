@@ -25,7 +25,7 @@ _OPTIONS = click.option("-o", "options", default="", help="Mount options, as for
 
 @click.group()
 def volume() -> None:
-    """Keep volumes by name: 'volgate mount NAME', 'systemctl start volgate@NAME', a line in fstab.
+    """Keep volumes by name, for units and fstab.
 
     \b
     volgate volume create projects /srv/projects --quota 1TiB --mount-point /mnt/projects
@@ -48,7 +48,14 @@ def create(
     mount_point: str,
     options: str,
 ) -> None:
-    """Make SOURCE, a directory, a volume called NAME; what is in it already belongs to the volume."""
+    """Make the directory SOURCE a volume called NAME.
+
+    What is in it already belongs to the volume. Nothing is mounted yet.
+
+    \b
+    volgate volume create projects /srv/projects --quota 1TiB --mount-point /mnt/projects
+    volgate mount projects -d
+    """
     import trio
 
     from volgate.dto.validation import VOLUME_ID
@@ -78,7 +85,13 @@ def create(
 @_MOUNT_POINT
 @_OPTIONS
 def adopt(source: str, mount_point: str, options: str) -> None:
-    """Enter the volume at SOURCE under the name it has: from another host, or after the catalog was lost."""
+    """Enter the volume at SOURCE under the name it has.
+
+    It comes from another host, or the catalog was lost; limits are kept beside the data.
+
+    \b
+    volgate volume adopt /srv/projects --mount-point /mnt/projects
+    """
     import trio
 
     from volgate.volume.registration import adopt_volume
@@ -110,7 +123,12 @@ def _say_how_to_mount(entry: CatalogEntry) -> None:
 @volume.command("list")
 @click.option("--json", "as_json", is_flag=True, help="An array of objects; bytes as integers, unlimited as null.")
 def list_(as_json: bool) -> None:
-    """List the volumes of the catalog, mounted or not."""
+    """List the volumes of the catalog, mounted or not.
+
+    \b
+    volgate volume list
+    volgate volume list --json
+    """
     from volgate.cli.listing import print_table
 
     described = _describe(catalog().list())
@@ -126,7 +144,13 @@ def list_(as_json: bool) -> None:
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="One object.")
 def show(name: str, as_json: bool) -> None:
-    """Show one volume of the catalog, with its limits and usage as of now, or of its last mount."""
+    """Show one volume of the catalog.
+
+    Limits and usage are those of now, or of its last mount.
+
+    \b
+    volgate volume show projects
+    """
     import trio
 
     from volgate.cli.quota import read_stored
@@ -168,7 +192,13 @@ def _describe(entries: list[CatalogEntry]) -> list[dict[str, Any]]:
 @volume.command()
 @click.argument("name")
 def delete(name: str) -> None:
-    """Take a volume out of the catalog. Its data and limits stay where they are; 'adopt' enters it again."""
+    """Take a volume out of the catalog.
+
+    Its data and limits stay where they are; 'adopt' enters it again.
+
+    \b
+    volgate volume delete projects
+    """
     from volgate.ledger.sqlite import database_path
 
     entry = catalog().find(name)
