@@ -83,7 +83,29 @@ def test_doctor_tells_why_a_bucket_cannot_be_used(s3, place):
     findings = doctor_of(s3, "s3://bucket", "-o", f"credentials_file={place}/key")[1]
     assert "all users may read it" in findings["settings"]["message"] and "canary" not in str(findings)
     assert volgate("doctor", "s3://bucket", "-o", "colour=red").returncode == 64
-    assert volgate("doctor", "bucket").returncode == 64
+
+
+def test_doctor_tells_whether_a_directory_can_be_mounted_and_what_it_lacks(place):
+    data = place / "data"
+    assert "mkdir -p" in volgate("doctor", data).stdout
+    data.mkdir()
+    (data / "f").write_text("x")
+    done = volgate("doctor", data)
+    assert (done.returncode, "it is none yet" in done.stdout) == (0, True), done
+    assert [file.name for file in data.iterdir()] == ["f"]
+    subprocess.run(["mount", "-t", "ramfs", "ramfs", data], check=True)
+    try:
+        findings = {finding["check"]: finding for finding in json.loads(volgate("doctor", data, "--json").stdout)}
+        assert findings["directory"]["state"] == "ok"
+        assert {"inline_io", "xattrs"} <= {name for name, found in findings.items() if found["state"] == "warning"}
+    finally:
+        subprocess.run(["umount", data], check=True)
+    (data / ".volgate").mkdir()
+    (data / "inner").mkdir()
+    done = volgate("doctor", data / "inner")
+    assert (done.returncode, "lies inside the volume" in done.stdout) == (1, True), done
+    assert "no volume 'unheard-of'" in volgate("doctor", "unheard-of").stderr
+    assert volgate("doctor", data, "--endpoint-url", "http://localhost").returncode == 64
 
 
 def test_doctor_takes_the_server_and_the_secret_from_where_the_configuration_says(s3, place):
