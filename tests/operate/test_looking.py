@@ -15,7 +15,7 @@ import time
 import pytest
 
 import s3_server
-from mounting import mounted, volgate, wait_until
+from mounting import in_namespace, mounted, volgate, wait_until
 
 
 def doctor(**environment):
@@ -47,6 +47,19 @@ def test_doctor_finds_a_dead_mount(place):
         status, findings = doctor()
         assert status == 1
         assert str(mount.path) in findings["mounts"]["message"] and "volgate umount" in findings["mounts"]["remedy"]
+
+
+def test_doctor_warns_of_indexers_that_would_walk_every_mount(place):
+    (place / "updatedb.conf").write_text('PRUNEFS="nfs"\n')
+    script = "touch /etc/updatedb.conf; mount --bind updatedb.conf /etc/updatedb.conf; volgate doctor || true"
+    was_there = os.path.exists("/etc/updatedb.conf")
+    try:
+        assert "PRUNEFS" in in_namespace(script, place).stdout
+        (place / "updatedb.conf").write_text('PRUNEFS="nfs fuse.volgate"\n')
+        assert "PRUNEFS" not in in_namespace(script, place).stdout
+    finally:
+        if not was_there:
+            os.unlink("/etc/updatedb.conf")
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import attrs
 
 from volgate.drivers.base import BackendDirectory, BaseStorageBackend, exists
 from volgate.dto import Usage, VolumeOperationContext
-from volgate.errors import InvalidArgument, NotADirectory, NotFound, StorageException
+from volgate.errors import InvalidArgument, NotADirectory, NotFound, PermissionDenied, StorageException
 from volgate.ledger.sqlite import SqliteLedger, database_path, slots_path
 from volgate.volume.counting import OnProgress, count_usage
 from volgate.volume.identity import VolumeIdentity, load_identity, new_identity, store_identity
@@ -121,6 +121,8 @@ async def open_volume(
             raise NotFound(f"{source} does not exist; make the directory first") from error
         except NotADirectory as error:
             raise NotADirectory(f"{source} is not a directory") from error
+        except PermissionDenied as error:
+            raise PermissionDenied(f"{source} may not be read by this user") from error
         stack.callback(root.close)
         identity = await load_identity(backend)
         if identity is None:
@@ -138,7 +140,10 @@ async def open_volume(
         )
         ledger = None
         if not read_only:
-            await acquire_ownership(backend, identity.volume_id, mount_path)
+            try:
+                await acquire_ownership(backend, identity.volume_id, mount_path)
+            except PermissionDenied as error:
+                raise PermissionDenied(f"{source} may not be written by this user; mount it read-only") from error
             stack.push_async_callback(backend.release_ownership)
             if identity != await load_identity(backend):
                 await store_identity(backend, identity)
