@@ -76,6 +76,23 @@ def test_a_volume_has_a_name_a_limit_and_a_place(folders, name):
     assert name in volgate("volume", "list").stdout and "/data" in volgate("volume", "show", name).stdout
 
 
+def test_a_named_volume_whose_storage_is_not_there_is_not_taken_for_a_new_one(folders, name):
+    data, mnt = folders
+    assert volgate("volume", "create", name, data, "--mount-point", mnt).returncode == 0
+    subprocess.run(["mount", "-t", "tmpfs", "something-else", data], check=True)
+    try:
+        refused = volgate("mount", name, "-d")
+        assert (refused.returncode, "is its storage mounted?" in refused.stderr) == (32, True), refused
+        assert os.listdir(data) == []
+    finally:
+        subprocess.run(["umount", data], check=True)
+    os.rename(data, f"{data}.away")
+    refused = volgate("mount", name, "-d")
+    assert (refused.returncode, "is its storage mounted?" in refused.stderr) == (32, True), refused
+    os.rename(f"{data}.away", data)
+    assert volgate("mount", name, "-d").returncode == 0
+
+
 def test_the_catalog_is_made_again_from_the_volumes_themselves(folders, name):
     data, mnt = folders
     assert volgate("volume", "create", name, data, "--quota", "1MiB").returncode == 0

@@ -124,6 +124,7 @@ def _settings(
         state_directory=paths.state_directory(),
         runtime_directory=paths.runtime_directory(),
         id_map=id_map,
+        volume_uuid=None if entry is None else entry.uuid,
         **{**defaults, **wanted},
     )
 
