@@ -62,6 +62,7 @@ def test_the_mount_helper_answers_with_mount_8s_status(folders, arguments, statu
 
 def test_a_volume_has_a_name_a_limit_and_a_place(folders, name):
     data, mnt = folders
+    mnt /= "made/with/it"
     done = volgate("volume", "create", name, data, "--quota", "1MiB", "--mount-point", mnt, "-o", "attr_timeout=5")
     assert done.returncode == 0, done
     assert volgate("mount", name, "-d").returncode == 0

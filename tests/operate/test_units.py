@@ -22,8 +22,7 @@ def box():
 
 def make_volume(box, name, source=None, *options):
     box.run(
-        f"mkdir -p /host/srv/{name} /mnt/{name};"
-        f"volgate volume create {name} {source or f'/host/srv/{name}'} --quota 64MiB "
+        f"mkdir -p /host/srv/{name}; volgate volume create {name} {source or f'/host/srv/{name}'} --quota 64MiB "
         f"--mount-point /mnt/{name} {' '.join(options)}"
     )
 

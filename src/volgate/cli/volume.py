@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from typing import TYPE_CHECKING, Any
@@ -15,11 +16,14 @@ from volgate.cli.output import confirm
 from volgate.cli.sources import catalog, resolve
 from volgate.core.sizes import format_size
 from volgate.errors import Busy, InvalidArgument
+from volgate.errors.errno_map import from_oserror_at
 
 if TYPE_CHECKING:
     from volgate.volume.catalog import CatalogEntry
 
-_MOUNT_POINT = click.option("--mount-point", default="", help="Where 'volgate mount NAME' and its unit mount it.")
+_MOUNT_POINT = click.option(
+    "--mount-point", default="", help="Where 'volgate mount NAME' and its unit mount it; made where it is missing."
+)
 _OPTIONS = click.option("-o", "options", default="", help="Mount options, as for 'volgate mount -o'.")
 
 
@@ -77,7 +81,7 @@ def create(
             options=options,
         )
 
-    _say_how_to_mount(trio.run(make))
+    _finish(trio.run(make))
 
 
 @volume.command()
@@ -102,7 +106,7 @@ def adopt(source: str, mount_point: str, options: str) -> None:
     async def enter() -> CatalogEntry:
         return await adopt_volume(catalog(), where, mount_point=_absolute(mount_point), options=options)
 
-    _say_how_to_mount(trio.run(enter))
+    _finish(trio.run(enter))
 
 
 def _check_options(options: str) -> None:
@@ -115,7 +119,15 @@ def _absolute(path: str) -> str:
     return os.path.abspath(path) if path else ""
 
 
-def _say_how_to_mount(entry: CatalogEntry) -> None:
+def _finish(entry: CatalogEntry) -> None:
+    """Make the mount point, so that the unit of a new volume can be started at once, and say how to mount it."""
+    if entry.mount_point:
+        try:
+            os.makedirs(os.path.dirname(entry.mount_point), exist_ok=True)
+            with contextlib.suppress(FileExistsError):  # and nothing more is asked of it: a dead mount may stand there
+                os.mkdir(entry.mount_point)
+        except OSError as error:
+            raise from_oserror_at(error) from error
     where = "" if entry.mount_point else " MOUNTPOINT"
     confirm(f"{entry.volume_id}: {entry.source}; mount it with 'volgate mount {entry.volume_id}{where}'")
 
