@@ -177,6 +177,15 @@ def test_metrics_are_served_over_tcp_and_nothing_else_is(place):
         assert (taken.returncode, "cannot listen" in taken.stderr.splitlines()[-1]) == (32, True)
 
 
+def test_a_flag_wins_over_the_environment(place):
+    environment = {"VOLGATE_METRICS__LISTEN": "127.0.0.1:19479"}
+    with mounted(place, "-o", "metrics=127.0.0.1:19480", environment=environment):
+        with urllib.request.urlopen("http://127.0.0.1:19480/metrics", timeout=10) as answer:
+            assert answer.status == 200
+        with pytest.raises(urllib.error.URLError, match="refused"):
+            urllib.request.urlopen("http://127.0.0.1:19479/metrics", timeout=10)
+
+
 def test_a_reload_takes_new_settings_and_a_broken_file_changes_nothing(place, monkeypatch):
     config = place / "config" / "volgate"
     config.mkdir(parents=True)

@@ -40,6 +40,16 @@ def test_a_daemon_takes_as_many_descriptors_as_it_may_have(folders):
         assert mount.stop() == 0
 
 
+def test_an_idle_mount_takes_little_memory(place):
+    """Counted as a host has it: pages that several mounts share are divided among them."""
+    with mounted(place, "--quota", "1GiB") as mount:
+        (mount.path / "f").write_text("x")
+        volgate("status", mount.path)
+        rollup = Path(f"/proc/{mount.process.pid}/smaps_rollup").read_text()
+        (pss,) = [line for line in rollup.splitlines() if line.startswith("Pss:")]
+        assert int(pss.split()[1]) < 45 * 1024, rollup
+
+
 def test_a_full_disk_below_is_enospc_and_usage_stays_exact(place):
     (place / "volume.data").mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "small", place / "volume.data"], check=True)
