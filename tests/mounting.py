@@ -99,12 +99,20 @@ def find_mount(path: Path) -> MountEntry | None:
     return found[-1] if found else None
 
 
+def fuse_control(minor: int, name: str) -> Path:
+    """Return a file of fusectl of a connection: ``abort`` or ``waiting``."""
+    connections = Path("/sys/fs/fuse/connections")
+    if not os.path.ismount(connections):
+        subprocess.run(["mount", "-t", "fusectl", "none", str(connections)], check=True)
+    return connections / str(minor) / name
+
+
 def detach(path: Path) -> None:
     """Take away what is mounted here, whoever uses it and whether or not its daemon lives."""
     while (entry := find_mount(path)) is not None:
         if entry.kind.startswith("fuse"):
             with contextlib.suppress(OSError):
-                Path(f"/sys/fs/fuse/connections/{entry.minor}/abort").write_text("1")
+                fuse_control(entry.minor, "abort").write_text("1")
         subprocess.run(["umount", "-l", str(path)], check=True, timeout=20)
 
 
@@ -163,6 +171,19 @@ def volgate(*arguments: str | Path, timeout_s: float = 60) -> subprocess.Complet
         capture_output=True,
         text=True,
         timeout=timeout_s,
+        check=False,
+    )
+
+
+def in_namespace(script: str, place: Path) -> subprocess.CompletedProcess[str]:
+    """Run a bash script in a directory and a mount namespace of its own; ``volgate`` is the command line."""
+    preamble = f'set -eu; cd "{place}"; volgate() {{ timeout 60 "{sys.executable}" -m volgate "$@"; }}; '
+    return subprocess.run(
+        ["unshare", "--mount", "bash", "-c", preamble + script],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
         check=False,
     )
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import mounting
-from mounting import find_mount, mounted, volgate, wait_until
+from mounting import find_mount, fuse_control, in_namespace, mounted, volgate, wait_until
 
 
 def ended(pid):
@@ -93,6 +93,10 @@ def test_list_has_the_promised_fields(folders):
         assert (listed["file_count"], listed["quota_inodes"]) == (1, 10)
         assert (listed["state"], listed["read_only"], listed["backend_type"]) == ("ready", False, "posix")
         assert listed["volume_id"] in volgate("list").stdout
+        completing = {"_VOLGATE_COMPLETE": "bash_complete", "COMP_CWORD": "2", "COMP_WORDS": f"volgate umount {mnt}"}
+        command = [Path(sys.executable).with_name("volgate")]
+        done = subprocess.run(command, env={**os.environ, **completing}, capture_output=True, text=True, timeout=20)
+        assert done.stdout == f"plain,{mnt}\n"
     finally:
         volgate("umount", mnt)
 
@@ -247,9 +251,7 @@ def test_a_stop_ends_the_daemon_though_another_namespace_has_the_mount(place, co
 def test_an_aborted_connection_ends_the_daemon_with_an_error(place):
     with mounted(place, alarms=True) as mount:
         mount.checked = False
-        if not os.path.ismount("/sys/fs/fuse/connections"):
-            subprocess.run(["mount", "-t", "fusectl", "none", "/sys/fs/fuse/connections"], check=True)
-        Path(f"/sys/fs/fuse/connections/{find_mount(mount.path).minor}/abort").write_text("1")
+        fuse_control(find_mount(mount.path).minor, "abort").write_text("1")
         assert mount.process.wait(20) == 1
         assert find_mount(mount.path) is None
         assert "aborted" in mount.log()
@@ -394,11 +396,6 @@ def test_one_limit_can_be_set_without_the_other(folders):
     volgate("umount", mnt)
 
 
-def test_examples_in_help_stand_on_lines_of_their_own():
-    lines = volgate("mount", "--help").stdout.splitlines()
-    assert "  volgate mount /srv/data /mnt/data -d" in lines
-
-
 WRONG = [
     (["mount"], 1, "Missing argument"),
     (["mount", "/nope/at/all", "{mnt}"], 32, "does not exist"),
@@ -468,17 +465,30 @@ def test_wrong_input_gets_one_clear_line_and_changes_nothing(folders, place, arg
     assert not [m for m in mounting.list_mounts() if place in m.path.parents]
 
 
-def test_a_missing_device_is_named(folders, place):
+WITHOUT_FUSE = """
+mkdir -p dev; mount -t tmpfs dev dev; cp -a /dev/null /dev/urandom dev; mount --move dev /dev
+"""
+
+
+def test_what_nobody_foresaw_is_one_line_and_a_traceback_in_the_log(folders):
     data, mnt = folders
     program = (
-        "import sys; from volgate.fuse import mounting; mounting._DEVICE = sys.argv[1];"
-        "from volgate.cli import main; sys.exit(main(sys.argv[2:]))"
+        "import sys; from volgate.daemon import mountd; mountd.run = lambda *args, **kwargs: 1 / 0;"
+        "from volgate.cli import main; sys.exit(main(sys.argv[1:]))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program, str(place / "fuse"), "mount", str(data), str(mnt)],
-        capture_output=True, text=True, timeout=20,
-    )  # fmt: skip
+        [sys.executable, "-c", program, "mount", data, mnt, "-d"], capture_output=True, text=True, timeout=20
+    )
+    line = one_line(done, 2)
+    log = Path(line.partition("; see ")[2].partition(", and")[0])
+    assert "ZeroDivisionError" in line and "Traceback" in log.read_text()
+    log.unlink()
+
+
+def test_a_missing_device_is_named(folders, place):
+    done = in_namespace(WITHOUT_FUSE + "volgate mount ./data mnt -d", place)
     assert "modprobe fuse" in one_line(done, 32)
+    assert '"state": "missing"' in in_namespace(WITHOUT_FUSE + "volgate doctor --json", place).stdout
 
 
 MAX_MODULES = 260

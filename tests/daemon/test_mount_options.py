@@ -62,6 +62,7 @@ def test_the_mount_helper_answers_with_mount_8s_status(folders, arguments, statu
 
 def test_a_volume_has_a_name_a_limit_and_a_place(folders, name):
     data, mnt = folders
+    mnt /= "made/with/it"
     done = volgate("volume", "create", name, data, "--quota", "1MiB", "--mount-point", mnt, "-o", "attr_timeout=5")
     assert done.returncode == 0, done
     assert volgate("mount", name, "-d").returncode == 0
@@ -74,6 +75,23 @@ def test_a_volume_has_a_name_a_limit_and_a_place(folders, name):
     shown = json.loads(volgate("volume", "show", name, "--json").stdout)
     assert (shown["state"], shown["used_bytes"], shown["quota_bytes"]) == ("not mounted", 1, 1 << 20)
     assert name in volgate("volume", "list").stdout and "/data" in volgate("volume", "show", name).stdout
+
+
+def test_a_named_volume_whose_storage_is_not_there_is_not_taken_for_a_new_one(folders, name):
+    data, mnt = folders
+    assert volgate("volume", "create", name, data, "--mount-point", mnt).returncode == 0
+    subprocess.run(["mount", "-t", "tmpfs", "something-else", data], check=True)
+    try:
+        refused = volgate("mount", name, "-d")
+        assert (refused.returncode, "is its storage mounted?" in refused.stderr) == (32, True), refused
+        assert os.listdir(data) == []
+    finally:
+        subprocess.run(["umount", data], check=True)
+    os.rename(data, f"{data}.away")
+    refused = volgate("mount", name, "-d")
+    assert (refused.returncode, "is its storage mounted?" in refused.stderr) == (32, True), refused
+    os.rename(f"{data}.away", data)
+    assert volgate("mount", name, "-d").returncode == 0
 
 
 def test_the_catalog_is_made_again_from_the_volumes_themselves(folders, name):
@@ -157,6 +175,15 @@ def test_metrics_are_served_over_tcp_and_nothing_else_is(place):
         (place / "second").mkdir()
         taken = volgate("mount", place / "second.data", place / "second", "-o", "metrics=127.0.0.1:19478")
         assert (taken.returncode, "cannot listen" in taken.stderr.splitlines()[-1]) == (32, True)
+
+
+def test_a_flag_wins_over_the_environment(place):
+    environment = {"VOLGATE_METRICS__LISTEN": "127.0.0.1:19479"}
+    with mounted(place, "-o", "metrics=127.0.0.1:19480", environment=environment):
+        with urllib.request.urlopen("http://127.0.0.1:19480/metrics", timeout=10) as answer:
+            assert answer.status == 200
+        with pytest.raises(urllib.error.URLError, match="refused"):
+            urllib.request.urlopen("http://127.0.0.1:19479/metrics", timeout=10)
 
 
 def test_a_reload_takes_new_settings_and_a_broken_file_changes_nothing(place, monkeypatch):

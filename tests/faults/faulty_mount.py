@@ -1,4 +1,4 @@
-"""A mount daemon whose driver fails on command: PROGRAM SOURCE MOUNTPOINT KIND CALL INLINE.
+"""A mount daemon whose driver fails on command: PROGRAM SOURCE MOUNTPOINT KIND CALL INLINE DEADLINE.
 
 The fault is armed as long as the file SOURCE.armed exists.
 """
@@ -36,7 +36,7 @@ KINDS = {
 }
 
 
-async def main(source, mount_point, kind, call, inline):
+async def main(source, mount_point, kind, call, inline, deadline):
     fault = LiveFault(**KINDS[kind], only=(call,))
     backend = FaultyBackend(PosixBackend(Path(source)), fault, inline == "inline")
     volume = await open_volume(
@@ -48,7 +48,12 @@ async def main(source, mount_point, kind, call, inline):
     )
     file_system = FileSystem(volume, mount_point=Path(mount_point), attr_timeout_s=0, entry_timeout_s=0)
     session = FuseSession(
-        file_system, Path(mount_point), volume_id="faulty", read_only=False, allow_other=True, deadline_s=0.3
+        file_system,
+        Path(mount_point),
+        volume_id="faulty",
+        read_only=False,
+        allow_other=True,
+        deadline_s=float(deadline),
     )
     session.mount()
     await session.serve()

@@ -5,11 +5,12 @@ import errno
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from mounting import detach, find_mount, wait_until
+from mounting import detach, find_mount, fuse_control, wait_until
 
 
 def with_open(path, flags, call):
@@ -48,9 +49,9 @@ CALLS = {
 }
 
 
-@pytest.mark.parametrize("kind", ["raise", "oserror", "fail", "hang", "lie", "none", "group"])
-@pytest.mark.parametrize("call", CALLS)
-def test_a_broken_driver_costs_one_request_only(place, call, kind):
+@pytest.fixture
+def faulty(place):
+    """Return a function that mounts a volume whose driver fails at one call, while ``place/data.armed`` exists."""
     source, mount_point = place / "data", place / "mnt"
     mount_point.mkdir()
     (source / "dir").mkdir(parents=True)
@@ -58,37 +59,68 @@ def test_a_broken_driver_costs_one_request_only(place, call, kind):
         (source / name).write_text("content")
     os.symlink("target", source / "symlink")
     os.setxattr(source / "file", "user.x", b"1")
-    command = [
-        sys.executable,
-        str(Path(__file__).with_name("faulty_mount.py")),
-        str(source),
-        str(mount_point),
-        kind,
-        call,
-    ]
-    with (place / "log").open("wb") as log:
-        daemon = subprocess.Popen([*command, "slow" if kind == "hang" else "inline"], stdout=log, stderr=log)
-    try:
+    daemons = []
+
+    def mount(kind, call, *, inline, deadline_s):
+        program = str(Path(__file__).with_name("faulty_mount.py"))
+        mode = "inline" if inline else "slow"
+        command = [sys.executable, program, str(source), str(mount_point), kind, call, mode, str(deadline_s)]
+        with (place / "log").open("wb") as log:
+            daemons.append(subprocess.Popen(command, stdout=log, stderr=log))
         wait_until(lambda: find_mount(mount_point) is not None)
         os.listdir(mount_point)
         (place / "data.armed").touch()
-        number = 0
-        try:
-            CALLS[call](mount_point)
-        except OSError as error:
-            number = error.errno
-        (place / "data.armed").unlink()
-        if kind == "hang":
-            assert number == errno.ETIMEDOUT
-        elif kind in ("raise", "oserror", "fail", "group") or number:
-            assert number == errno.EIO
-        assert (mount_point / "other").read_text() == "content"
-        (mount_point / "fresh").write_text("still serving")
-        assert daemon.poll() is None
-        subprocess.run(["umount", str(mount_point)], check=False, timeout=20)
-        daemon.wait(10)
-    finally:
-        detach(mount_point)
+        return daemons[0], mount_point
+
+    yield mount
+    detach(mount_point)
+    for daemon in daemons:
         daemon.kill()
         daemon.wait()
-    assert "fresh" in os.listdir(source)
+
+
+@pytest.mark.parametrize("kind", ["raise", "oserror", "fail", "hang", "lie", "none", "group"])
+@pytest.mark.parametrize("call", CALLS)
+def test_a_broken_driver_costs_one_request_only(place, faulty, call, kind):
+    daemon, mount_point = faulty(kind, call, inline=kind != "hang", deadline_s=0.3)
+    number = 0
+    try:
+        CALLS[call](mount_point)
+    except OSError as error:
+        number = error.errno
+    (place / "data.armed").unlink()
+    if kind == "hang":
+        assert number == errno.ETIMEDOUT
+    elif kind in ("raise", "oserror", "fail", "group") or number:
+        assert number == errno.EIO
+    assert (mount_point / "other").read_text() == "content"
+    (mount_point / "fresh").write_text("still serving")
+    assert daemon.poll() is None
+    subprocess.run(["umount", str(mount_point)], check=False, timeout=20)
+    daemon.wait(10)
+    assert "fresh" in os.listdir(place / "data")
+
+
+def test_while_one_request_hangs_all_others_are_served(faulty):
+    _, mount_point = faulty("hang", "read", inline=False, deadline_s=600)
+    answers = []
+
+    def read():
+        try:
+            answers.append((mount_point / "file").read_bytes())
+        except OSError as error:
+            answers.append(error.errno)
+
+    stuck = threading.Thread(target=read)
+    waiting = fuse_control(find_mount(mount_point).minor, "waiting")
+    stuck.start()
+    wait_until(lambda: int(waiting.read_text()) > 0)
+    for n in range(100):
+        (mount_point / f"new-{n}").write_text("written meanwhile")
+        os.stat(mount_point / "other")
+        os.rename(mount_point / f"new-{n}", mount_point / "renamed")
+    assert len(os.listdir(mount_point)) == 6
+    assert not answers
+    detach(mount_point)
+    stuck.join()
+    assert answers == [errno.ECONNABORTED] or answers == [errno.ENOTCONN]

@@ -1,23 +1,17 @@
 """What runs out: descriptors, the disk below, the disk of the ledger. One clear answer each, and usage stays exact."""
 
+import contextlib
 import errno
 import os
 import resource
+import sqlite3
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from mounting import mounted, used_of, volgate, wait_until, walk_usage
-
-
-def in_namespace(script, place):
-    """Run a bash script in a mount namespace of its own; ``volgate`` is the command line."""
-    preamble = f'set -eu; cd "{place}"; volgate() {{ timeout 60 "{sys.executable}" -m volgate "$@"; }}; '
-    return subprocess.run(
-        ["unshare", "--mount", "bash", "-c", preamble + script],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+from mounting import in_namespace, mounted, start, used_of, volgate, wait_until, walk_usage
 
 
 def test_who_opens_more_files_than_the_daemon_may_hold_is_told_so_and_nobody_else_suffers(place):
@@ -37,6 +31,25 @@ def test_who_opens_more_files_than_the_daemon_may_hold_is_told_so_and_nobody_els
         assert used_of(mount) == walk_usage(mount.backing)
 
 
+def test_a_daemon_takes_as_many_descriptors_as_it_may_have(folders):
+    data, mnt = folders
+    mount = start(data, mnt, command=("prlimit", "--nofile=256:4096", sys.executable, "-m", "volgate", "mount"))
+    try:
+        assert resource.prlimit(mount.process.pid, resource.RLIMIT_NOFILE) == (4096, 4096)
+    finally:
+        assert mount.stop() == 0
+
+
+def test_an_idle_mount_takes_little_memory(place):
+    """Counted as a host has it: pages that several mounts share are divided among them."""
+    with mounted(place, "--quota", "1GiB") as mount:
+        (mount.path / "f").write_text("x")
+        volgate("status", mount.path)
+        rollup = Path(f"/proc/{mount.process.pid}/smaps_rollup").read_text()
+        (pss,) = [line for line in rollup.splitlines() if line.startswith("Pss:")]
+        assert int(pss.split()[1]) < 45 * 1024, rollup
+
+
 def test_a_full_disk_below_is_enospc_and_usage_stays_exact(place):
     (place / "volume.data").mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "small", place / "volume.data"], check=True)
@@ -52,6 +65,23 @@ def test_a_full_disk_below_is_enospc_and_usage_stays_exact(place):
             os.truncate(mount.path / "f", 10)
             (mount.path / "g").write_text("fits again")
             assert used_of(mount) == walk_usage(mount.backing)
+    finally:
+        subprocess.run(["umount", "-l", place / "volume.data"], check=True)
+
+
+def test_a_limit_that_cannot_be_stored_is_refused_and_the_old_one_holds(place):
+    (place / "volume.data").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "small", place / "volume.data"], check=True)
+    try:
+        with mounted(place, "--quota", "1GiB", alarms=True) as mount:
+            with pytest.raises(OSError, match="No space"), (mount.path / "f").open("wb", buffering=0) as file:
+                while True:
+                    file.write(bytes(4096))
+            refused = volgate("quota", "set", mount.path, "5GiB")
+            assert refused.returncode != 0 and len(refused.stderr.splitlines()) == 1, refused
+            assert mount.status()["quota_bytes"] == 1 << 30
+        with mounted(place, alarms=True) as mount:
+            assert mount.status()["quota_bytes"] == 1 << 30
     finally:
         subprocess.run(["umount", "-l", place / "volume.data"], check=True)
 
@@ -81,6 +111,26 @@ def test_a_full_disk_under_the_ledger_stops_no_mount_refuses_a_new_one_and_loses
     assert "counted: 5006 bytes, 2 inodes" in done.stdout and "equal" in done.stdout
 
 
+def test_a_locked_ledger_stops_no_mount_refuses_a_new_one_and_loses_nothing(place):
+    with mounted(place, "--quota", "1MiB", alarms=True) as mount:
+        (mount.path / "f").write_bytes(bytes(700_000))
+        database = Path(f"/var/lib/volgate/volumes/{mount.volume_id()}/ledger.db")
+        with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as somebody:
+            somebody.execute("BEGIN EXCLUSIVE")
+            (mount.path / "g").write_bytes(bytes(300_000))
+            os.unlink(mount.path / "f")
+            assert used_of(mount) == walk_usage(mount.backing) == (300_000, 1)
+            assert mount.stop() == 0
+            assert "measured at its next start" in mount.log()
+            mount.checked = False
+            refused = volgate("mount", mount.backing, mount.path, "-d")
+            assert (refused.returncode, "database is locked" in refused.stderr) == (32, True), refused
+            assert len(refused.stderr.splitlines()) == 1
+    with mounted(place, alarms=True) as mount:
+        status = mount.status()
+        assert (status["used_bytes"], status["file_count"], status["quota_bytes"]) == (300_000, 1, 1 << 20)
+
+
 def test_a_catalog_that_cannot_be_written_says_so(place):
     (place / "data").mkdir()
     script = "mount -t tmpfs -o ro state /var/lib/volgate; volgate volume create some ./data"
@@ -88,3 +138,38 @@ def test_a_catalog_that_cannot_be_written_says_so(place):
     assert done.returncode != 0
     assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("volgate: ") and "bug" not in done.stderr
     assert volgate("volume", "show", "some").returncode == 69
+
+
+@pytest.mark.parametrize("kept", ["ledger.db", "identity.json"])
+def test_what_a_newer_version_wrote_is_refused_and_left_as_it_is(place, kept):
+    with mounted(place, "--quota", "1MiB") as mount:
+        (mount.path / "f").write_text("x")
+        database = Path(f"/var/lib/volgate/volumes/{mount.volume_id()}/ledger.db")
+    identity = mount.backing / ".volgate" / "identity.json"
+    if kept == "ledger.db":
+        with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as newer:
+            newer.execute("UPDATE ledger SET format = 99")
+    else:
+        identity.write_text(identity.read_text().replace('"format_version": 1', '"format_version": 99'))
+    before = identity.read_bytes()
+    refused = volgate("mount", mount.backing, mount.path, "-d")
+    assert (refused.returncode, "has format 99" in refused.stderr) == (32, True), refused
+    assert "upgrade volgate" in refused.stderr and len(refused.stderr.splitlines()) == 1
+    assert identity.read_bytes() == before
+    with contextlib.closing(sqlite3.connect(database)) as stored:
+        assert stored.execute("SELECT format, used_bytes FROM ledger").fetchone() in ((99, 1), (2, 1))
+
+
+def test_holes_count_as_if_they_were_written_and_allocation_ahead_is_refused(place):
+    with mounted(place, "--quota", "1MiB") as mount, (mount.path / "f").open("wb", buffering=0) as file:
+        with pytest.raises(OSError, match="quota"):
+            file.truncate((1 << 20) + 1)
+        file.truncate(1 << 20)
+        assert used_of(mount) == (1 << 20, 1) and os.statvfs(mount.path).f_bavail == 0
+        for options in (["-l", "1M"], ["-n", "-o", "1M", "-l", "1M"], ["-p", "-l", "4096"]):
+            done = subprocess.run(["fallocate", *options, mount.path / "f"], capture_output=True, text=True)
+            assert "support" in done.stderr
+        assert used_of(mount) == (1 << 20, 1)
+        assert file.seek(0, os.SEEK_HOLE) == 1 << 20
+        assert os.pwrite(file.fileno(), b"into the hole", 5000) == 13
+        assert used_of(mount) == walk_usage(mount.backing) == (1 << 20, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -59,12 +60,22 @@ class Box:
         return self.try_("journalctl --no-pager -o cat -n 200")[1]
 
 
+def _install_driver(lib: Path) -> None:
+    """Add a driver of somebody else's, as pip does: found by its entry point."""
+    shutil.copy(Path(__file__).with_name("moody_driver.py"), lib)
+    metadata = lib / "moody-1.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: moody\nVersion: 1\n")
+    (metadata / "entry_points.txt").write_text("[volgate.drivers]\nmoody = moody_driver:MoodyBackend\n")
+
+
 @contextlib.contextmanager
 def booted(place: Path) -> Iterator[Box]:
     """Install volgate into a box of its own and boot it."""
     tree, out = place / "tree", place / "out"
     out.mkdir()
     subprocess.run([REPOSITORY / "tools/install", "--destdir", tree], check=True, timeout=300)
+    _install_driver(tree / "opt/volgate/lib")
     units = tree / "etc/systemd/system"
     units.mkdir(parents=True)
     (units / "agent.service").write_text(AGENT)

@@ -4,7 +4,9 @@ import contextlib
 import glob
 import json
 import os
+import pty
 import re
+import select
 import signal
 import socket
 import struct
@@ -18,7 +20,7 @@ import psutil
 import pytest
 
 import s3_server
-from mounting import mounted, volgate, wait_until
+from mounting import in_namespace, mounted, volgate, wait_until
 
 
 def doctor(**environment):
@@ -50,6 +52,19 @@ def test_doctor_finds_a_dead_mount(place):
         status, findings = doctor()
         assert status == 1
         assert str(mount.path) in findings["mounts"]["message"] and "volgate umount" in findings["mounts"]["remedy"]
+
+
+def test_doctor_warns_of_indexers_that_would_walk_every_mount(place):
+    (place / "updatedb.conf").write_text('PRUNEFS="nfs"\n')
+    script = "touch /etc/updatedb.conf; mount --bind updatedb.conf /etc/updatedb.conf; volgate doctor || true"
+    was_there = os.path.exists("/etc/updatedb.conf")
+    try:
+        assert "PRUNEFS" in in_namespace(script, place).stdout
+        (place / "updatedb.conf").write_text('PRUNEFS="nfs fuse.volgate"\n')
+        assert "PRUNEFS" not in in_namespace(script, place).stdout
+    finally:
+        if not was_there:
+            os.unlink("/etc/updatedb.conf")
 
 
 @pytest.fixture
@@ -86,7 +101,29 @@ def test_doctor_tells_why_a_bucket_cannot_be_used(s3, place):
     findings = doctor_of(s3, "s3://bucket", "-o", f"credentials_file={place}/key")[1]
     assert "all users may read it" in findings["settings"]["message"] and "canary" not in str(findings)
     assert volgate("doctor", "s3://bucket", "-o", "colour=red").returncode == 64
-    assert volgate("doctor", "bucket").returncode == 64
+
+
+def test_doctor_tells_whether_a_directory_can_be_mounted_and_what_it_lacks(place):
+    data = place / "data"
+    assert "mkdir -p" in volgate("doctor", data).stdout
+    data.mkdir()
+    (data / "f").write_text("x")
+    done = volgate("doctor", data)
+    assert (done.returncode, "it is none yet" in done.stdout) == (0, True), done
+    assert [file.name for file in data.iterdir()] == ["f"]
+    subprocess.run(["mount", "-t", "ramfs", "ramfs", data], check=True)
+    try:
+        findings = {finding["check"]: finding for finding in json.loads(volgate("doctor", data, "--json").stdout)}
+        assert findings["directory"]["state"] == "ok"
+        assert {"inline_io", "xattrs"} <= {name for name, found in findings.items() if found["state"] == "warning"}
+    finally:
+        subprocess.run(["umount", data], check=True)
+    (data / ".volgate").mkdir()
+    (data / "inner").mkdir()
+    done = volgate("doctor", data / "inner")
+    assert (done.returncode, "lies inside the volume" in done.stdout) == (1, True), done
+    assert "no volume 'unheard-of'" in volgate("doctor", "unheard-of").stderr
+    assert volgate("doctor", data, "--endpoint-url", "http://localhost").returncode == 64
 
 
 def test_doctor_takes_the_server_and_the_secret_from_where_the_configuration_says(s3, place):
@@ -133,6 +170,70 @@ def test_top_shows_what_happens_between_two_looks(place):
         assert (row["state"], row["quota_bytes"]) == ("ready", 1 << 20)
         table = volgate("top", "--once", "--interval", "0.1").stdout
         assert "MOUNT POINT" in table and "ready" in table
+
+
+def test_top_shows_how_many_bytes_pass(place):
+    with mounted(place) as mount:
+        watch = [sys.executable, "-m", "volgate", "top", "--json", "--interval", "0.5"]
+        with subprocess.Popen(watch, stdout=subprocess.PIPE, text=True) as top:
+            seen = {"read_bytes_per_s": 0, "written_bytes_per_s": 0}
+            while not all(seen.values()):
+                (mount.path / "f").write_bytes(bytes(1 << 20))
+                with (mount.path / "f").open("rb") as file:
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                    file.read()
+                if select.select([top.stdout], [], [], 0)[0]:
+                    row = json.loads(top.stdout.readline())
+                    if row["mount_point"] == str(mount.path):
+                        seen = {name: max(seen[name], row[name]) for name in seen}
+            top.kill()
+        passed = {name: mount.statistic(name) for name in ("read_bytes", "written_bytes")}
+        (mount.path / "g").write_bytes(bytes(12345))
+        assert mount.statistic("written_bytes") == passed["written_bytes"] + 12345
+
+
+@contextlib.contextmanager
+def terminal(*arguments, **environment):
+    """Run a verb on a terminal of its own; yields its process, and what reads from and types into it."""
+    ours, theirs = pty.openpty()
+    os.set_blocking(ours, False)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "volgate", *arguments], stdin=theirs, stdout=theirs, stderr=theirs,
+        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "140", "LINES": "40", **environment},
+    )  # fmt: skip
+    os.close(theirs)
+    try:
+        with open(ours, "r+b", buffering=0) as screen:
+            yield process, screen
+    finally:
+        process.kill()
+        process.wait()
+
+
+def read_until(screen, text):
+    seen = b""
+    while text not in seen:
+        assert select.select([screen], [], [], 20)[0], seen
+        seen += screen.read(65536)
+    return seen
+
+
+def test_top_shows_all_mounts_at_once_and_ends_at_q(place):
+    with mounted(place) as mount, terminal("top", "--interval", "3600") as (top, screen):
+        read_until(screen, bytes(mount.path))
+        screen.write(b"xq")
+        assert top.wait(20) == 0
+
+
+def test_no_color_is_obeyed(place):
+    with mounted(place) as mount:
+        mount.checked = False
+        mount.process.kill()
+        mount.process.wait()
+        for environment, colours in (({}, True), ({"NO_COLOR": "1"}, False)):
+            with terminal("top", "--interval", "3600", **environment) as (_, screen):
+                seen = read_until(screen, b"dead")
+                assert (re.search(rb"\x1b\[[0-9;]*3[0-7]m", seen) is not None) == colours, seen
 
 
 def test_status_says_in_words_that_usage_is_above_the_limit(place):

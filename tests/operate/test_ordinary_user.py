@@ -31,7 +31,7 @@ fi
 chmod a+x "$REPOSITORY"
 mount -t tmpfs dev /mnt
 cp -a /dev/fuse /mnt/fuse
-chmod 666 /mnt/fuse
+chmod $DEVICE_MODE /mnt/fuse
 mount --bind /mnt/fuse /dev/fuse
 umount -l /mnt
 exec setpriv --reuid nobody --regid nogroup --clear-groups env -i PATH="$PATH" HOME="$HOME_OF_USER" \
@@ -47,13 +47,13 @@ def as_user(place):
     for path in (home, home / "run"):
         os.chown(path, 65534, 65534)
 
-    def run(script, expect=0):
+    def run(script, expect=0, device_mode="666"):
         preamble = 'set -eu; cd "$PLACE"; volgate() { timeout 60 "$PYTHON" -m volgate "$@"; }; '
         done = subprocess.run(
             ["unshare", "--mount", "bash", "-c", PRELUDE],
             env={
                 **os.environ, "HOME_OF_USER": str(home), "PYTHON": sys.executable, "SCRIPT": preamble + script,
-                "REPOSITORY": str(REPOSITORY),
+                "REPOSITORY": str(REPOSITORY), "DEVICE_MODE": device_mode,
             },
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120,
         )  # fmt: skip
@@ -106,8 +106,44 @@ def test_after_a_crash_the_user_mounts_again_and_usage_is_exact(as_user):
     assert "equal" in printed and "counted: 5000 bytes, 1 inodes" in printed
 
 
-def test_a_user_is_told_what_he_may_not_do(as_user):
-    printed = as_user("mkdir data mnt; volgate mount ./data mnt -o allow_other 2>&1", expect=32)
-    assert "user_allow_other" in printed and len(printed.strip().splitlines()) == 1
-    printed = as_user("mkdir other; volgate mount ./other /var/tmp 2>&1", expect=32)
-    assert len(printed.strip().splitlines()) == 1
+NOT_ALLOWED = [
+    ("volgate mount ./data mnt -o allow_other", "user_allow_other"),
+    ("volgate mount ./data /usr -o nonempty", "write access"),
+    ("chmod 0 data; volgate mount ./data mnt", "data may not be read"),
+    ("chmod 500 data; volgate mount ./data mnt", "data may not be written"),
+    ("chmod 0 mnt; volgate mount ./data mnt", "mnt cannot be used: Permission denied"),
+    ("chmod 0 .; volgate mount ./data mnt", ".config/volgate"),
+    ("mkdir bin; ln -s $(command -v timeout) bin; PATH=$PWD/bin; volgate mount ./data mnt", "package fuse3"),
+    ("volgate mount ./data mnt -o worker=nobody", "only root"),
+    ("mkdir -p .config/volgate; echo '[mount]' >.config/volgate/volgate.toml;"
+     "echo 'worker = 5' >>.config/volgate/volgate.toml; volgate mount ./data mnt", "volgate.toml:2: section [mount]"),
+    ("export XDG_STATE_HOME=/proc/nothing; volgate mount ./data mnt", "/proc/nothing"),
+    ("export XDG_RUNTIME_DIR=/proc/nothing; volgate mount ./data mnt", "/proc/nothing"),
+    ("export XDG_RUNTIME_DIR=/proc/nothing; volgate mount ./data mnt --read-only", "/proc/nothing"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("detach", ["", " -d"], ids=["foreground", "detached"])
+@pytest.mark.parametrize(("script", "says"), NOT_ALLOWED, ids=[says for _, says in NOT_ALLOWED])
+def test_a_user_is_told_in_one_line_what_he_may_not_do(as_user, place, script, says, detach):
+    printed = as_user(f"mkdir data mnt; {script}{detach} 2>&1", expect=32).strip()
+    assert says in printed and len(printed.splitlines()) == 1
+    assert find_mount(place / "home/mnt") is None
+
+
+def test_a_user_who_may_not_open_the_device_is_told_so(as_user):
+    printed = as_user("mkdir data mnt; volgate mount ./data mnt 2>&1", expect=32, device_mode="600").strip()
+    assert "/dev/fuse" in printed and "Permission denied" in printed and len(printed.splitlines()) == 1
+    printed = as_user("volgate doctor || true", device_mode="600")
+    assert "/dev/fuse may not be opened" in printed and "chmod 666 /dev/fuse" in printed
+
+
+def test_a_users_settings_lie_in_his_own_folder(as_user):
+    printed = as_user(
+        """
+        mkdir -p own/volgate; printf '[mount]\nattr_timeout = "5s"\nstop_deadline = "7s"\n' >own/volgate/volgate.toml
+        export XDG_CONFIG_HOME=$PWD/own
+        VOLGATE_MOUNT__STOP_DEADLINE=9s volgate config show --origin
+        """
+    )
+    assert "own/volgate/volgate.toml:2" in printed and "environment VOLGATE_MOUNT__STOP_DEADLINE" in printed

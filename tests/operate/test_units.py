@@ -20,9 +20,9 @@ def box():
         yield box
 
 
-def make_volume(box, name, *options):
+def make_volume(box, name, source=None, *options):
     box.run(
-        f"mkdir -p /host/srv/{name} /mnt/{name}; volgate volume create {name} /host/srv/{name} --quota 64MiB "
+        f"mkdir -p /host/srv/{name}; volgate volume create {name} {source or f'/host/srv/{name}'} --quota 64MiB "
         f"--mount-point /mnt/{name} {' '.join(options)}"
     )
 
@@ -108,8 +108,60 @@ def test_a_hung_daemon_is_ended_by_the_watchdog_and_serves_again(box):
     box.run("systemctl stop volgate@hung")
 
 
+def test_a_driver_that_hangs_is_ended_by_the_watchdog_and_serves_again(box):
+    make_volume(box, "moody", "moody:///host/srv/moody", "-o attr_timeout=0")
+    box.run(
+        "mkdir -p /etc/systemd/system/volgate@moody.service.d;"
+        "printf '[Service]\nWatchdogSec=2\n' >/etc/systemd/system/volgate@moody.service.d/fast.conf;"
+        "systemctl daemon-reload; systemctl start volgate@moody; echo kept >/mnt/moody/f"
+    )
+    pid = box.run("systemctl show -P MainPID volgate@moody")
+    box.run("touch /host/hang; stat /mnt/moody/f >/host/stat 2>&1 &")
+    wait_for(box, f"[ $(systemctl show -P MainPID volgate@moody) != {pid} ]")
+    box.run("rm /host/hang")
+    wait_for(box, "[ $(systemctl show -P ActiveState volgate@moody) = active ] && [ -e /mnt/moody/f ]")
+    assert box.run("cat /mnt/moody/f") == "kept"
+    box.run("systemctl stop volgate@moody")
+
+
+def test_a_volume_whose_server_comes_later_waits_for_it(box):
+    box.run("touch /host/down; systemctl start --no-block volgate@moody")
+    wait_for(box, "systemctl show -P StatusText volgate@moody | grep 'waiting for the storage: its server does not'")
+    box.run("rm /host/down")
+    wait_for(box, "[ $(systemctl show -P ActiveState volgate@moody) = active ]")
+    assert (
+        box.run("cat /mnt/moody/f; systemctl show -P NRestarts volgate@moody; systemctl stop volgate@moody")
+        == "kept\n0"
+    )
+
+
+def test_a_volume_whose_disk_is_mounted_later_waits_for_it(box):
+    make_volume(box, "later")
+    box.run(
+        "systemctl start volgate@later; echo kept >/mnt/later/f; systemctl stop volgate@later;"
+        "mount -t tmpfs over /host/srv/later; systemctl start --no-block volgate@later"
+    )
+    wait_for(box, "systemctl show -P StatusText volgate@later | grep 'is its storage mounted'")
+    box.run("umount /host/srv/later")
+    wait_for(box, "[ $(systemctl show -P ActiveState volgate@later) = active ]")
+    assert box.run("cat /mnt/later/f; systemctl stop volgate@later") == "kept"
+
+
+def test_a_dead_mount_is_detached_also_where_nothing_is_started_again(box):
+    make_volume(box, "ended")
+    box.run(
+        "mkdir -p /etc/systemd/system/volgate@ended.service.d;"
+        "printf '[Service]\nRestart=no\n' >/etc/systemd/system/volgate@ended.service.d/once.conf;"
+        "systemctl daemon-reload; systemctl start volgate@ended;"
+        "kill -9 $(systemctl show -P MainPID volgate@ended)"
+    )
+    wait_for(box, "[ $(systemctl show -P ActiveState volgate@ended) = failed ]")
+    assert box.try_("grep /mnt/ended /proc/self/mountinfo")[0] == 1
+    box.run("systemctl reset-failed volgate@ended")
+
+
 def test_a_split_worker_serves_and_feeds_the_watchdog(box):
-    make_volume(box, "split", "-o worker=volgate")
+    make_volume(box, "split", None, "-o worker=volgate")
     box.run(
         "mkdir -p /etc/systemd/system/volgate@split.service.d; cd /etc/systemd/system/volgate@split.service.d;"
         "cp /opt/volgate/share/split.conf .; printf '[Service]\nWatchdogSec=2\n' >fast.conf;"
@@ -136,6 +188,31 @@ def test_a_stop_while_files_are_open_waits_and_then_detaches_and_loses_nothing(b
     assert box.run("tail -1 /host/srv/busy/f") == "line 100"
     assert "detached while files are open" in box.log() and "sleep" in box.log()
     assert box.try_("mountpoint -q /mnt/busy")[0] != 0
+
+
+STORE = """
+import mmap, os, time
+fd = os.open("/mnt/dirty/f", os.O_RDWR | os.O_CREAT)
+os.ftruncate(fd, 1 << 20)
+mapping = mmap.mmap(fd, 1 << 20)
+os.close(fd)
+mapping[:] = b"d" * (1 << 20)
+open("/host/stored", "w").close()
+while not os.path.exists("/host/stopping"):
+    time.sleep(0.05)
+"""
+
+
+def test_a_stop_writes_back_what_was_stored_through_a_mapping(box):
+    make_volume(box, "dirty")
+    (box.out / "store.py").write_text(STORE)
+    box.run("systemctl start volgate@dirty; python3 /host/store.py & until [ -e /host/stored ]; do sleep 0.1; done")
+    box.run("systemctl stop --no-block volgate@dirty")
+    wait_for(box, "[ $(systemctl show -P ActiveState volgate@dirty) = deactivating ]")
+    box.run("touch /host/stopping")
+    wait_for(box, "[ $(systemctl show -P ActiveState volgate@dirty) = inactive ]")
+    assert (box.out / "srv/dirty/f").read_bytes() == b"d" * (1 << 20)
+    assert box.run("systemctl show -P Result volgate@dirty") == "success"
 
 
 def test_a_broken_configuration_keeps_the_old_one_at_reload_and_is_named_at_start(box):
@@ -195,6 +272,34 @@ def test_the_units_are_well_formed_and_hardened(box):
         capture_output=True, text=True, timeout=30,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
+
+
+def test_man_pages_and_completions_are_installed(box):
+    pages = box.run("cd /usr/share/man/man1; ls volgate*.1").split()
+    assert {"volgate.1", "volgate-mount.1", "volgate-quota-set.1", "volgate-config-check.1"} <= set(pages)
+    assert len(pages) == 20
+    assert "volgate umount projects" in box.run("cat /usr/share/man/man1/volgate-umount.1").replace("\\", "")
+    box.run("source /usr/share/bash-completion/completions/volgate; complete -p volgate")
+    box.run(
+        "test -s /usr/share/zsh/vendor-completions/_volgate -a -s /usr/share/fish/vendor_completions.d/volgate.fish"
+    )
+
+
+def test_an_upgrade_leaves_what_is_mounted_working_until_it_is_started_again(box):
+    """The new version has another name for each of its files: a running daemon must not need one of the old."""
+    make_volume(box, "old")
+    box.run("systemctl start volgate@old; echo before >/mnt/old/f; mv /opt/volgate/lib /opt/volgate/lib.new")
+    pid = box.run("systemctl show -P MainPID volgate@old")
+    box.run(
+        "cat /mnt/old/f; echo during >/mnt/old/g; rm /mnt/old/f; systemctl reload volgate@old;"
+        "curl -sS --fail --unix-socket /run/volgate/old.sock http://x/metrics | grep volgate_quota_used_bytes;"
+        "curl -sS --fail --unix-socket /run/volgate/old.sock http://x/v1/status | grep '\"ready\"';"
+        "curl -sS --fail --unix-socket /run/volgate/old.sock -X PUT -d '{\"quota_bytes\": 1000}' http://x/v1/quota"
+    )
+    box.run("mv /opt/volgate/lib.new /opt/volgate/lib; volgate status old; systemctl restart volgate@old")
+    assert box.run("systemctl show -P MainPID volgate@old") != pid
+    assert box.run("cat /mnt/old/g; systemctl stop volgate@old") == "during"
+    assert "Traceback" not in box.log()
 
 
 def test_uninstalling_takes_everything_away_but_data(box):

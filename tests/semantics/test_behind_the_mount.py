@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mounting import mounted, wait_until
+from mounting import mounted, spawn, wait_until
 
 LOOKED_UP = int(os.environ.get("VOLGATE_LOOKUPS", "20000"))
 
@@ -110,6 +110,24 @@ def test_a_file_open_while_it_changes_behind_shows_the_change(place):
                 return os.pread(held.fileno(), 4, 0) == b"bbbb"
 
             wait_until(seen)
+
+
+def test_dropping_a_files_pages_while_it_is_being_read_locks_nobody_up(volume):
+    """The kernel waits for pages whose reads the daemon has to answer: from inside a handler this would never end."""
+    front, back = volume.path / "f", volume.backing / "f"
+    front.write_bytes(bytes(1 << 20))
+
+    def read_until_new():
+        with open(front, "rb", buffering=0) as file:
+            while os.pread(file.fileno(), 1 << 20, 0)[-1:] != b"\xff":
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+    readers = [spawn(read_until_new) for _ in range(4)]
+    for content in range(1, 256):
+        back.write_bytes(bytes([content]) * (1 << 20))
+        os.stat(front)
+    for reader in readers:
+        reader.result()
 
 
 def test_what_the_kernel_forgets_leaves_the_table_and_the_memory(volume):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from volgate.core.sizes import parse_count, parse_seconds, parse_size
 
@@ -50,3 +51,18 @@ class Seconds(click.ParamType[Any]):
             return parse_seconds(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+class Target(click.ParamType[str]):
+    """A mount point, a mounted volume's id, or a volume's directory; a shell completes it to what is mounted."""
+
+    name = "TARGET"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Return the mount points and ids that begin so; directories where none does. Asks no daemon."""
+        from volgate.fuse.mounting import FILE_SYSTEM_TYPE, list_mounts
+
+        ours = [entry for entry in list_mounts() if entry.file_system_type == FILE_SYSTEM_TYPE]
+        words = [word for entry in ours for word in (entry.mount_point, entry.source.removeprefix("volgate:"))]
+        found = [CompletionItem(word) for word in words if word.startswith(incomplete)]
+        return found or [CompletionItem(incomplete, type="dir")]

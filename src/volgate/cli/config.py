@@ -15,14 +15,22 @@ from volgate.config.settings import SETTINGS
 
 @click.group()
 def config() -> None:
-    """Show or check the configuration: volgate.toml, conf.d/*.toml, and VOLGATE_SECTION__KEY in the environment."""
+    """Show or check the configuration.
+
+    It is read from volgate.toml, then conf.d/*.toml, then VOLGATE_SECTION__KEY in the environment; flags come on top.
+    """
 
 
 @config.command()
 @click.option("--origin", is_flag=True, help="Say where each value comes from: file and line, environment, default.")
 @click.option("--json", "as_json", is_flag=True, help="An object of {value, origin} by section.key.")
 def show(origin: bool, as_json: bool) -> None:
-    """Show every setting as it holds now."""
+    """Show every setting as it holds now.
+
+    \b
+    volgate config show --origin
+    VOLGATE_LOG__LEVEL=debug volgate config show --json
+    """
     configuration = load(paths.config_directory(), os.environ)
     if as_json:
         values = {name: {"value": value.value, "origin": value.origin} for name, value in configuration.values.items()}
@@ -37,8 +45,18 @@ def show(origin: bool, as_json: bool) -> None:
 
 
 @config.command()
-def check() -> None:
-    """Check all files and the environment; exit status 78 and one line with file, line and section if one is wrong."""
+@click.option("--json", "as_json", is_flag=True, help="The files that were read, in order.")
+def check(as_json: bool) -> None:
+    """Check all files and the environment.
+
+    Exit status 78, and one line with file, line and section, where something is wrong.
+
+    \b
+    volgate config check
+    """
     configuration = load(paths.config_directory(), os.environ)
+    if as_json:
+        click.echo(json.dumps([str(file) for file in configuration.files]))
+        return
     read = ", ".join(map(str, configuration.files)) or f"no file in {paths.config_directory()}: defaults hold"
     click.echo(f"in order: {read}")

@@ -1,4 +1,7 @@
-"""``volgate doctor``: every prerequisite of this host and user, and the command that mends what is missing."""
+"""``volgate doctor``: every prerequisite of this host and user, and the command that mends what is missing.
+
+What a volume's storage lacks is looked at in ``doctor_source``.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +16,7 @@ import attrs
 import click
 
 from volgate import paths
+from volgate.cli.finding import Finding
 
 _MIN_KERNEL: Final = (5, 12)
 """FUSE_HANDLE_KILLPRIV_V2 came with Linux 5.11, idmapped mounts with 5.12; what is tested is 6.1 and later."""
@@ -23,35 +26,6 @@ _S3_OPTIONS: Final = (
     "For SOURCE: region=, credentials_file= (as ~/.aws/credentials, mode 600), anonymous, "
     "addressing=auto|path|virtual, ca_bundle=."
 )
-_PROMISES: Final = {
-    "conditional_put": "an object that somebody else made or changed meanwhile may be overwritten unnoticed",
-    "conditional_complete": "a large object that somebody else made meanwhile may be overwritten unnoticed",
-    "conditional_delete": "an object that somebody else changed meanwhile may be deleted",
-    "conditional_copy": "a copy may be of another version than meant",
-    "checksums": "content that is damaged on its way is stored unnoticed, unless TLS notices",
-}
-"""What is lost where a server does not keep one of ``StoreCapabilities``."""
-_LEAST_POLICY: Final = (
-    "allow s3:ListBucket, s3:ListBucketMultipartUploads on the bucket, and s3:GetObject, s3:PutObject, "
-    "s3:DeleteObject, s3:AbortMultipartUpload on what is in it"
-)
-_CLOCK_S: Final = 60
-
-
-@attrs.frozen
-class Finding:
-    """What one check found.
-
-    Attributes:
-        check: what was looked at.
-        state: ok, warning (works, but) or missing (does not work).
-        message: what is so. remedy: the command or step that mends it, "" where nothing needs mending.
-    """
-
-    check: str
-    state: str
-    message: str
-    remedy: str = ""
 
 
 @click.command()
@@ -60,20 +34,25 @@ class Finding:
 @click.option("-o", "options", multiple=True, metavar="NAME=VALUE,...", help=_S3_OPTIONS)
 @click.option("--json", "as_json", is_flag=True, help="An array of {check, state, message, remedy}.")
 def doctor(source: str | None, endpoint_url: str | None, options: tuple[str, ...], as_json: bool) -> int:
-    """Check what volgate needs on this host; exit status 1 where something is missing.
+    """Check what volgate needs on this host.
 
-    With SOURCE, s3://BUCKET/PREFIX, check that server instead: whether the credentials suffice, and which promises it
-    keeps; for that, objects below .volgate/probe/ are made and deleted. Nothing else is changed. Each finding comes
-    with the command that mends it.
+    Exit status 1 where something is missing; each finding comes with the command that mends it.
+
+    With SOURCE, check that in place of the host. Of a directory, or a volume's name: whether it can be mounted, and
+    what its file system cannot do. Of s3://BUCKET/PREFIX: whether the credentials suffice and which promises the
+    server keeps; for that, objects below .volgate/probe/ are made and deleted. Nothing else is changed.
 
     \b
     volgate doctor
+    volgate doctor /srv/data
     volgate doctor s3://bucket/prefix --endpoint-url http://localhost:9000
     """
     if source is None:
         findings = [finding for check in _CHECKS for finding in check()]
     else:
-        findings = list(_check_bucket(source, _parse_options(endpoint_url, options)))
+        from volgate.cli.doctor_source import check_source
+
+        findings = list(check_source(source, endpoint_url, options))
     if as_json:
         click.echo(json.dumps([attrs.asdict(finding) for finding in findings], indent=1))
     else:
@@ -198,58 +177,6 @@ def _check_mounts() -> Iterator[Finding]:
         for problem in mount.get("problems", ()):
             state = "missing" if problem["degrades"] else "warning"
             yield Finding("mounts", state, f"{mount['mount_point']}: {problem['message']}")
-
-
-def _parse_options(endpoint_url: str | None, options: tuple[str, ...]) -> dict[str, str]:
-    """Return what is set of a bucket's server: flags over the configuration."""
-    from volgate.config.loading import load
-    from volgate.config.settings import SETTINGS
-
-    found = dict(word.partition("=")[::2] for text in options for word in text.split(",") if word)
-    unknown = found.keys() - {"region", "credentials_file", "anonymous", "addressing", "ca_bundle"}
-    if unknown:
-        raise click.UsageError(f"-o: unknown option '{min(unknown)}'")
-    if endpoint_url:
-        found["endpoint_url"] = endpoint_url
-    configuration = load(paths.config_directory(), os.environ)
-    configured = {setting.key: configuration[setting.name] for setting in SETTINGS if setting.section == "s3"}
-    return {**{key: value for key, value in configured.items() if value}, **found}
-
-
-def _check_bucket(source: str, options: dict[str, str]) -> Iterator[Finding]:
-    import trio
-
-    from volgate import errors
-    from volgate.drivers.s3.settings import S3Settings
-    from volgate.drivers.s3.store import S3ObjectStore
-
-    if not source.startswith("s3://"):
-        raise click.UsageError(f"'{source}' is no s3://BUCKET or s3://BUCKET/PREFIX")
-    try:
-        store = S3ObjectStore(S3Settings.from_source(source, options))
-    except errors.StorageException as error:
-        yield Finding("settings", "missing", str(error))
-        return
-    try:
-        trio.run(partial(store.open, writable=True))
-    except errors.PermissionDenied as error:
-        yield Finding("credentials", "missing", str(error), _LEAST_POLICY)
-        return
-    except errors.StorageException as error:
-        yield Finding("server", "missing", str(error))
-        return
-    yield Finding("server", "ok", f"{source} can be listed, written and deleted")
-    if abs(store.clock_skew_s) > _CLOCK_S:
-        message = f"this host's clock is {store.clock_skew_s:+.0f} s off the server's; S3 refuses from 900 s on"
-        yield Finding("clock", "warning", message, "timedatectl set-ntp true")
-    else:
-        yield Finding("clock", "ok", "it agrees with the server's")
-    for promise, loss in _PROMISES.items():
-        if getattr(store.capabilities, promise):
-            yield Finding(promise, "ok", "the server keeps it")
-        else:
-            remedy = "use https" if promise == "checksums" else "let only one host write below the prefix"
-            yield Finding(promise, "warning", f"the server ignores it: {loss}", remedy)
 
 
 _CHECKS: Final[tuple[Callable[[], Iterator[Finding]], ...]] = (

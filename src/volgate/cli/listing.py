@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from volgate.cli.arguments import Target
 from volgate.cli.mounts import FIELDS, UNKNOWN, find, find_all
 from volgate.core.sizes import format_size
 
@@ -15,7 +16,12 @@ from volgate.core.sizes import format_size
 @click.command("list")
 @click.option("--json", "as_json", is_flag=True, help="An array of objects; bytes as integers, unlimited as null.")
 def list_(as_json: bool) -> None:
-    """List the mounts of this host."""
+    """List the mounts of this host.
+
+    \b
+    volgate list
+    volgate list --json | jq '.[] | select(.state != "ready")'
+    """
     mounts = find_all()
     if as_json:
         click.echo(json.dumps([{field: mount[field] for field in FIELDS} for mount in mounts], indent=1))
@@ -46,10 +52,17 @@ def _row(mount: dict[str, Any]) -> tuple[str, ...]:
 
 
 @click.command()
-@click.argument("target", required=False)
+@click.argument("target", type=Target(), required=False)
 @click.option("--json", "as_json", is_flag=True, help="Everything the daemon says.")
 def status(target: str | None, as_json: bool) -> None:
-    """Show the state of a mount, by mount point or volume id; of all mounts without one."""
+    """Show what mounts do, and what is wrong with them, in words.
+
+    TARGET is a mount point, a mounted volume's id, or its directory; all mounts without one.
+
+    \b
+    volgate status /mnt/data
+    volgate status projects --json
+    """
     mounts = [find(target)] if target is not None else find_all()
     if as_json:
         click.echo(json.dumps(mounts[0] if target is not None else mounts, indent=1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -17,11 +18,14 @@ from volgate.cli.mount_options import HELP, parse_options, take_id_map
 from volgate.cli.output import Progress, confirm
 from volgate.core.sizes import format_size
 from volgate.errors import NotFound
+from volgate.errors.errno_map import from_oserror_at
 
 if TYPE_CHECKING:
     from volgate.config.loading import Configuration
     from volgate.daemon.mountd import MountSettings
     from volgate.dto import Usage
+
+log = logging.getLogger(__name__)
 
 Report = Callable[[dict[str, Any]], None]
 """Tells the waiting parent that the mount is ready ({"line"}), or why not ({"error", "status"}). Called once."""
@@ -52,10 +56,13 @@ def mount(
     options: tuple[str, ...],
     debug: bool,
 ) -> int:
-    """Mount SOURCE, a directory, a bucket or the name of a volume, on MOUNTPOINT.
+    """Mount a directory, a bucket or a volume.
+
+    SOURCE is a directory (with a '/' in it), s3://BUCKET[/PREFIX], or the name of a volume, which may know its
+    MOUNTPOINT.
 
     SOURCE's files appear under MOUNTPOINT; a limit holds from the next write on. A directory with files in it is
-    counted first. A volume made with --mount-point needs no MOUNTPOINT here.
+    counted first. Without -d it stays in the foreground until it is unmounted, or ended by ^C.
 
     \b
     volgate mount /srv/data /mnt/data --quota 10GiB
@@ -130,6 +137,7 @@ def _settings(
         state_directory=paths.state_directory(),
         runtime_directory=paths.runtime_directory(),
         id_map=id_map,
+        volume_uuid=None if entry is None else entry.uuid,
         **{**defaults, **wanted},
     )
 
@@ -139,7 +147,7 @@ def _log_file(mount_point: Path) -> str:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise click.ClickException(f"{folder} cannot be made: {error.strerror}") from error
+        raise from_oserror_at(error) from error
     return str(folder / (str(mount_point).strip("/").replace("/", "-")[:200] + ".log"))
 
 
@@ -194,7 +202,7 @@ def _detached(run: Callable[[Report], int], log_file: str) -> int:
         os._exit(status)
 
 
-def _be_daemon(run: Callable[[Report], int], pipe: int, log_file: str) -> int:
+def _be_daemon(run: Callable[[Report], int], pipe: int | None, log_file: str) -> int:
     """Be the detached process: report over the pipe, and own no terminal.
 
     It leaves the caller's process group only when the mount is made: systemd's automount lets nobody but that group
@@ -207,8 +215,13 @@ def _be_daemon(run: Callable[[Report], int], pipe: int, log_file: str) -> int:
         os.dup2(null, standard)
 
     def report(answer: dict[str, Any]) -> None:
+        nonlocal pipe
+        if pipe is None:  # it was ready long ago, and nobody waits any more
+            log.error("the mount ended", extra={"error": answer["error"]})
+            return
         os.write(pipe, json.dumps(answer).encode() + b"\n")
         os.close(pipe)
+        pipe = None
         os.dup2(null, 2)
         os.setsid()
         os.chdir("/")
@@ -224,6 +237,10 @@ def _be_daemon(run: Callable[[Report], int], pipe: int, log_file: str) -> int:
     except click.ClickException as error:
         report({"error": error.format_message(), "status": 1})
         return 1
+    except Exception as error:  # the daemon's last door: the traceback goes to the log, people get one line
+        log.exception("the daemon failed in a way nobody foresaw")
+        report({"error": f"a bug: {type(error).__name__}: {error}; see {log_file}, and report it", "status": 2})
+        return 2
 
 
 def _wait_until_ready(pipe: int, pid: int) -> int:

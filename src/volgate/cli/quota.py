@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from volgate import paths
-from volgate.cli.arguments import Count, Size
+from volgate.cli.arguments import Count, Size, Target
 from volgate.cli.mounts import find
 from volgate.cli.output import confirm
 from volgate.control.client import ask
@@ -27,10 +27,15 @@ def quota() -> None:
 
 
 @quota.command()
-@click.argument("target")
+@click.argument("target", type=Target())
 @click.option("--json", "as_json", is_flag=True, help="Bytes as integers, unlimited as null.")
 def show(target: str, as_json: bool) -> None:
-    """Show limits and usage."""
+    """Show limits and usage.
+
+    \b
+    volgate quota show /mnt/data
+    volgate quota show /srv/data --json
+    """
     known = _mounted(target)
     if known is None:
         import trio
@@ -47,11 +52,18 @@ def show(target: str, as_json: bool) -> None:
 
 
 @quota.command("set")
-@click.argument("target")
+@click.argument("target", type=Target())
 @click.argument("size", type=Size(), required=False)
 @click.option("--inodes", type=Count(), help="Limit of files, directories and links together: 100000, none.")
 def set_(target: str, size: tuple[int | None] | None, inodes: tuple[int | None] | None) -> None:
-    """Set the limit to SIZE (10G, 10GiB, none), at once where the volume is mounted; or that of inodes, or both."""
+    """Set a limit, at once where the volume is mounted. SIZE: 10G, 10GiB, none.
+
+    A limit below what is in use is allowed: then only growth is refused.
+
+    \b
+    volgate quota set /mnt/data 20GiB
+    volgate quota set projects --inodes 1M
+    """
     if size is None and inodes is None:
         raise InvalidArgument("say which limit: SIZE, --inodes N, or both")
     mounted = _mounted(target)
@@ -78,13 +90,18 @@ def _warn_if_above(after: dict[str, Any]) -> None:
 
 
 @quota.command()
-@click.argument("target")
+@click.argument("target", type=Target())
 @click.option("--repair", is_flag=True, help="Take the counted usage for the ledger's; the volume must not be mounted.")
 @click.option("--json", "as_json", is_flag=True, help="Both as objects.")
 def check(target: str, repair: bool, as_json: bool) -> int:
-    """Count the volume and compare with its ledger; exit status 1 where they differ.
+    """Count a volume and compare with its ledger.
 
-    On a mounted volume that is in use the count is an estimate: files change while it walks.
+    Exit status 1 where they differ. On a mounted volume that is in use the count is an estimate: files change while
+    it walks.
+
+    \b
+    volgate quota check /mnt/data
+    volgate quota check /srv/data --repair
     """
     import trio
 

@@ -10,6 +10,7 @@ from typing import Final
 
 import click
 
+from volgate.cli.arguments import Target
 from volgate.cli.mounts import find
 from volgate.cli.output import Progress
 from volgate.errors import Busy, NotFound, StorageException
@@ -20,11 +21,18 @@ _WAIT_S: Final = 60.0
 
 
 @click.command()
-@click.argument("target")
+@click.argument("target", type=Target())
 @click.option("-l", "--lazy", is_flag=True, help="Detach at once, whoever uses it; files that are open go on working.")
 @click.option("--dead", "only_dead", is_flag=True, help="Only if its daemon is gone; nothing happens otherwise.")
 def umount(target: str, lazy: bool, only_dead: bool) -> None:
-    """Unmount a mount point, or a volume by its id or directory, and wait until its daemon has ended."""
+    """Unmount and wait until the daemon has ended. TARGET: a mount point, or a volume by its id or directory.
+
+    What was written is stored when it returns. It is refused while somebody has files open, naming who.
+
+    \b
+    volgate umount /mnt/data
+    volgate umount projects --lazy
+    """
     from volgate.daemon.checks import holders_of
     from volgate.fuse import mounting
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from typing import TYPE_CHECKING, Any
@@ -15,17 +16,20 @@ from volgate.cli.output import confirm
 from volgate.cli.sources import catalog, resolve_with_configuration
 from volgate.core.sizes import format_size
 from volgate.errors import Busy, InvalidArgument
+from volgate.errors.errno_map import from_oserror_at
 
 if TYPE_CHECKING:
     from volgate.volume.catalog import CatalogEntry
 
-_MOUNT_POINT = click.option("--mount-point", default="", help="Where 'volgate mount NAME' and its unit mount it.")
+_MOUNT_POINT = click.option(
+    "--mount-point", default="", help="Where 'volgate mount NAME' and its unit mount it; made where it is missing."
+)
 _OPTIONS = click.option("-o", "options", default="", help="Mount options, as for 'volgate mount -o'.")
 
 
 @click.group()
 def volume() -> None:
-    """Keep volumes by name: 'volgate mount NAME', 'systemctl start volgate@NAME', a line in fstab.
+    """Keep volumes by name, for units and fstab.
 
     \b
     volgate volume create projects /srv/projects --quota 1TiB --mount-point /mnt/projects
@@ -48,7 +52,14 @@ def create(
     mount_point: str,
     options: str,
 ) -> None:
-    """Make SOURCE, a directory, a volume called NAME; what is in it already belongs to the volume."""
+    """Make the directory SOURCE a volume called NAME.
+
+    What is in it already belongs to the volume. Nothing is mounted yet.
+
+    \b
+    volgate volume create projects /srv/projects --quota 1TiB --mount-point /mnt/projects
+    volgate mount projects -d
+    """
     import trio
 
     from volgate.dto.validation import VOLUME_ID
@@ -70,7 +81,7 @@ def create(
             options=options,
         )
 
-    _say_how_to_mount(trio.run(make))
+    _finish(trio.run(make))
 
 
 @volume.command()
@@ -78,7 +89,13 @@ def create(
 @_MOUNT_POINT
 @_OPTIONS
 def adopt(source: str, mount_point: str, options: str) -> None:
-    """Enter the volume at SOURCE under the name it has: from another host, or after the catalog was lost."""
+    """Enter the volume at SOURCE under the name it has.
+
+    It comes from another host, or the catalog was lost; limits are kept beside the data.
+
+    \b
+    volgate volume adopt /srv/projects --mount-point /mnt/projects
+    """
     import trio
 
     from volgate.volume.registration import adopt_volume
@@ -89,7 +106,7 @@ def adopt(source: str, mount_point: str, options: str) -> None:
     async def enter() -> CatalogEntry:
         return await adopt_volume(catalog(), where, mount_point=_absolute(mount_point), options=options)
 
-    _say_how_to_mount(trio.run(enter))
+    _finish(trio.run(enter))
 
 
 def _check_options(options: str) -> None:
@@ -102,7 +119,15 @@ def _absolute(path: str) -> str:
     return os.path.abspath(path) if path else ""
 
 
-def _say_how_to_mount(entry: CatalogEntry) -> None:
+def _finish(entry: CatalogEntry) -> None:
+    """Make the mount point, so that the unit of a new volume can be started at once, and say how to mount it."""
+    if entry.mount_point:
+        try:
+            os.makedirs(os.path.dirname(entry.mount_point), exist_ok=True)
+            with contextlib.suppress(FileExistsError):  # and nothing more is asked of it: a dead mount may stand there
+                os.mkdir(entry.mount_point)
+        except OSError as error:
+            raise from_oserror_at(error) from error
     where = "" if entry.mount_point else " MOUNTPOINT"
     confirm(f"{entry.volume_id}: {entry.source}; mount it with 'volgate mount {entry.volume_id}{where}'")
 
@@ -110,7 +135,12 @@ def _say_how_to_mount(entry: CatalogEntry) -> None:
 @volume.command("list")
 @click.option("--json", "as_json", is_flag=True, help="An array of objects; bytes as integers, unlimited as null.")
 def list_(as_json: bool) -> None:
-    """List the volumes of the catalog, mounted or not."""
+    """List the volumes of the catalog, mounted or not.
+
+    \b
+    volgate volume list
+    volgate volume list --json
+    """
     from volgate.cli.listing import print_table
 
     described = _describe(catalog().list())
@@ -126,7 +156,13 @@ def list_(as_json: bool) -> None:
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="One object.")
 def show(name: str, as_json: bool) -> None:
-    """Show one volume of the catalog, with its limits and usage as of now, or of its last mount."""
+    """Show one volume of the catalog.
+
+    Limits and usage are those of now, or of its last mount.
+
+    \b
+    volgate volume show projects
+    """
     import trio
 
     from volgate.cli.quota import read_stored
@@ -168,7 +204,13 @@ def _describe(entries: list[CatalogEntry]) -> list[dict[str, Any]]:
 @volume.command()
 @click.argument("name")
 def delete(name: str) -> None:
-    """Take a volume out of the catalog. Its data and limits stay where they are; 'adopt' enters it again."""
+    """Take a volume out of the catalog.
+
+    Its data and limits stay where they are; 'adopt' enters it again.
+
+    \b
+    volgate volume delete projects
+    """
     from volgate.ledger.sqlite import database_path
 
     entry = catalog().find(name)

@@ -52,7 +52,12 @@ def load(directory: Path, environment: Mapping[str, str]) -> Configuration:
         BadConfiguration: one line with file, line, section and key.
     """
     values = {setting.name: Value(setting.default, "default") for setting in SETTINGS}
-    files = [file for file in (directory / "volgate.toml", *sorted(directory.glob("conf.d/*.toml"))) if file.exists()]
+    try:
+        files = [
+            file for file in (directory / "volgate.toml", *sorted(directory.glob("conf.d/*.toml"))) if file.exists()
+        ]
+    except OSError as error:
+        raise BadConfiguration(f"{error.filename} cannot be read: {error.strerror}") from error
     for file in files:
         values.update(_read_file(file))
     values.update(_read_environment(environment))

@@ -20,6 +20,7 @@ import trio
 
 from volgate.control.problems import problem, to_problem
 from volgate.errors import Busy, StorageException
+from volgate.errors.errno_map import from_oserror_at
 
 log = logging.getLogger(__name__)
 
@@ -106,9 +107,12 @@ class ControlServer(_HttpServer):
         """Serve until cancelled; removes the socket at the end.
 
         Raises:
-            Busy: another process answers there.
+            Busy: another process answers there. StorageException: there can be no socket; the message names it.
         """
-        listener = self._listen()
+        try:
+            listener = self._listen()
+        except OSError as error:
+            raise from_oserror_at(error) from error
         task_status.started()
         try:
             await trio.serve_listeners(self._serve, [trio.SocketListener(listener)])

@@ -60,6 +60,12 @@ class MountCollector:
             ("volgate_quota_used_inodes", "Inodes charged.", quota.file_count),
             ("volgate_quota_limit_inodes", "Limit; absent when unlimited.", quota.quota_inodes),
         ]
+        for direction, count in (("read", statistics.read_bytes), ("written", statistics.written_bytes)):
+            passed = CounterMetricFamily(
+                f"volgate_fuse_{direction}_bytes", f"Bytes of content {direction}.", labels=["volume"]
+            )
+            passed.add_metric([volume_id], count)
+            yield passed
         denied = CounterMetricFamily("volgate_quota_denied", "Requests refused for the limit.", labels=["volume"])
         denied.add_metric([volume_id], self._volume.gate.denied)
         yield denied

@@ -27,7 +27,7 @@ from volgate.daemon.health import Problem, Standstill, find_problems
 from volgate.daemon.watchdog import Watchdog
 from volgate.drivers.registry import Source
 from volgate.dto import Usage
-from volgate.errors import InvalidArgument, StorageException
+from volgate.errors import InvalidArgument, StorageException, Unavailable
 from volgate.fuse.mounting import Mounter
 from volgate.fuse.session import FuseSession, SessionStatistics
 from volgate.vfs.file_system import FileSystem
@@ -39,6 +39,10 @@ log = logging.getLogger(__name__)
 _BUSY_RETRY_S: Final = 0.2
 _START_EXTENSION_US: Final = 30_000_000
 """Counting shows progress more often than that, so systemd's start timeout does not end a long count."""
+_PATIENCE_S: Final = 60.0
+"""How long a start waits for storage that is not there; then it fails, and systemd tries again."""
+_FIRST_DELAY_S: Final = 0.5
+_LAST_DELAY_S: Final = 8.0
 
 
 @attrs.frozen
@@ -56,6 +60,7 @@ class MountSettings:
         id_map: whose files are shown and made; None = everybody as stored.
         metrics_address: (host, port) that serves /metrics over TCP as well.
         worker_user: whom a worker runs as that serves without root's rights; None = this process serves.
+        volume_uuid: the volume that must lie there, since the catalog names it; None = whatever does, or a new one.
     """
 
     source: Source
@@ -73,6 +78,7 @@ class MountSettings:
     id_map: IdMap | None = None
     metrics_address: tuple[str, int] | None = None
     worker_user: str | None = None
+    volume_uuid: str | None = None
 
 
 class MountDaemon:
@@ -110,8 +116,37 @@ class MountDaemon:
         Raises:
             StorageException: nothing was mounted; one line that says why.
         """
+        volume = await self._open_in_time()
+        try:
+            return await self._serve(volume)
+        finally:
+            with trio.CancelScope(shield=True):
+                await volume.close()
+
+    async def _open_in_time(self) -> Volume:
+        """Open the volume; at boot its storage may come later, so under systemd wait for it for a while.
+
+        Raises:
+            StorageException: it cannot be opened, or its storage has not come.
+        """
+        patience_s = _PATIENCE_S if service_manager.is_waiting() else 0.0
+        deadline, delay_s = trio.current_time() + patience_s, _FIRST_DELAY_S
+        while True:
+            try:
+                return await self._open()
+            except Unavailable as error:
+                if trio.current_time() + delay_s > deadline:
+                    raise
+                log.warning("waiting for the storage", extra={"error": str(error)})
+                service_manager.notify(
+                    STATUS=f"waiting for the storage: {error}", EXTEND_TIMEOUT_USEC=_START_EXTENSION_US
+                )
+            await trio.sleep(delay_s)
+            delay_s = min(2 * delay_s, _LAST_DELAY_S)
+
+    async def _open(self) -> Volume:
         settings = self._settings
-        volume = await open_volume(
+        return await open_volume(
             make_backend(settings.source),
             source=settings.source.text,
             mount_path=settings.mount_point,
@@ -120,13 +155,9 @@ class MountDaemon:
             quota_bytes=settings.quota_bytes,
             quota_inodes=settings.quota_inodes,
             read_only=settings.read_only,
+            volume_uuid=settings.volume_uuid,
             on_progress=self._count,
         )
-        try:
-            return await self._serve(volume)
-        finally:
-            with trio.CancelScope(shield=True):
-                await volume.close()
 
     def _count(self, usage: Usage) -> None:
         self._state = "counting"

@@ -24,6 +24,11 @@ def notify(**facts: str | int) -> None:
             return
 
 
+def is_waiting() -> bool:
+    """Return whether a service manager started this process and waits for it to be ready."""
+    return bool(os.environ.get(_SOCKET))
+
+
 def watchdog_interval_s() -> float | None:
     """Return how often systemd wants a sign of life from this process (half of WatchdogSec), None where it does not."""
     limit, pid = os.environ.get("WATCHDOG_USEC", ""), os.environ.get("WATCHDOG_PID", str(os.getpid()))

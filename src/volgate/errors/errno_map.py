@@ -77,6 +77,12 @@ def from_oserror(error: OSError) -> errors.StorageException:
     return from_errno(error.errno or errno.EIO)
 
 
+def from_oserror_at(error: OSError) -> errors.StorageException:
+    """Return the exception for an OSError on a file of our own: one line that names it."""
+    number = error.errno or errno.EIO
+    return from_errno(number, f"{error.filename or 'a file'} cannot be used: {os.strerror(number)}")
+
+
 def errno_name(number: int) -> str:
     """Return ``EDQUOT`` for 122, and so on."""
     return errno.errorcode.get(number, str(number))

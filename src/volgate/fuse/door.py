@@ -46,6 +46,7 @@ class RequestStatistics:
         errors: how often each errno was answered, by its name.
         in_flight: requests under way.
         oldest_request_s: age of the oldest of them, seconds; 0.0 when there is none.
+        read_bytes, written_bytes: content that passed, as answered.
         recent_errors: the last failures worth a look, oldest first.
     """
 
@@ -53,6 +54,8 @@ class RequestStatistics:
     errors: dict[str, int]
     in_flight: int
     oldest_request_s: float
+    read_bytes: int
+    written_bytes: int
     recent_errors: tuple[StorageOperationError, ...]
 
 
@@ -84,6 +87,8 @@ class Desk:
         self.errors: Counter[str] = Counter()
         self.started: dict[int, float] = {}
         self.serial = 0
+        self.read_bytes = 0
+        self.written_bytes = 0
         self.recent_errors: deque[StorageOperationError] = deque(maxlen=RECENT_ERRORS)
 
     def statistics(self) -> RequestStatistics:
@@ -94,6 +99,8 @@ class Desk:
             dict(self.errors),
             len(self.started),
             0.0 if oldest is None else perf_counter() - oldest,
+            self.read_bytes,
+            self.written_bytes,
             tuple(self.recent_errors),
         )
 

@@ -263,12 +263,16 @@ class Operations(pyfuse3.Operations):
     @handler
     async def read(self, fh: int, off: int, size: int) -> bytes:
         """READ."""
-        return await self._file_io.read(fh, off, size)
+        data = await self._file_io.read(fh, off, size)
+        self.desk.read_bytes += len(data)
+        return data
 
     @handler
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         """WRITE."""
-        return await self._file_io.write(fh, off, buf)
+        written = await self._file_io.write(fh, off, buf)
+        self.desk.written_bytes += written
+        return written
 
     @handler
     async def flush(self, fh: int) -> None:

@@ -36,6 +36,7 @@ class SessionStatistics:
         errors: how often each errno was answered.
         in_flight: requests under way that can wait. oldest_request_s: age of the oldest of them, seconds.
         waiting: requests that the kernel holds, read or not.
+        read_bytes, written_bytes: content that passed; what the kernel answered from its pages did not.
         lookups: references ever given to the kernel. forgets: those it gave back.
         inodes: inodes in use, the root included. open_files: open regular files.
         recent_errors: the last failures worth a look, oldest first.
@@ -46,6 +47,8 @@ class SessionStatistics:
     in_flight: int
     waiting: int
     oldest_request_s: float
+    read_bytes: int
+    written_bytes: int
     lookups: int
     forgets: int
     inodes: int
@@ -188,6 +191,8 @@ class FuseSession:
             desk.in_flight,
             mounting.count_waiting(self._device_minor),
             desk.oldest_request_s,
+            desk.read_bytes,
+            desk.written_bytes,
             used.lookups,
             used.forgets,
             used.inodes,

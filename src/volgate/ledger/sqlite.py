@@ -20,7 +20,7 @@ from typing import Final
 
 from volgate.dto import Usage
 from volgate.errors import InputOutput, NoSpace, Stale, Unsupported
-from volgate.errors.errno_map import from_oserror
+from volgate.errors.errno_map import from_oserror_at
 from volgate.ledger.base import MeasureKey, QuotaLedger, RecoveredUsage
 from volgate.ledger.slots import SlotFile
 
@@ -63,7 +63,7 @@ class SqliteLedger(QuotaLedger):
             slots.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             self._slots = SlotFile(slots)
         except OSError as error:
-            raise from_oserror(error) from error
+            raise from_oserror_at(error) from error
         self._database = self._connect()
 
     def _connect(self) -> sqlite3.Connection:

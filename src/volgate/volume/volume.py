@@ -14,7 +14,7 @@ import trio
 
 from volgate.drivers.base import BackendDirectory, BaseStorageBackend, exists
 from volgate.dto import Usage, VolumeOperationContext
-from volgate.errors import InvalidArgument, NotADirectory, NotFound, StorageException
+from volgate.errors import InvalidArgument, NotADirectory, NotFound, PermissionDenied, StorageException, Unavailable
 from volgate.ledger.sqlite import SqliteLedger, database_path, slots_path
 from volgate.volume.counting import OnProgress, count_usage
 from volgate.volume.identity import VolumeIdentity, load_identity, new_identity, store_identity
@@ -118,6 +118,7 @@ async def open_volume(
     quota_bytes: Limit = UNCHANGED,
     quota_inodes: Limit = UNCHANGED,
     read_only: bool = False,
+    volume_uuid: str | None = None,
     on_progress: OnProgress | None = None,
 ) -> Volume:
     """Open a volume; adopt and count it at the first time.
@@ -130,11 +131,14 @@ async def open_volume(
         runtime_directory: on tmpfs; holds ``ID.slots``.
         quota_bytes: limit in bytes, None = unlimited. quota_inodes: likewise.
         read_only: take no ownership and write nothing; usage is counted.
+        volume_uuid: the volume that must lie there; None = whatever does, or a new one.
         on_progress: called while the volume is counted.
 
     Raises:
         NotFound: the directory is missing. Busy: another owns the volume; the message names it.
-        InvalidArgument: names inside clash with the gateway's own. Blocks while it counts.
+        InvalidArgument: names inside clash with the gateway's own.
+        Unavailable: the storage does not answer, or the volume that must lie there does not: perhaps it comes yet.
+    Blocks while it counts.
     """
     async with contextlib.AsyncExitStack() as stack:
         context = VolumeOperationContext(
@@ -144,11 +148,20 @@ async def open_volume(
         try:
             root = await backend.open_volume(context)
         except NotFound as error:
+            if volume_uuid is not None:
+                raise Unavailable(f"{source} is not there: is its storage mounted?") from error
             raise NotFound(f"{source} does not exist; make the directory first") from error
         except NotADirectory as error:
             raise NotADirectory(f"{source} is not a directory") from error
+        except PermissionDenied as error:
+            raise PermissionDenied(f"{source} may not be read by this user") from error
         stack.callback(root.close)
         identity = await load_identity(backend)
+        if volume_uuid is not None and (identity is None or identity.uuid != volume_uuid):
+            raise Unavailable(
+                f"{source} does not hold the volume of that name: is its storage mounted? If it was replaced for good, "
+                "'volgate volume delete' and 'create' or 'adopt' enter what is there now"
+            )
         if identity is None:
             if await exists(backend, root, b".snapshots"):
                 raise InvalidArgument(f"{source} holds '.snapshots', a name that volgate keeps for itself; rename it")
@@ -165,7 +178,10 @@ async def open_volume(
         ledger = None
         keeps_usage = backend.capabilities.keeps_usage
         if not read_only:
-            await acquire_ownership(backend, identity.volume_id, mount_path)
+            try:
+                await acquire_ownership(backend, identity.volume_id, mount_path)
+            except PermissionDenied as error:
+                raise PermissionDenied(f"{source} may not be written by this user; mount it read-only") from error
             stack.push_async_callback(backend.release_ownership)
             if identity != await load_identity(backend):
                 await store_identity(backend, identity)

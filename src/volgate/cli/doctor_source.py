@@ -1,0 +1,150 @@
+"""``volgate doctor SOURCE``: whether a directory or a bucket can be mounted, and what it cannot do."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+import trio
+
+from volgate import errors, paths
+from volgate.cli.finding import Finding
+from volgate.core.sizes import format_size
+from volgate.dto import VolumeOperationContext
+
+if TYPE_CHECKING:
+    from volgate.drivers.base import Capabilities
+    from volgate.drivers.registry import Source
+    from volgate.volume.identity import VolumeIdentity
+
+_LACKS: Final = {
+    "inline_io": "its calls can hang, as those of a network do: they go through threads, which takes longer",
+    "ownership": "this user may not give files away: all new ones are this user's",
+    "xattrs": "user.* attributes are refused",
+    "acls": "access control lists are refused",
+    "rename_flags": "exchanging two names is refused",
+    "durable_keys": "files cannot be found again by handles: after a crash the volume is counted",
+}
+"""What a mount lacks where a directory does not have one of ``Capabilities``."""
+_PROMISES: Final = {
+    "conditional_put": "an object that somebody else made or changed meanwhile may be overwritten unnoticed",
+    "conditional_complete": "a large object that somebody else made meanwhile may be overwritten unnoticed",
+    "conditional_delete": "an object that somebody else changed meanwhile may be deleted",
+    "conditional_copy": "a copy may be of another version than meant",
+    "checksums": "content that is damaged on its way is stored unnoticed, unless TLS notices",
+}
+"""What is lost where a server does not keep one of ``StoreCapabilities``."""
+_LEAST_POLICY: Final = (
+    "allow s3:ListBucket, s3:ListBucketMultipartUploads on the bucket, and s3:GetObject, s3:PutObject, "
+    "s3:DeleteObject, s3:AbortMultipartUpload on what is in it"
+)
+_CLOCK_S: Final = 60
+
+
+def check_source(text: str, endpoint_url: str | None, options: tuple[str, ...]) -> Iterator[Finding]:
+    """Yield what is found of a directory, a volume's name, or s3://BUCKET/PREFIX.
+
+    Raises:
+        click.UsageError: it is none of these, or the options fit only a bucket.
+    """
+    if text.startswith("s3://"):
+        yield from _check_bucket(text, _bucket_options(endpoint_url, options))
+        return
+    if endpoint_url or options:
+        raise click.UsageError("--endpoint-url and -o are for s3://BUCKET")
+    from volgate.cli.sources import resolve
+
+    yield from _check_directory(resolve(text)[0])
+
+
+def _check_directory(source: Source) -> Iterator[Finding]:
+    """Open it as a mount does, without taking or changing anything."""
+    where = source.text
+    if os.path.isdir(where) and not os.access(where, os.R_OK | os.W_OK | os.X_OK):
+        remedy = f"ls -ld {where}; of NFS: export it with no_root_squash, or mount --read-only"
+        yield Finding("access", "missing", f"this user may not read and write {where}", remedy)
+        return
+    try:
+        capabilities, identity, free_bytes = trio.run(_look, source)
+    except errors.NotFound:
+        yield Finding("directory", "missing", f"{where} does not exist", f"mkdir -p {where}")
+        return
+    except errors.StorageException as error:
+        yield Finding("directory", "missing", str(error))
+        return
+    yield Finding("directory", "ok", f"{where} can be mounted; {format_size(free_bytes)} are free in it")
+    if identity is None:
+        yield Finding("volume", "ok", "it is none yet: its first mount counts what is in it")
+    else:
+        yield Finding("volume", "ok", f"{identity.volume_id}, limit {format_size(identity.quota_bytes)}")
+    for name, loss in _LACKS.items():
+        if not getattr(capabilities, name):
+            yield Finding(name, "warning", loss)
+
+
+async def _look(source: Source) -> tuple[Capabilities, VolumeIdentity | None, int]:
+    from volgate.volume.identity import load_identity
+    from volgate.volume.storage import make_backend
+
+    backend = make_backend(source)
+    try:
+        context = VolumeOperationContext("volume", Path("/"), source.backend_type, "cli", read_only=True)
+        root = await backend.open_volume(context)
+        try:
+            space = await backend.get_space()
+            return backend.capabilities, await load_identity(backend), space.free_bytes
+        finally:
+            root.close()
+    finally:
+        await backend.close()
+
+
+def _bucket_options(endpoint_url: str | None, options: tuple[str, ...]) -> dict[str, str]:
+    """Return what is set of a bucket's server: flags over the configuration."""
+    from volgate.config.loading import load
+    from volgate.config.settings import SETTINGS
+
+    found = dict(word.partition("=")[::2] for text in options for word in text.split(",") if word)
+    unknown = found.keys() - {"region", "credentials_file", "anonymous", "addressing", "ca_bundle"}
+    if unknown:
+        raise click.UsageError(f"-o: unknown option '{min(unknown)}'")
+    if endpoint_url:
+        found["endpoint_url"] = endpoint_url
+    configuration = load(paths.config_directory(), os.environ)
+    configured = {setting.key: configuration[setting.name] for setting in SETTINGS if setting.section == "s3"}
+    return {**{key: value for key, value in configured.items() if value}, **found}
+
+
+def _check_bucket(source: str, options: dict[str, str]) -> Iterator[Finding]:
+    from volgate.drivers.s3.settings import S3Settings
+    from volgate.drivers.s3.store import S3ObjectStore
+
+    try:
+        store = S3ObjectStore(S3Settings.from_source(source, options))
+    except errors.StorageException as error:
+        yield Finding("settings", "missing", str(error))
+        return
+    try:
+        trio.run(partial(store.open, writable=True))
+    except errors.PermissionDenied as error:
+        yield Finding("credentials", "missing", str(error), _LEAST_POLICY)
+        return
+    except errors.StorageException as error:
+        yield Finding("server", "missing", str(error))
+        return
+    yield Finding("server", "ok", f"{source} can be listed, written and deleted")
+    if abs(store.clock_skew_s) > _CLOCK_S:
+        message = f"this host's clock is {store.clock_skew_s:+.0f} s off the server's; S3 refuses from 900 s on"
+        yield Finding("clock", "warning", message, "timedatectl set-ntp true")
+    else:
+        yield Finding("clock", "ok", "it agrees with the server's")
+    for promise, loss in _PROMISES.items():
+        if getattr(store.capabilities, promise):
+            yield Finding(promise, "ok", "the server keeps it")
+        else:
+            remedy = "use https" if promise == "checksums" else "let only one host write below the prefix"
+            yield Finding(promise, "warning", f"the server ignores it: {loss}", remedy)

@@ -1,0 +1,69 @@
+"""What every verb has: help that fits its line, examples, JSON where it reads, completions."""
+
+import click
+import pytest
+from click.shell_completion import BashComplete
+from click.testing import CliRunner
+
+from volgate.cli import command
+
+CHANGING = {"mount", "umount", "quota set", "volume create", "volume adopt", "volume delete"}
+
+
+def verbs(group=command, words=()):
+    """Yield (words, command) of every verb, groups included."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        verb = group.get_command(context, name)
+        yield (*words, name), verb
+        if isinstance(verb, click.Group):
+            yield from verbs(verb, (*words, name))
+
+
+ALL = [" ".join(words) for words, _ in verbs()]
+LEAVES = [" ".join(words) for words, verb in verbs() if not isinstance(verb, click.Group)]
+
+
+def help_of(words):
+    done = CliRunner().invoke(command, [*words.split(), "--help"], terminal_width=80)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_there_are_all_verbs():
+    assert len(LEAVES) == 16 and {"mount", "top", "config check", "volume adopt"} <= set(LEAVES)
+
+
+@pytest.mark.parametrize("words", LEAVES)
+def test_each_verb_has_an_example_on_a_line_of_its_own(words):
+    assert any(line.strip().startswith(("volgate " + words, "VOLGATE_")) for line in help_of(words).splitlines()[1:])
+
+
+@pytest.mark.parametrize("words", ["", "quota", "volume", "config"])
+def test_no_verb_is_described_by_half_a_sentence(words):
+    listed = help_of(words).partition("Commands:\n")[2].splitlines()
+    assert listed and not [line for line in listed if line.endswith("...")]
+
+
+@pytest.mark.parametrize("words", [words for words in LEAVES if words not in CHANGING])
+def test_what_reads_can_answer_in_json(words):
+    assert "--json" in help_of(words)
+
+
+@pytest.mark.parametrize(
+    ("typed", "incomplete", "offered"),
+    [
+        ([], "um", {"umount"}),
+        (["quota"], "", {"show", "set", "check"}),
+        (["mount", "/srv"], "--qu", {"--quota"}),
+        (["status"], "--", {"--json", "--help"}),
+    ],
+)
+def test_a_shell_completes_verbs_and_flags(typed, incomplete, offered):
+    completions = BashComplete(command, {}, "volgate", "_VOLGATE_COMPLETE").get_completions(typed, incomplete)
+    assert {completion.value for completion in completions} == offered
+
+
+def test_a_shell_completes_a_target_to_directories_where_nothing_is_mounted():
+    (found,) = BashComplete(command, {}, "volgate", "_VOLGATE_COMPLETE").get_completions(["umount"], "/nothing/mounted")
+    assert (found.type, found.value) == ("dir", "/nothing/mounted")
