@@ -15,7 +15,7 @@ import time
 import pytest
 
 import s3_server
-from mounting import in_namespace, mounted, volgate, wait_until
+from mounting import find_mount, in_namespace, mounted, volgate, wait_until
 
 
 def doctor(**environment):
@@ -246,8 +246,22 @@ def test_a_daemon_that_does_not_answer_is_degraded_and_others_are_shown(place):
         hung.process.send_signal(signal.SIGSTOP)
         try:
             states = {m["volume_id"]: m["state"] for m in json.loads(volgate("list", "--json").stdout)}
+            assert f"kill -9 {hung.process.pid}" in volgate("status", hung.path).stdout
         finally:
             hung.process.send_signal(signal.SIGCONT)
         assert states[well.volume_id()] == "ready"
         assert states[hung.volume_id()] == "degraded"
         wait_until(lambda: json.loads(volgate("status", hung.path, "--json").stdout)["state"] == "ready")
+
+
+def test_the_mount_of_a_daemon_that_hangs_can_be_unmounted(place):
+    with mounted(place) as mount:
+        mount.process.send_signal(signal.SIGSTOP)
+        umount = subprocess.Popen([sys.executable, "-m", "volgate", "umount", mount.path], stderr=subprocess.PIPE)
+        try:
+            wait_until(lambda: find_mount(mount.path) is None, 30)
+        finally:
+            mount.process.send_signal(signal.SIGCONT)
+        assert umount.communicate(timeout=30) == (None, b"")
+        assert (umount.returncode, mount.process.wait(20)) == (0, 0)
+        mount.checked = False

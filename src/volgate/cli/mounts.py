@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from volgate import paths
-from volgate.control.client import ask
+from volgate.control.client import ask, find_owner
 from volgate.daemon.checks import resolve_mount_point
 from volgate.errors import Busy, NotFound, StorageException
 from volgate.fuse.mounting import FILE_SYSTEM_TYPE, list_mounts
@@ -30,7 +30,8 @@ def find_all() -> list[dict[str, Any]]:
         except NotFound:
             continue
         except StorageException:
-            found.append({**_unknown(socket.name.removesuffix(".sock")), "state": "degraded", "socket": str(socket)})
+            silent_one = {"state": "degraded", "socket": str(socket), "pid": find_owner(socket)}
+            found.append({**_unknown(socket.name.removesuffix(".sock")), **silent_one})
     silent = {status["volume_id"]: status for status in found if status["mount_point"] is None}
     served = {status["mount_point"] for status in found}
     mine = os.geteuid()
