@@ -50,7 +50,8 @@ def umount(target: str, lazy: bool, only_dead: bool) -> None:
     dead, entry = mount["state"] == "dead", mounting.find_mount(mount_point)
     if entry is None and not dead and "statistics" in mount:
         count, pid = mount["statistics"]["open_files"], mount["pid"]
-        raise Busy(f"{mount_point} is detached already; its daemon ({pid}) ends when its {count} open files are closed")
+        rest = "are closed, and no container has a copy of the mount any more"
+        raise Busy(f"{mount_point} is detached already; its daemon ({pid}) ends when its {count} open files {rest}")
     try:
         mounting.unmount(mount_point, lazy=lazy or dead)
     except Busy as error:
