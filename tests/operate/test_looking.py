@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 import s3_server
-from mounting import in_namespace, mounted, volgate, wait_until
+from mounting import find_mount, in_namespace, mounted, volgate, wait_until
 
 
 def doctor(**environment):
@@ -252,6 +252,7 @@ def test_a_daemon_that_does_not_answer_is_degraded_and_others_are_shown(place, o
         hung.process.send_signal(signal.SIGSTOP)
         try:
             states = {m["mount_point"]: m["state"] for m in json.loads(volgate("list", "--json").stdout)}
+            assert f"kill -9 {hung.process.pid}" in volgate("status", hung.path).stdout
         finally:
             hung.process.send_signal(signal.SIGCONT)
         assert states[str(well.path)] == "ready"
@@ -294,4 +295,17 @@ def test_a_verb_about_one_mount_asks_no_other_daemon_which_may_hang(place, silen
             assert json.loads(volgate("status", target, "--json").stdout)["mount_point"] == str(mount.path)
         assert not asked
         states = {m["volume_id"]: m["state"] for m in json.loads(volgate("list", "--json").stdout)}
-        assert (states[path.stem], states[mount.volume_id()], len(asked)) == ("degraded", "ready", 1)
+        assert (states[path.stem], states[mount.volume_id()], len(set(asked))) == ("degraded", "ready", 1)
+
+
+def test_the_mount_of_a_daemon_that_hangs_can_be_unmounted(place):
+    with mounted(place) as mount:
+        mount.process.send_signal(signal.SIGSTOP)
+        umount = subprocess.Popen([sys.executable, "-m", "volgate", "umount", mount.path], stderr=subprocess.PIPE)
+        try:
+            wait_until(lambda: find_mount(mount.path) is None, 30)
+        finally:
+            mount.process.send_signal(signal.SIGCONT)
+        assert umount.communicate(timeout=30) == (None, b"")
+        assert (umount.returncode, mount.process.wait(20)) == (0, 0)
+        mount.checked = False

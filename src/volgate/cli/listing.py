@@ -80,7 +80,8 @@ def _show(mount: dict[str, Any]) -> None:
         click.echo(f"  it belongs to user {mount['uid']}; ask as that user, or as root")
         return
     if mount["used_bytes"] is None:
-        click.echo("  its daemon does not answer")
+        click.echo(f"  its daemon (process {mount['pid']}) does not answer; systemd's watchdog ends such a one,")
+        click.echo(f"  else end it yourself and mount again: kill -9 {mount['pid']}")
         return
     statistics = mount["statistics"]
     click.echo(f"  source    {mount['source']} ({mount['backend_type']})")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from volgate import paths
-from volgate.control.client import ask
+from volgate.control.client import ask, find_owner
 from volgate.daemon.checks import resolve_mount_point
 from volgate.dto.validation import VOLUME_ID
 from volgate.errors import Busy, NotFound, StorageException
@@ -60,7 +60,8 @@ def _ask_all(sockets: list[Path]) -> list[dict[str, Any]]:
             return
         except StorageException:
             volume_id = _READ_ONLY.sub("", socket.stem)
-            answers[number] = {**_unknown(volume_id), "state": "degraded", "socket": str(socket)}
+            silent = {"state": "degraded", "socket": str(socket), "pid": find_owner(socket)}
+            answers[number] = {**_unknown(volume_id), **silent}
 
     threads = [threading.Thread(target=ask_one, args=(number,)) for number in range(len(sockets))]
     for thread in threads:

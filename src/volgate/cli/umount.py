@@ -48,15 +48,16 @@ def umount(target: str, lazy: bool, only_dead: bool) -> None:
         raise StorageException(f"{target} is not mounted here")
     mount_point = Path(mount["mount_point"])
     dead, entry = mount["state"] == "dead", mounting.find_mount(mount_point)
-    if entry is None and not dead:
+    if entry is None and not dead and "statistics" in mount:
         count, pid = mount["statistics"]["open_files"], mount["pid"]
-        raise Busy(f"{mount_point} is detached already; its daemon ({pid}) ends when its {count} open files are closed")
+        rest = "are closed, and no container has a copy of the mount any more"
+        raise Busy(f"{mount_point} is detached already; its daemon ({pid}) ends when its {count} open files {rest}")
     try:
         mounting.unmount(mount_point, lazy=lazy or dead)
     except Busy as error:
         holders = ", ".join(holders_of(mount_point)) or "unknown processes"
         raise Busy(f"{mount_point} is busy: {holders}; end them, or detach with --lazy") from error
-    if entry is not None and not dead and not lazy:
+    if entry is not None and not dead and not lazy and mount["pid"] is not None:
         _wait_for_end(mount["pid"], entry.device_minor)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import struct
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +24,22 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(self._timeout_s)
         self.sock.connect(str(self._path))
+
+
+def find_owner(path: Path) -> int | None:
+    """Return the process that listens at a socket, also one that answers nobody; None where there is none.
+
+    Source: unix(7), SO_PEERCRED: of a listening socket the credentials at the time of listen(2).
+    """
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+            credentials = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        except OSError:
+            return None
+    pid: int = struct.unpack("3i", credentials)[0]
+    return pid or None
 
 
 def ask(path: Path, method: str, target: str, body: Any = None, *, timeout_s: float = TIMEOUT_S) -> Any:
