@@ -95,13 +95,8 @@ def find(target: str) -> dict[str, Any]:
     """
     where, place = os.path.abspath(target), str(resolve_mount_point(target))
     at = [entry for entry in list_mounts() if entry.mount_point in (where, place)]
-    if at and at[-1].file_system_type == FILE_SYSTEM_TYPE:
-        mounts = find_all(at[-1].source.removeprefix("volgate:"))
-    elif VOLUME_ID.fullmatch(target):
-        mounts = find_all(target)
-    else:
-        mounts = []
-    mounts = mounts or find_all()
+    name = at[-1].source.removeprefix("volgate:") if at and at[-1].file_system_type == FILE_SYSTEM_TYPE else target
+    mounts = (find_all(name) if VOLUME_ID.fullmatch(name) else []) or find_all()
     found = [status for status in mounts if status["mount_point"] in (where, place)]
     if found:
         return found[-1]

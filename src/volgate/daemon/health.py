@@ -94,7 +94,7 @@ def find_problems(
         problems.append(
             Problem(
                 "unsettled",
-                "the storage failed in the middle of a change, so usage may be off by it; the next mount measures it",
+                "the storage failed in the middle of a change; usage may be off by it until the next mount counts anew",
                 degrades=False,
             )
         )
