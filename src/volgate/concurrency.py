@@ -45,6 +45,13 @@ def give_up_at_standstill(limit_s: float) -> Iterator[None]:
         _DEADLINE.reset(token)
 
 
+def note_progress() -> None:
+    """Begin the deadline of the request that this runs for anew: something of it was done."""
+    deadline = _DEADLINE.get()
+    if deadline is not None:
+        deadline.renew()
+
+
 class BoundedThreads:
     """At most so many calls at once, each in a thread of its own. It is a limiter as ``trio.to_thread`` wants one.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from volgate.cache.reading import Stream
 from volgate.cache.staging import INLINE_BYTES
+from volgate.cache.uploads import wait_for_upload
 from volgate.core.content_map import ContentMap, Origin
 from volgate.drivers.base import BackendFile
 from volgate.errors import FileTooLarge, InputOutput
@@ -110,7 +111,7 @@ class CachedFile(BackendFile):
         while True:
             work = overlay.work_of(node)
             if work.calm is not None:
-                await work.calm.wait()
+                await wait_for_upload(work.calm)
                 continue
             if work.content is not None:
                 if work.is_journaled:

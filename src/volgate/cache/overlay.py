@@ -42,7 +42,7 @@ class Work:
         keeps_metadata: the object's metadata says all that the node's attributes say.
         revision: counts changes of content.
         touched: ranges changed while an upload in parts reads the content; None while there is none.
-        calm: set when an upload that keeps writers waiting is over; None while none does.
+        calm: whose upload keeps writers waiting; None while none does.
         is_settled: the content may go into the journal; False from a write until its close, fsync or rename.
     """
 
@@ -60,7 +60,7 @@ class Work:
         self.keeps_metadata = True
         self.revision = 0
         self.touched: list[tuple[int, int]] | None = None
-        self.calm: trio.Event | None = None
+        self.calm: Entry | None = None
         self.is_settled = True
 
     @property
@@ -86,11 +86,12 @@ class Entry:
         refused: "" or why the bucket refuses it for good.
         error: what the last try failed with.
         failures: tries that failed since the last that did not.
+        parts_done: parts of uploads that were stored.
     """
 
     __slots__ = (
-        "changes", "era", "error", "failures", "is_queued", "key", "node", "recorded", "refused", "remote_etag",
-        "running", "sequence", "since", "uploaded", "uploads",
+        "changes", "era", "error", "failures", "is_queued", "key", "node", "parts_done", "recorded", "refused",
+        "remote_etag", "running", "sequence", "since", "uploaded", "uploads",
     )  # fmt: skip
 
     def __init__(self, key: str, remote_etag: str | None, node: Node | None) -> None:
@@ -109,6 +110,7 @@ class Entry:
         self.refused = ""
         self.error = ""
         self.failures = 0
+        self.parts_done = 0
 
     @property
     def is_recorded(self) -> bool:

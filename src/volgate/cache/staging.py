@@ -15,6 +15,7 @@ from typing import Final
 
 import trio
 
+from volgate.concurrency import note_progress
 from volgate.errors import NoSpace
 from volgate.errors.errno_map import from_oserror
 
@@ -134,6 +135,7 @@ class Staging:
             given_back = self._given_back
             with trio.move_on_after(_WAIT_S) as waited:
                 await given_back.wait()
+            note_progress()
             if waited.cancelled_caught:
                 raise NoSpace(f"{self._directory}: the space for what is not uploaded yet is full")
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
+from volgate.concurrency import note_progress
 from volgate.core.content_map import ContentMap, Origin
 from volgate.core.object_metadata import encode
 from volgate.core.object_version import ObjectVersion
@@ -56,6 +57,7 @@ _PARALLEL_PARTS: Final = 8
 _MAX_PAUSE_S: Final = 30.0
 _CALM_PASSES: Final = 3
 """After so many passes over a file that is being written on, its writers wait for the upload."""
+_LOOK_S: Final = 1.0
 _ASIDE: Final = ".volgate/aside/"
 
 
@@ -74,6 +76,17 @@ class Backlog:
     oldest_key: str
     refused: int
     error: str
+
+
+async def wait_for_upload(entry: Entry) -> None:
+    """Return when the upload that another task makes is at an end; as long as it moves, so does who waits for it."""
+    end, parts_done = entry.running, entry.parts_done
+    while end is not None and not end.is_set():
+        with trio.move_on_after(_LOOK_S):
+            await end.wait()
+        if entry.parts_done != parts_done:
+            parts_done = entry.parts_done
+            note_progress()
 
 
 class Uploads:
@@ -183,7 +196,7 @@ class Uploads:
             if entry.refused:
                 raise InputOutput(f"{entry.key} is refused: {entry.refused}")
             if entry.running is not None:
-                await entry.running.wait()
+                await wait_for_upload(entry)
             elif not await self._wait_for_dependants(entry, above):
                 if entry.node is None and self._overlay.based_on(entry.key):
                     return  # a removed file is still open; the last close brings it back
@@ -416,8 +429,8 @@ class Uploads:
                 if not missing:
                     break
                 passes += 1
-                if passes > _CALM_PASSES and work.calm is None:
-                    work.calm = trio.Event()
+                if passes > _CALM_PASSES:
+                    work.calm = entry
                 await self._put_parts(entry, node, work, upload_id, missing, done)
             changes, revision, size = entry.changes, work.revision, node.size
             ordered = [done[part] for part in parts_of(size)]
@@ -430,10 +443,7 @@ class Uploads:
                     log.info("an upload was left behind; 'volgate gc' removes it", extra={"key": entry.key})
             raise
         finally:
-            work.touched = None
-            if work.calm is not None:
-                work.calm.set()
-                work.calm = None
+            work.touched = work.calm = None
         if changes == entry.changes and described != node.to_stored():
             entry.changes += 1
         if entry.node is node and entry.changes != changes and work.revision == revision:
@@ -457,6 +467,7 @@ class Uploads:
                     return
                 try:
                     done[part] = await self._put_part(entry, node, work, upload_id, part)
+                    entry.parts_done += 1
                 except StorageException as error:
                     failed.append(error)
 

@@ -20,6 +20,7 @@ from awscrt import auth, http, s3
 from awscrt import io as crt_io
 from awscrt.exceptions import AwsCrtError
 
+from volgate.concurrency import note_progress
 from volgate.errors import BadConfiguration, InputOutput, StorageException, TimedOut, Unavailable
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ class S3HttpClient:
                     await done.wait()
         if waited.cancelled_caught:
             raise TimedOut(f"{self._host} did not answer {operation} within {deadline_s:.0f} s")
+        note_progress()
         response = answer.finish(request.finished_future, self._host)
         if self._no_credentials is not None and response.status in _REFUSALS:
             raise self._no_credentials
