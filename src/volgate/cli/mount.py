@@ -130,15 +130,18 @@ def _settings(
     }
     id_map = take_id_map(wanted)
     storage = wanted.pop("storage", {})
-    timeout_s = {"attr_timeout": f"{wanted.get('attr_timeout_s', defaults['attr_timeout_s'])}s"}
+    settings = {**defaults, **wanted}
+    if "://" in where.text:  # the kernel and the cache each trust for half the time, so both together keep it
+        settings["attr_timeout_s"] /= 2
+        storage = {**storage, "attr_timeout": f"{settings['attr_timeout_s']}s"}
     return MountSettings(
-        source=with_options(where, {**storage, **timeout_s}, configuration),
+        source=with_options(where, storage, configuration),
         mount_point=resolve_mount_point(mountpoint),
         state_directory=paths.state_directory(),
         runtime_directory=paths.runtime_directory(),
         id_map=id_map,
         volume_uuid=None if entry is None else entry.uuid,
-        **{**defaults, **wanted},
+        **settings,
     )
 
 

@@ -56,9 +56,8 @@ def with_options(source: Source, options: Mapping[str, str], configuration: Conf
     from volgate.drivers.registry import Source
 
     if "://" not in source.text:
-        strange = sorted(set(options) - {"attr_timeout"})
-        if strange:
-            raise click.UsageError(f"mount option {strange[0]} is for buckets; {source.text} is a directory")
+        if options:
+            raise click.UsageError(f"mount option {min(options)} is for buckets; {source.text} is a directory")
         return source
     configured = {name: value for name in _CONFIGURED if (value := configuration[f"s3.{name}"])}
     told = {**configured, **options}
