@@ -1,23 +1,20 @@
-"""A volume made of objects under the same contract as a directory: on the reference store and on a real server."""
+"""A volume made of objects under the same contract as a directory: on the reference store and on real servers."""
 
 import itertools
 
 import pytest
 
-import s3_server
 from volgate.cache.backend import CachedBackend
 from volgate.cache.settings import CacheSettings
 from volgate.drivers.memory_store import MemoryObjectStore
-from volgate.drivers.s3.settings import S3Settings
 from volgate.drivers.s3.store import S3ObjectStore
 from volgate.testing.backend_contract import BackendContract
-
-BUCKETS = itertools.count()
 
 
 class OfObjects(BackendContract):
     illegal_names = frozenset({b"\xff\xfe"})
 
+    @pytest.fixture
     def make_store(self):
         raise NotImplementedError
 
@@ -34,18 +31,15 @@ class TestOnMemory(OfObjects):
         return lambda: store
 
 
-@pytest.fixture(scope="module")
-def server(module_place):
-    with s3_server.running(module_place / "s3") as found:
-        yield found
-
-
 class TestOnVersitygw(OfObjects):
     @pytest.fixture
-    def make_store(self, server, monkeypatch):
-        for name, value in server.environment.items():
-            monkeypatch.setenv(name, value)
-        bucket = f"bucket-{next(BUCKETS)}"
-        server.make_bucket(bucket)
-        settings = S3Settings.from_source(f"s3://{bucket}/some/prefix", {})
+    def make_store(self, settings):
         return lambda: S3ObjectStore(settings)
+
+
+class TestOnCeph(OfObjects):
+    """Without conditions but those of a put."""
+
+    @pytest.fixture
+    def make_store(self, rgw_settings):
+        return lambda: S3ObjectStore(rgw_settings)
