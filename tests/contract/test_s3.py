@@ -119,6 +119,34 @@ def test_an_upload_whose_last_reply_was_lost_is_complete(faulty):
     faulty(test)
 
 
+def test_new_objects_are_stored_as_the_settings_say_and_every_request_says_who_pays(settings, server):
+    wanted = {"storage_class": "STANDARD_IA", "encryption": "aws:kms", "kms_key": "a-key", "requester_pays": True}
+    with faulty_http.proxy(server.url) as (url, faults, _):
+        asked = []
+
+        def note(handler, ask):
+            asked.append((handler.command, dict(handler.headers)))
+            handler.answer(*ask())
+
+        async def main():
+            store = S3ObjectStore(attrs.evolve(settings, endpoint_url=url, **wanted))
+            faults.append(Fault(note, times=10))
+            await store.put("a", b"x")
+            await store.copy("a", "b")
+            await store.begin_upload("c")
+            await store.get_range("a", 0, 1)
+            await store.close()
+
+        trio.run(main)
+    for method, headers in asked:
+        sent = {name.lower(): value for name, value in headers.items()}
+        assert sent["x-amz-request-payer"] == "requester"
+        assert (sent.get("x-amz-storage-class") == "STANDARD_IA") == (method != "GET")
+        assert (sent.get("x-amz-server-side-encryption") == "aws:kms") == (method != "GET")
+        assert (sent.get("x-amz-server-side-encryption-aws-kms-key-id") == "a-key") == (method != "GET")
+    assert [method for method, _ in asked] == ["PUT", "PUT", "POST", "GET"]
+
+
 @pytest.mark.parametrize("spoil", [faulty_http.reset, faulty_http.slow_down, faulty_http.cut_body])
 def test_a_passing_fault_is_not_noticed(faulty, spoil):
     async def test(store, faults, seen):

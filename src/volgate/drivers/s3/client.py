@@ -65,6 +65,7 @@ class S3HttpClient:
         self.requests: Counter[str] = Counter()
         self._no_credentials: StorageException | None = None
         self._host = settings.host
+        self._always = {"x-amz-request-payer": "requester"} if settings.requester_pays else {}
         self._bucket_path = settings.bucket_path
         group = crt_io.EventLoopGroup(1)
         bootstrap = crt_io.ClientBootstrap(group, crt_io.DefaultHostResolver(group))
@@ -139,7 +140,7 @@ class S3HttpClient:
         path = self._bucket_path + ("/" if key is None else "/" + quote(key, safe=_KEY_CHARACTERS))
         if query:
             path += "?" + "&".join(f"{name}={quote(value, safe='-._~')}" for name, value in query.items())
-        sent = http.HttpHeaders([("host", self._host), *(headers or {}).items()])
+        sent = http.HttpHeaders([("host", self._host), *self._always.items(), *(headers or {}).items()])
         if body is not None:
             sent.set("content-length", str(len(body)))
         return http.HttpRequest(method, path, sent, io.BytesIO(body) if body is not None else None)

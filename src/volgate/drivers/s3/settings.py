@@ -15,6 +15,7 @@ from volgate.errors import BadConfiguration
 
 _BUCKET: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{1,253}[a-zA-Z0-9]")
 _ADDRESSINGS: Final = ("auto", "path", "virtual")
+_ENCRYPTIONS: Final = ("AES256", "aws:kms")
 
 
 @attrs.frozen
@@ -30,6 +31,10 @@ class S3Settings:
         credentials_file: of the form of ~/.aws/credentials; None = what boto3 finds.
         anonymous: sign nothing.
         ca_bundle: PEM file of authorities to trust in place of the system's.
+        storage_class: of the objects that are made, as S3 names it; "" = the bucket's own choice.
+        encryption: how the server encrypts them: "AES256" or "aws:kms"; "" = the bucket's own choice.
+        kms_key: id of the key for "aws:kms"; "" = the account's.
+        requester_pays: whoever asks agrees to pay for it.
     """
 
     bucket: str
@@ -40,6 +45,10 @@ class S3Settings:
     credentials_file: Path | None = None
     anonymous: bool = False
     ca_bundle: Path | None = None
+    storage_class: str = ""
+    encryption: str = ""
+    kms_key: str = ""
+    requester_pays: bool = False
 
     @classmethod
     def from_source(cls, source: str, options: Mapping[str, str], environment: Mapping[str, str] = os.environ) -> Self:
@@ -61,6 +70,11 @@ class S3Settings:
         addressing = options.get("addressing", "auto")
         if addressing not in _ADDRESSINGS:
             raise BadConfiguration(f"addressing: '{addressing}' is none of {', '.join(_ADDRESSINGS)}")
+        encryption = options.get("encryption", "")
+        if encryption not in ("", *_ENCRYPTIONS):
+            raise BadConfiguration(f"encryption: '{encryption}' is none of {', '.join(_ENCRYPTIONS)}")
+        if options.get("kms_key") and encryption != "aws:kms":
+            raise BadConfiguration("kms_key: says nothing without encryption=aws:kms")
         credentials_file = options.get("credentials_file")
         ca_bundle = _first(options, ["ca_bundle"], environment, ["AWS_CA_BUNDLE"])
         return cls(
@@ -70,8 +84,12 @@ class S3Settings:
             region=_first(options, ["region"], environment, ["AWS_REGION", "AWS_DEFAULT_REGION"]) or "us-east-1",
             addressing=addressing,
             credentials_file=Path(credentials_file) if credentials_file else None,
-            anonymous=options.get("anonymous", "no") in ("", "yes", "true", "1"),
+            anonymous=_is_on(options, "anonymous"),
             ca_bundle=Path(ca_bundle) if ca_bundle else None,
+            storage_class=options.get("storage_class", ""),
+            encryption=encryption,
+            kms_key=options.get("kms_key", ""),
+            requester_pays=_is_on(options, "requester_pays"),
         )
 
     @property
@@ -95,6 +113,10 @@ class S3Settings:
         # A dot in a bucket's name does not match the server's wildcard certificate.
         at_amazon = self.endpoint_url is None and "." not in self.bucket
         return self.addressing == "virtual" or (self.addressing == "auto" and at_amazon)
+
+
+def _is_on(options: Mapping[str, str], name: str) -> bool:
+    return options.get(name, "no") in ("", "yes", "true", "1")
 
 
 def _first(

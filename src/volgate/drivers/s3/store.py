@@ -51,6 +51,7 @@ class S3ObjectStore(ObjectStore):
         self._credentials: Callable[[], Credentials] | None = find_credentials(settings)
         self._client = S3HttpClient(settings, self._credentials)
         self._capabilities = StoreCapabilities()
+        self._making = _headers_of_new_objects(settings)
         self._commits: dict[str, str] = {}
         """What the uploads that were begun here name themselves."""
         self.clock_skew_s = 0.0
@@ -154,6 +155,7 @@ class S3ObjectStore(ObjectStore):
         commit = (metadata or {}).get(COMMIT_KEY) or uuid.uuid4().hex
         headers = {
             **_describe({**(metadata or {}), COMMIT_KEY: commit}, content_type),
+            **self._making,
             _CHECKSUM: checksum_of(body),
             **({"if-none-match": "*"} if if_absent else {}),
             **self._condition("if-match", if_match),
@@ -195,7 +197,7 @@ class S3ObjectStore(ObjectStore):
         content_type: str = "",
     ) -> str:
         """See ObjectStore."""
-        headers = self._source(source, source_etag)
+        headers = {**self._source(source, source_etag), **self._making}
         if metadata is not None:
             headers |= {"x-amz-metadata-directive": "REPLACE", **_describe(metadata, content_type)}
         response = await self._send("CopyObject", "PUT", target, headers=headers, body=b"")
@@ -206,6 +208,7 @@ class S3ObjectStore(ObjectStore):
         commit = (metadata or {}).get(COMMIT_KEY) or uuid.uuid4().hex
         headers = {
             **_describe({**(metadata or {}), COMMIT_KEY: commit}, content_type),
+            **self._making,
             "x-amz-checksum-algorithm": "CRC64NVME",
             "x-amz-checksum-type": "FULL_OBJECT",
         }
@@ -366,6 +369,15 @@ class S3ObjectStore(ObjectStore):
 def checksum_of(body: bytes) -> str:
     """Return CRC-64/NVME of a body as S3 writes it in a header."""
     return base64.b64encode(checksums.crc64nvme(body).to_bytes(8, "big")).decode()
+
+
+def _headers_of_new_objects(settings: S3Settings) -> dict[str, str]:
+    wanted = {
+        "x-amz-storage-class": settings.storage_class,
+        "x-amz-server-side-encryption": settings.encryption,
+        "x-amz-server-side-encryption-aws-kms-key-id": settings.kms_key,
+    }
+    return {name: value for name, value in wanted.items() if value}
 
 
 def _describe(metadata: Mapping[str, str], content_type: str) -> dict[str, str]:
