@@ -222,7 +222,7 @@ class CachedBackend(BaseStorageBackend):
         node.take_stored(content.attributes, 0, node.mode)
         node.take_metadata(content.extra_metadata, content.content_type)
         node.size = content.size
-        node.known = True
+        node.known = content.attributes.mode is not None
         node.recorded = node.charged_size
         base = content.base
         node.etag = base.etag if base is not None else None

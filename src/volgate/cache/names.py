@@ -31,7 +31,7 @@ from volgate.cache.nodes import (
 )
 from volgate.core.names import GATEWAY_NAME, why_not_shown
 from volgate.core.object_metadata import decode
-from volgate.errors import CrossDevice, NotFound, StorageException
+from volgate.errors import CrossDevice, NotFound, Stale, StorageException
 
 if TYPE_CHECKING:
     from volgate.cache.overlay import Overlay
@@ -85,7 +85,9 @@ class Names:
         now = time.monotonic()
         node = directory.children.get(name)
         if node is not None:
-            if node.work is not None or (node.known and node.checked_at + self._ttl_s > now):
+            if node.work is not None:
+                return node if node.known else await self._learn(node)
+            if node.known and node.checked_at + self._ttl_s > now:
                 return node
             if node.checked_at + self._ttl_s > now:
                 return await self._ask_for_attributes(node)
@@ -139,6 +141,17 @@ class Names:
             node.checked_at = time.monotonic()
             return node
         return self._install(parent, name, info, is_directory=node.directory is not None)
+
+    async def _learn(self, node: Node) -> Node:
+        """Ask for the attributes of a node that was moved before anybody looked at it. Raises Stale: it is gone."""
+        try:
+            info = await self._store.head(node.object_key)
+        except NotFound as error:
+            raise Stale(f"{node.object_key} was deleted by others") from error
+        if not node.known:
+            self._take_attributes(node, info)
+            node.known = True
+        return node
 
     async def _ask_for_name(self, parent: Node, name: bytes) -> Node | None:
         """Ask for a name by itself: an object, a directory, or a link as rclone stores them."""
@@ -220,7 +233,18 @@ class Names:
             self._taken.add(node.ino)
 
     def _take(self, node: Node, info: ObjectInfo) -> None:
-        """Take what an object says of its node."""
+        """Take what an object says of its node, and where it lies."""
+        self._take_attributes(node, info)
+        node.etag = info.etag
+        node.modified_at = info.modified_at
+        node.size = 0 if node.directory is not None else info.size
+        if node.symlink_target is not None:
+            node.size = len(node.symlink_target)
+        if info.key != node.key:
+            self._overlay.set_base_key(node, info.key)
+        node.recorded = 0 if node.directory is not None else info.size
+
+    def _take_attributes(self, node: Node, info: ObjectInfo) -> None:
         is_link = info.key.endswith(_RCLONE_LINK) and not node.name.endswith(_RCLONE_LINK.encode())
         default = node.mode if node.directory is not None else _LINK if is_link else _FILE
         stored = decode(info.metadata, stat.S_IFMT(default))
@@ -230,14 +254,6 @@ class Names:
         elif stat.S_ISDIR(node.mode):
             node.mode = stat.S_IFREG | stat.S_IMODE(node.mode)
         node.take_metadata(info.metadata, info.content_type)
-        node.etag = info.etag
-        node.modified_at = info.modified_at
-        node.size = 0 if node.directory is not None else info.size
-        if node.symlink_target is not None:
-            node.size = len(node.symlink_target)
-        if info.key != node.key:
-            self._overlay.set_base_key(node, info.key)
-        node.recorded = 0 if node.directory is not None else info.size
 
     def _lose(self, node: Node) -> None:
         """Take away a node that the bucket does not have any more; who holds it open keeps it."""

@@ -125,7 +125,9 @@ class Node:
         )  # fmt: skip
 
     def to_stored(self) -> StoredAttributes:
-        """Return what its object's metadata is to say."""
+        """Return what its object's metadata is to say; nothing where it is not known yet, and so not changed."""
+        if not self.known:
+            return StoredAttributes()
         return StoredAttributes(
             mode=self.mode, uid=self.uid, gid=self.gid, rdev=self.rdev, atime_ns=self.atime_ns or None,
             mtime_ns=self.mtime_ns, ctime_ns=self.ctime_ns, symlink_target=self.symlink_target, xattrs=self.xattrs,
