@@ -17,6 +17,7 @@ import trio
 
 from volgate.cache.nodes import (
     FIRST_NEW_INO,
+    MADE_HERE,
     NEVER,
     ROOT_KEY,
     Directory,
@@ -328,6 +329,8 @@ class Names:
                     self._lose(node)
                     node = self._make(parent, name, is_directory=False, ino=new_ino())
                     node.known = False
+                elif node.modified_at == MADE_HERE:
+                    node.modified_at = listed.modified_at
                 elif node.modified_at != listed.modified_at:
                     node.known = False
             if node is None:

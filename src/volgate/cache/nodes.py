@@ -29,6 +29,8 @@ ROOT_KEY: Final = ".volgate/root"
 NOTHING: Final[Mapping[str, str]] = {}
 NO_XATTRS: Final[Mapping[bytes, bytes]] = {}
 NEVER: Final = float("-inf")
+MADE_HERE: Final = -1
+"""When an object was made that was uploaded here: nobody said, the next listing does."""
 FIRST_NEW_INO: Final = 1 << 62
 """Numbers of inodes made here begin at or after it; those found in the bucket lie below."""
 _OWN_KEYS: Final = frozenset(
@@ -48,7 +50,7 @@ class Node:
         xattrs: names in full. symlink_target: None where it was not read yet.
         content_type, extra: the object's media type, and metadata of others, both kept.
         etag: of the object that has the content, or what is left of it; None = no object.
-        modified_at: when that object was made, UNIX seconds.
+        modified_at: when that object was made, UNIX seconds, or MADE_HERE.
         base_key: where that object lies; None = under the node's own key.
         recorded: bytes that the journal's usage counts for it; -1 = not counted.
         known: attributes were asked for; else only a listing showed the object.

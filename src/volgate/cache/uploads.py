@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
+from volgate.cache.nodes import MADE_HERE
 from volgate.concurrency import note_progress
 from volgate.core.content_map import ContentMap, Origin
 from volgate.core.object_metadata import encode
@@ -517,7 +518,7 @@ class Uploads:
             if node.work is not None:
                 node.work.base_size = size
             node.etag = etag
-            node.modified_at = int(time.time())
+            node.modified_at = MADE_HERE
             if entry.node is node:
                 self._overlay.set_base_key(node, None)
         if entry.changes == changes and entry.node is node:
