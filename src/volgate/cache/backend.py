@@ -59,6 +59,7 @@ from volgate.errors import (
     Stale,
     StorageException,
     TooManySymlinks,
+    Unsupported,
 )
 
 if TYPE_CHECKING:
@@ -359,6 +360,8 @@ class CachedBackend(BaseStorageBackend):
         """Change a node's attributes and return the new ones."""
         if changes == AttributeChanges():
             return node.to_attributes()
+        if changes.mode is not None and stat.S_ISLNK(node.mode):
+            raise Unsupported("a symlink has no permissions of its own")
         if changes.uid is not None or changes.gid is not None:
             if not stat.S_ISDIR(node.mode):  # chown(2)
                 node.mode &= ~(stat.S_ISUID | (stat.S_ISGID if node.mode & stat.S_IXGRP else 0))
@@ -575,7 +578,7 @@ class CachedBackend(BaseStorageBackend):
         """
         moved = await self._find(source, source_name)
         replaced = await self.names.find(self._node_of(target), target_name)
-        if replaced is moved:
+        if replaced is moved and not flags & RENAME_NOREPLACE:
             return
         self._check_rename(moved, replaced, self._node_of(target), flags)
         for node in (moved, replaced) if flags & RENAME_EXCHANGE else (moved,):

@@ -29,11 +29,13 @@ _CHECK_BYTES: Final = 16 << 20
 class StagedFile:
     """One staging file, open. Attributes: name: within the folder; is_synced: all of it is on the disk."""
 
-    __slots__ = ("_fd", "is_synced", "name")
+    __slots__ = ("_fd", "_is_closed", "_syncs", "is_synced", "name")
 
     def __init__(self, name: str, fd: int) -> None:
         self.name = name
         self._fd = fd
+        self._is_closed = False
+        self._syncs = 0
         self.is_synced = True
 
     def read(self, offset: int, length: int) -> bytes:
@@ -57,15 +59,23 @@ class StagedFile:
         if self.is_synced:
             return
         self.is_synced = True  # a write meanwhile makes it False again
+        self._syncs += 1
         try:
             await trio.to_thread.run_sync(os.fdatasync, self._fd)
         except OSError as error:
             self.is_synced = False
             raise from_oserror(error) from error
+        finally:
+            self._syncs -= 1
+            self._close_unused()
 
     def close(self) -> None:
-        """Give the descriptor back; a second close does nothing."""
-        if self._fd >= 0:
+        """Give the descriptor back, once no sync uses it any more; a second close does nothing."""
+        self._is_closed = True
+        self._close_unused()
+
+    def _close_unused(self) -> None:
+        if self._is_closed and not self._syncs and self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 

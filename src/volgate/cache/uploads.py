@@ -260,8 +260,10 @@ class Uploads:
         except (Unavailable, PermissionDenied, NotFound):
             raise
         except StorageException as error:
-            self._refuse(entry, str(error))
-            raise
+            if entry.node is node:
+                self._refuse(entry, str(error))
+                raise
+            # The file went, or moved, while it was uploaded, and its content with it: what the key is to hold now counts.
         finally:
             running, entry.running = entry.running, None
             running.set()
