@@ -32,10 +32,10 @@ class Mount:
     """A volume mounted by a daemon of its own.
 
     Attributes:
-        backing: where its data lie. path: where users see it. log_path: what the daemon said.
+        backing: where its data lie, a directory or a URL. path: where users see it. log_path: what the daemon said.
     """
 
-    backing: Path
+    backing: Path | str
     path: Path
     log_path: Path
     process: subprocess.Popen[bytes]
@@ -189,7 +189,7 @@ def in_namespace(script: str, place: Path) -> subprocess.CompletedProcess[str]:
 
 
 def start(
-    backing: Path,
+    backing: Path | str,
     path: Path,
     *options: str,
     log_path: Path | None = None,
@@ -223,18 +223,22 @@ def mounted(
     place: Path,
     *options: str,
     name: str = "volume",
+    source: str | None = None,
     alarms: bool = False,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Mount]:
     """Mount ``place/NAME.data`` on ``place/NAME``; at the end unmount and judge the log.
 
     Args:
+        source: a bucket to mount instead.
         alarms: the test provokes warnings; else one in the log fails it.
         environment: variables of the daemon beside this process's.
     """
-    backing, path = place / f"{name}.data", place / name
-    backing.mkdir(exist_ok=True)
+    path = place / name
     path.mkdir(exist_ok=True)
+    backing: Path | str = source or place / f"{name}.data"
+    if isinstance(backing, Path):
+        backing.mkdir(exist_ok=True)
     mount = start(backing, path, *options, environment=environment)
     try:
         yield mount
