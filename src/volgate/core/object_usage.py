@@ -61,7 +61,8 @@ class ObjectUsage:
             common += 1
         for depth in range(common, len(directories)):
             path = "/".join(directories[: depth + 1])
-            if path + "/" not in self._passed_over:
+            other = self._passed_over.get(path + "/")
+            if other is None or not other.inodes:
                 self.inodes += 1
             if self._candidates and self._candidates[-1][0] == path:  # a file of that name is hidden by the directory
                 _, hidden = self._candidates.pop()
