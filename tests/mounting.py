@@ -21,6 +21,7 @@ from typing import Any
 
 import attrs
 
+MOUNT = (sys.executable, "-m", "volgate", "mount")
 READY_S = 30.0
 STOP_S = 30.0
 ALARM = re.compile(r"^<[0-4]>|\b(WARNING|ERROR|CRITICAL)\b|level=(warning|error|critical)|Traceback", re.MULTILINE)
@@ -193,7 +194,7 @@ def start(
     path: Path,
     *options: str,
     log_path: Path | None = None,
-    command: Sequence[str] = (sys.executable, "-m", "volgate", "mount"),
+    command: Sequence[str] = MOUNT,
     environment: Mapping[str, str] | None = None,
 ) -> Mount:
     """Mount in the foreground and return when the mount answers."""
@@ -224,13 +225,14 @@ def mounted(
     *options: str,
     name: str = "volume",
     source: str | None = None,
+    command: Sequence[str] = MOUNT,
     alarms: bool = False,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Mount]:
     """Mount ``place/NAME.data`` on ``place/NAME``; at the end unmount and judge the log.
 
     Args:
-        source: a bucket to mount instead.
+        source: a bucket to mount instead. command: what mounts.
         alarms: the test provokes warnings; else one in the log fails it.
         environment: variables of the daemon beside this process's.
     """
@@ -239,7 +241,7 @@ def mounted(
     backing: Path | str = source or place / f"{name}.data"
     if isinstance(backing, Path):
         backing.mkdir(exist_ok=True)
-    mount = start(backing, path, *options, environment=environment)
+    mount = start(backing, path, *options, command=command, environment=environment)
     try:
         yield mount
     except BaseException:

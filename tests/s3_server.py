@@ -106,11 +106,17 @@ def _listens(pid: int, port: int) -> bool:
 
 @contextlib.contextmanager
 def mounted(
-    server: S3Server, bucket: str, place: Path, *options: str, name: str = "volume", alarms: bool = False
+    server: S3Server,
+    bucket: str,
+    place: Path,
+    *options: str,
+    name: str = "volume",
+    alarms: bool = False,
+    command: Sequence[str] = mounting.MOUNT,
 ) -> Iterator[mounting.Mount]:
     """Mount ``BUCKET[/PREFIX]`` on ``place/NAME``, with a cache of its own in ``place/NAME.cache``."""
     with mounting.mounted(
         place, "--endpoint-url", server.url, "-o", f"cache_dir={place / name}.cache,cache_free=1M", *options,
-        name=name, source=f"s3://{bucket}", alarms=alarms, environment=server.environment,
+        name=name, source=f"s3://{bucket}", command=command, alarms=alarms, environment=server.environment,
     ) as mount:  # fmt: skip
         yield mount
