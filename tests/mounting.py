@@ -21,6 +21,7 @@ from typing import Any
 
 import attrs
 
+MOUNT = (sys.executable, "-m", "volgate", "mount")
 READY_S = 30.0
 STOP_S = 30.0
 ALARM = re.compile(r"^<[0-4]>|\b(WARNING|ERROR|CRITICAL)\b|level=(warning|error|critical)|Traceback", re.MULTILINE)
@@ -32,10 +33,10 @@ class Mount:
     """A volume mounted by a daemon of its own.
 
     Attributes:
-        backing: where its data lie. path: where users see it. log_path: what the daemon said.
+        backing: where its data lie, a directory or a URL. path: where users see it. log_path: what the daemon said.
     """
 
-    backing: Path
+    backing: Path | str
     path: Path
     log_path: Path
     process: subprocess.Popen[bytes]
@@ -189,11 +190,11 @@ def in_namespace(script: str, place: Path) -> subprocess.CompletedProcess[str]:
 
 
 def start(
-    backing: Path,
+    backing: Path | str,
     path: Path,
     *options: str,
     log_path: Path | None = None,
-    command: Sequence[str] = (sys.executable, "-m", "volgate", "mount"),
+    command: Sequence[str] = MOUNT,
     environment: Mapping[str, str] | None = None,
 ) -> Mount:
     """Mount in the foreground and return when the mount answers."""
@@ -223,19 +224,24 @@ def mounted(
     place: Path,
     *options: str,
     name: str = "volume",
+    source: str | None = None,
+    command: Sequence[str] = MOUNT,
     alarms: bool = False,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Mount]:
     """Mount ``place/NAME.data`` on ``place/NAME``; at the end unmount and judge the log.
 
     Args:
+        source: a bucket to mount instead. command: what mounts.
         alarms: the test provokes warnings; else one in the log fails it.
         environment: variables of the daemon beside this process's.
     """
-    backing, path = place / f"{name}.data", place / name
-    backing.mkdir(exist_ok=True)
+    path = place / name
     path.mkdir(exist_ok=True)
-    mount = start(backing, path, *options, environment=environment)
+    backing: Path | str = source or place / f"{name}.data"
+    if isinstance(backing, Path):
+        backing.mkdir(exist_ok=True)
+    mount = start(backing, path, *options, command=command, environment=environment)
     try:
         yield mount
     except BaseException:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import attrs
 
+import mounting
+
 VERSITYGW = "v1.8.0"
 ACCESS_KEY, SECRET_KEY = "volgate-test", "a-secret-of-tests"
 
@@ -100,3 +102,21 @@ def _listens(pid: int, port: int) -> bool:
     """Look at the sockets of the process's own network namespace (proc_net_tcp: 0A is LISTEN)."""
     rows = [row.split() for row in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
     return any(row[1].endswith(f":{port:04X}") and row[3] == "0A" for row in rows)
+
+
+@contextlib.contextmanager
+def mounted(
+    server: S3Server,
+    bucket: str,
+    place: Path,
+    *options: str,
+    name: str = "volume",
+    alarms: bool = False,
+    command: Sequence[str] = mounting.MOUNT,
+) -> Iterator[mounting.Mount]:
+    """Mount ``BUCKET[/PREFIX]`` on ``place/NAME``, with a cache of its own in ``place/NAME.cache``."""
+    with mounting.mounted(
+        place, "--endpoint-url", server.url, "-o", f"cache_dir={place / name}.cache,cache_free=1M", *options,
+        name=name, source=f"s3://{bucket}", command=command, alarms=alarms, environment=server.environment,
+    ) as mount:  # fmt: skip
+        yield mount

@@ -56,7 +56,7 @@ def fsx(path: Path, seed: int, operations: int, scratch: Path) -> None:
         [tool("fsx", FSX), "-q", "-N", str(operations), "-S", str(seed), "-P", str(scratch), str(path)],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1800,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]

@@ -24,13 +24,14 @@ from volgate.cache.counting import count_objects
 from volgate.cache.journal import Journal
 from volgate.cache.lease import Lease
 from volgate.cache.names import Names
-from volgate.cache.nodes import Node, attach, descendants, detach, new_ino
+from volgate.cache.nodes import Node, attach, decode_name, descendants, detach, new_ino
 from volgate.cache.open_file import CachedFile
 from volgate.cache.overlay import Entry, Overlay
 from volgate.cache.reading import Reading
 from volgate.cache.staging import Staging
 from volgate.cache.uploads import Backlog, Uploads
 from volgate.core.content_map import ContentMap
+from volgate.core.names import RCLONE_LINK
 from volgate.core.object_metadata import MAX_METADATA_BYTES, encode, measure
 from volgate.drivers.base import (
     RENAME_EXCHANGE,
@@ -47,6 +48,7 @@ from volgate.errors import (
     AlreadyExists,
     Busy,
     DirectoryNotEmpty,
+    IllegalName,
     InputOutput,
     InvalidArgument,
     IsADirectory,
@@ -521,6 +523,8 @@ class CachedBackend(BaseStorageBackend):
     def _check_key(self, key: str) -> None:
         if len(key.encode()) > self._store.max_key_bytes:
             raise NameTooLong(f"a path of more than {self._store.max_key_bytes} bytes is no object's key")
+        if key.endswith(RCLONE_LINK):
+            raise IllegalName(f"what ends in {RCLONE_LINK} would be another name's link")
 
     def _touch(self, directory: Node) -> None:
         """Note a change of names. The bucket is not told: it has no times of directories' contents."""
@@ -591,6 +595,8 @@ class CachedBackend(BaseStorageBackend):
         if moved.parent is None or (replaced is not None and replaced.parent is None):
             raise Stale
         self._check_keys(moved, parent, target_name)
+        if replaced is not None and flags & RENAME_EXCHANGE:
+            self._check_keys(replaced, moved.parent, moved.name)
         if replaced is None:
             self._move(moved, parent, target_name)
         elif flags & RENAME_EXCHANGE:
@@ -627,11 +633,9 @@ class CachedBackend(BaseStorageBackend):
     def _check_keys(self, moved: Node, parent: Node, name: bytes) -> None:
         assert parent.directory is not None
         old_key = moved.key
-        new_key = parent.directory.prefix + name.decode("utf-8", "surrogateescape")
-        grows = len(new_key) - len(old_key) + 1
+        new_key = parent.directory.prefix + decode_name(name) + ("/" if moved.directory is not None else "")
         for node in descendants(moved):
-            if len(node.key.encode()) + grows > self._store.max_key_bytes:
-                raise NameTooLong(f"a path of more than {self._store.max_key_bytes} bytes is no object's key")
+            self._check_key(new_key + node.key[len(old_key) :])
 
     def _move(self, node: Node, parent: Node, name: bytes) -> None:
         before = node.parent

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from volgate.core.names import why_not_shown
 from volgate.core.object_usage import ObjectUsage
 from volgate.dto import Usage
 from volgate.errors import StorageException
@@ -65,7 +66,7 @@ async def count_objects(
         entries = sorted([(o.key, o.size) for o in first.objects] + [(p, -1) for p in first.prefixes])
         for key, size in entries:
             usage.add(key, max(0, size))
-            if size < 0:
+            if size < 0 and not why_not_shown(key[len(prefix) : -1]):
                 below.append(key)
         add(usage, (0, 0))
         for key in below:

@@ -30,9 +30,9 @@ from volgate.cache.nodes import (
     hashed_ino,
     new_ino,
 )
-from volgate.core.names import GATEWAY_NAME, why_not_shown
+from volgate.core.names import GATEWAY_NAME, RCLONE_LINK, RESERVED_ROOT_NAMES, name_of, why_not_shown
 from volgate.core.object_metadata import decode
-from volgate.errors import CrossDevice, NotFound, Stale, StorageException
+from volgate.errors import CrossDevice, IllegalName, NotFound, Stale, StorageException
 
 if TYPE_CHECKING:
     from volgate.cache.overlay import Overlay
@@ -40,12 +40,14 @@ if TYPE_CHECKING:
 
 MAX_RENAMED: Final = 10_000
 """How many objects a rename of a directory moves at most; beyond it, copying is the user's business (EXDEV)."""
-_RCLONE_LINK: Final = ".rclonelink"
+_TOO_MANY: Final = f"a directory of more than {MAX_RENAMED} objects is not renamed"
 _DIRECTORY_TYPE: Final = "application/x-directory"
 _FILE, _DIRECTORY, _LINK = stat.S_IFREG | 0o644, stat.S_IFDIR | 0o755, stat.S_IFLNK | 0o777
 _PARALLEL_HEADS: Final = 64
 _MAX_ABSENT: Final = 10_000
 _MAX_UNSHOWN: Final = 1000
+_SETTLED_S: Final = 2
+"""An object younger than this may change again without a change of its etag and time, which counts seconds."""
 
 
 class Names:
@@ -138,6 +140,7 @@ class Names:
             if node.directory is None:
                 return self._note_absent(parent, name)
             node.known = True  # no marker: its attributes are the default ones
+            node.etag = None
             node.mtime_ns = node.ctime_ns = node.atime_ns = node.mtime_ns or time.time_ns()
             node.checked_at = time.monotonic()
             return node
@@ -158,7 +161,7 @@ class Names:
         """Ask for a name by itself: an object, a directory, or a link as rclone stores them."""
         try:
             key = _directory(parent).prefix + decode_name(name)
-        except StorageException:
+        except IllegalName:
             return None
         found: dict[str, ObjectInfo] = {}
         below: list[ListedObject] = []
@@ -172,15 +175,14 @@ class Names:
         async def look_below() -> None:
             below.extend((await self._store.list_page(key + "/", limit=1)).objects)
 
-        await _together(partial(head, key), partial(head, key + _RCLONE_LINK), look_below)
-        if below:
+        await _together(partial(head, key), partial(head, key + RCLONE_LINK), look_below)
+        if below and name not in self._leaving_below(parent):
             if below[0].key == key + "/":
                 await head(key + "/")
             return self._install(parent, name, found.get(key + "/"), is_directory=True)
-        if key in found:
-            return self._install(parent, name, found[key], is_directory=False)
-        if key + _RCLONE_LINK in found:
-            return self._install(parent, name, found[key + _RCLONE_LINK], is_directory=False)
+        for asked in (key, key + RCLONE_LINK):
+            if asked in found and name_of(asked[len(_directory(parent).prefix) :]).encode() == name:
+                return self._install(parent, name, found[asked], is_directory=False)
         return self._note_absent(parent, name)
 
     def _note_absent(self, parent: Node, name: bytes) -> Node | None:
@@ -198,14 +200,18 @@ class Names:
 
     # -- what the bucket says becomes nodes -----------------------------------------------------------------------
 
-    def _install(self, parent: Node, name: bytes, info: ObjectInfo | None, *, is_directory: bool) -> Node:
+    def _install(self, parent: Node, name: bytes, info: ObjectInfo | None, *, is_directory: bool) -> Node | None:
         """Make a name mean what the bucket says; ``info`` is None for a directory without an object of its own."""
         node = _directory(parent).children.get(name)
         if node is not None and node.work is not None:
             return node
+        if node is None and (self._was_removed(parent, name) or (info is not None and self._is_leaving(info.key))):
+            return None
         if info is not None and not is_directory and info.content_type.startswith(_DIRECTORY_TYPE):
             is_directory = True
         if node is not None and not _is_same(node, info, is_directory=is_directory):
+            if _has_work_below(node):
+                return node
             self._lose(node)
             node = self._make(parent, name, is_directory=is_directory, ino=new_ino())
         if node is None:
@@ -228,6 +234,24 @@ class Names:
             node.mtime_ns = node.ctime_ns = node.atime_ns = time.time_ns()
         return node
 
+    def _is_leaving(self, key: str) -> bool:
+        """Whether an object was removed or renamed here, and the bucket still has it."""
+        entry = self._overlay.entries.get(key)
+        return entry is not None and entry.node is None
+
+    def _leaving_below(self, parent: Node) -> set[bytes]:
+        """Return the names of directories that the bucket may show just for objects that are leaving."""
+        prefix = _directory(parent).prefix
+        return {
+            below[0].encode()
+            for key, entry in self._overlay.entries.items()
+            if entry.node is None and key.startswith(prefix) and (below := key[len(prefix) :].split("/", 1))[1:]
+        }
+
+    def _was_removed(self, parent: Node, name: bytes) -> bool:
+        """Whether a name, which was asked for, was removed here before the answer came."""
+        return _directory(parent).absent.get(name, NEVER) > time.monotonic()
+
     def keep_ino(self, node: Node) -> None:
         """Note that a node's number stays its own though another may come to stand under its key."""
         if node.ino < FIRST_NEW_INO:
@@ -237,7 +261,7 @@ class Names:
         """Take what an object says of its node, and where it lies."""
         self._take_attributes(node, info)
         node.etag = info.etag
-        node.modified_at = info.modified_at
+        node.modified_at = info.modified_at if info.modified_at + _SETTLED_S <= time.time() else 0
         node.size = 0 if node.directory is not None else info.size
         if node.symlink_target is not None:
             node.size = len(node.symlink_target)
@@ -246,7 +270,7 @@ class Names:
         node.recorded = 0 if node.directory is not None else info.size
 
     def _take_attributes(self, node: Node, info: ObjectInfo) -> None:
-        is_link = info.key.endswith(_RCLONE_LINK) and not node.name.endswith(_RCLONE_LINK.encode())
+        is_link = info.key.endswith(RCLONE_LINK) and info.key != node.key
         default = node.mode if node.directory is not None else _LINK if is_link else _FILE
         stored = decode(info.metadata, stat.S_IFMT(default))
         node.take_stored(stored, info.modified_at, default)
@@ -274,11 +298,11 @@ class Names:
         return [name for name in directory.children if parent is not self.root or name != GATEWAY_NAME]
 
     async def is_empty(self, parent: Node) -> bool:
-        """Return whether nothing is in a directory."""
+        """Return whether nothing is in a directory, be it shown or not."""
         directory = _directory(parent)
-        if not directory.children and directory.complete_until <= time.monotonic():
+        if directory.complete_until <= time.monotonic() and not _has_work_below(parent, besides=parent):
             await self._list(parent, all_pages=False)
-        return not directory.children
+        return not directory.children and not directory.unshown
 
     async def _list(self, parent: Node, *, all_pages: bool) -> None:
         """Take a directory's listing; its first page only, where that is not all, unless all are wanted."""
@@ -301,9 +325,9 @@ class Names:
                     break
             directory.is_large = page is not None
             self._merge(parent, found, listing, is_whole=page is None)
+            directory.unshown = unshown
             if page is None:
                 directory.complete_until = began + self._ttl_s
-                directory.unshown = unshown
         finally:
             directory.listing = None
             listing.done.set()
@@ -313,11 +337,14 @@ class Names:
     ) -> None:
         directory = _directory(parent)
         now = time.monotonic()
+        leaving = self._leaving_below(parent) if None in found.values() else ()
         for name, listed in found.items():
             if name in listing.changed or (parent is self.root and name == GATEWAY_NAME):
                 continue
             node = directory.children.get(name)
-            if node is not None and node.work is not None:
+            if node is None and (name in leaving if listed is None else self._is_leaving(listed.key)):
+                continue
+            if node is not None and (node.work is not None or (listed is not None and _has_work_below(node))):
                 continue
             is_directory = listed is None
             is_odd = node is not None and node.directory is not None and node.base_key is not None
@@ -340,7 +367,7 @@ class Names:
                 node.etag, node.size, node.modified_at = listed.etag, listed.size, listed.modified_at
                 node.recorded = listed.size
                 node.mtime_ns = node.ctime_ns = node.atime_ns = listed.modified_at * 10**9
-                if listed.key.endswith(_RCLONE_LINK) and not name.endswith(_RCLONE_LINK.encode()):
+                if listed.key != node.key:
                     self._overlay.set_base_key(node, listed.key)
             node.checked_at = now
         if is_whole:
@@ -352,30 +379,36 @@ class Names:
     async def load_below(self, top: Node) -> None:
         """Make every object below a directory known. Raises CrossDevice: there are more than ``MAX_RENAMED``."""
         if all(_is_complete(node) for node in descendants(top)):
+            if sum(1 for _ in descendants(top)) > MAX_RENAMED:
+                raise CrossDevice(_TOO_MANY)
             return
         prefix = _directory(top).prefix
         listed: list[ListedObject] = []
-        async for found in self._store.list_objects(prefix):
-            listed.append(found)
+        page = None
+        while True:
+            found = await self._store.list_page(prefix, page=page)
+            listed.extend(found.objects)
+            page = found.next_page
             if len(listed) > MAX_RENAMED:
-                raise CrossDevice(f"a directory of more than {MAX_RENAMED} objects is not renamed")
-        by_directory: dict[str, list[ListedObject]] = {}
-        for found in listed:
-            folder = found.key[: found.key.rstrip("/").rfind("/") + 1]
-            by_directory.setdefault(folder, []).append(found)
+                raise CrossDevice(_TOO_MANY)
+            if page is None:
+                break
+        objects: dict[str, list[ListedObject]] = {}
+        below: dict[str, set[str]] = {}
+        for each in listed:
+            folder = each.key[: each.key.rfind("/") + 1]
+            if each.key != folder:
+                objects.setdefault(folder, []).append(each)
+            while folder != prefix:
+                above = folder[: folder.rfind("/", 0, -1) + 1]
+                below.setdefault(above, set()).add(folder)
+                folder = above
         waiting = [top]
         while waiting:
             node = waiting.pop()
             own = _directory(node).prefix
-            prefixes = {
-                own + key[len(own) :].split("/", 1)[0] + "/"
-                for key in by_directory
-                if key.startswith(own) and key != own
-            }
-            objects = [found for found in by_directory.get(own, []) if not found.key.endswith("/")]
-            prefixes |= {found.key for found in by_directory.get(own, []) if found.key.endswith("/")}
             names: dict[bytes, ListedObject | None] = {}
-            _read_page(objects, sorted(prefixes), own, names, {})
+            _read_page(objects.get(own, []), sorted(below.get(own, ())), own, names, {})
             self._merge(node, names, Listing(), is_whole=False)
             waiting.extend(child for child in _directory(node).children.values() if child.directory is not None)
 
@@ -447,14 +480,22 @@ def _is_complete(node: Node) -> bool:
     return node.directory is None or node.directory.complete_until > time.monotonic()
 
 
-def _has_work_below(node: Node) -> bool:
-    return node.directory is not None and any(found.work is not None for found in descendants(node))
+def _has_work_below(node: Node, *, besides: Node | None = None) -> bool:
+    return node.directory is not None and any(
+        found.work is not None for found in descendants(node) if found is not besides
+    )
 
 
 def _is_same(node: Node, info: ObjectInfo | None, *, is_directory: bool) -> bool:
     if node.directory is not None or is_directory:
         return is_directory and node.directory is not None
     return info is not None and node.etag in (None, info.etag)
+
+
+def _why_not_shown(prefix: str, name: str) -> str:
+    if not prefix and name.encode() in RESERVED_ROOT_NAMES - {GATEWAY_NAME}:
+        return "a name that the gateway keeps"
+    return why_not_shown(name)
 
 
 def _read_page(
@@ -469,18 +510,18 @@ def _read_page(
         text = listed.key[len(prefix) :]
         if not text:
             continue  # the directory's own object
-        reason = why_not_shown(text)
+        name = name_of(text).encode()
+        reason = _why_not_shown(prefix, name_of(text))
         if reason:
             unshown[listed.key] = reason
             continue
-        name = text.removesuffix(_RCLONE_LINK).encode() or text.encode()
         if name in found:
             unshown[listed.key] = "another object has its name"
         else:
             found[name] = listed
     for below in prefixes:
         text = below[len(prefix) : -1]
-        reason = why_not_shown(text)
+        reason = _why_not_shown(prefix, text)
         if reason:
             unshown[below] = reason
             continue

@@ -263,7 +263,7 @@ class Uploads:
             if entry.node is node:
                 self._refuse(entry, str(error))
                 raise
-            # The file went, or moved, while it was uploaded, and its content with it: what the key is to hold now counts.
+            # The file went, or moved, while it was uploaded: what its key is to hold now counts.
         finally:
             running, entry.running = entry.running, None
             running.set()

@@ -10,9 +10,17 @@ GATEWAY_NAME: Final = b".volgate"
 RESERVED_ROOT_NAMES: Final[frozenset[bytes]] = frozenset({GATEWAY_NAME, b".snapshots"})
 """Names at the root that users can neither see nor make."""
 
+RCLONE_LINK: Final = ".rclonelink"
+"""rclone stores the link NAME as the object NAME.rclonelink."""
+
+
+def name_of(text: str) -> str:
+    """Return the name that an object is shown by; ``text`` is the last part of its key."""
+    return text.removesuffix(RCLONE_LINK) or text
+
 
 def why_not_shown(text: str) -> str:
-    """Return why a part of an object's key is no file name, "" where it is one."""
+    """Return why a name that an object's key asks for is no file name, "" where it is one."""
     if not text:
         return "an empty name"
     if text in (".", ".."):
