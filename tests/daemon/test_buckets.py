@@ -105,13 +105,15 @@ def test_flush_says_what_is_left_and_why(bucket, place):
 
 
 def test_promises_that_the_server_does_not_keep_and_keys_without_a_name_are_in_status(bucket, place):
-    long = "x" * 255
+    s3_put(bucket, "same", b"a file")
+    s3_put(bucket, "same.rclonelink", b"target")
     with mounted(bucket, place, alarms=False) as mount:
         broken = storage(mount)["broken_promises"]
+        assert os.listdir(mount.path) == ["same"]
         shown = volgate("status", mount.path).stdout
         assert [f"ignores {name}:" in shown for name in broken] == [True] * len(broken)
-        assert os.listdir(mount.path) == [] and long not in shown
-        assert storage(mount)["unshown"] == 0
+        assert storage(mount)["unshown"] == 1
+        assert "unshown   'same.rclonelink': another object has its name" in shown
 
 
 def test_metrics_tell_backlog_requests_cache_and_lease(bucket, place):
@@ -284,6 +286,16 @@ def test_who_lost_the_volume_is_told_who_has_it_and_changes_nothing_any_more(buc
             with pytest.raises(OSError, match="Read-only"):
                 change()
         assert (mount.path / "old").read_text() == "x"
+
+
+def test_a_second_host_is_told_where_the_volume_is_mounted(bucket, place):
+    with mounted(bucket, place) as mount:
+        (place / "second").mkdir()
+        options = ("-o", f"cache_dir={place / 'other-cache'}")
+        done = volgate("mount", f"s3://{bucket.name}", place / "second", *options)
+        assert done.returncode == 32
+        assert f"is in use at {mount.path} by process {mount.process.pid} on host " in done.stderr, done
+        assert "unmount it there first" in done.stderr
 
 
 def test_a_volume_in_a_bucket_is_created_shown_limited_counted_and_adopted_by_name(bucket, place, monkeypatch):

@@ -18,9 +18,10 @@ from volgate.core.sizes import format_size
 
 @click.group()
 def quarantine() -> None:
-    """See and settle the changes that a bucket refuses; they are kept on local disk until then.
+    """See and settle the changes that a bucket refuses.
 
-    TARGET is a mount point, or the id or URL of a mounted volume. KEY is as 'list' shows it.
+    They are kept on local disk, shown and charged until then. TARGET is a mount point, or the id or URL of a mounted
+    volume. KEY is as 'list' shows it.
     """
 
 
@@ -53,7 +54,9 @@ def list_(target: str, as_json: bool) -> None:
 @click.argument("target", type=Target())
 @click.argument("keys", metavar="[KEY]...", nargs=-1)
 def retry(target: str, keys: tuple[str, ...]) -> None:
-    """Store files over whatever the bucket has under their keys now; all in quarantine without KEY.
+    """Store files over what the bucket has; all without KEY.
+
+    The condition is that the bucket still has what stands under the key now.
 
     \b
     volgate quarantine retry /mnt/data reports/2026.csv

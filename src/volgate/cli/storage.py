@@ -99,7 +99,9 @@ def describe_left(target: str, left: dict[str, Any]) -> str:
 @click.command()
 @click.argument("target", type=Target())
 def refresh(target: str) -> None:
-    """Show what others changed behind the mount, without waiting until what is remembered runs out.
+    """Show at once what others changed behind the mount.
+
+    Without it, what is remembered is believed for --attr-timeout.
 
     \b
     volgate refresh /mnt/data
