@@ -8,8 +8,9 @@ import subprocess
 
 import pytest
 
+import mounting
+import s3_server
 from box import REPOSITORY
-from mounting import mounted
 
 MONITORING = REPOSITORY / "tools/monitoring"
 KEYWORDS = {"volgate_build_info"}
@@ -17,16 +18,24 @@ KEYWORDS = {"volgate_build_info"}
 
 @pytest.fixture(scope="module")
 def exposed(module_place):
-    """Return what a mount with limits exposes."""
-    with mounted(module_place, "--quota", "1MiB", "--inodes", "10") as mount:
-        (mount.path / "f").write_text("x")
-        assert not (mount.path / "missing").exists()
-        connection = http.client.HTTPConnection("localhost")
-        connection.sock = socket.socket(socket.AF_UNIX)
-        connection.sock.connect(f"/run/volgate/{mount.volume_id()}.sock")
-        connection.request("GET", "/metrics")
-        text = connection.getresponse().read().decode()
-        connection.close()
+    """Return what a mount of a bucket with limits exposes: all that any mount does."""
+    mnt, cache = module_place / "mnt", module_place / "cache"
+    mnt.mkdir()
+    with s3_server.running(module_place / "s3") as server:
+        server.make_bucket("bucket")
+        options = ("--quota", "1MiB", "--inodes", "10", "-o", f"cache_dir={cache}")
+        mount = mounting.start("s3://bucket", mnt, *options, environment=server.environment)
+        try:
+            (mount.path / "f").write_text("x")
+            assert not (mount.path / "missing").exists()
+            connection = http.client.HTTPConnection("localhost")
+            connection.sock = socket.socket(socket.AF_UNIX)
+            connection.sock.connect(f"/run/volgate/{mount.volume_id()}.sock")
+            connection.request("GET", "/metrics")
+            text = connection.getresponse().read().decode()
+            connection.close()
+        finally:
+            assert mount.stop() == 0
     return text
 
 

@@ -7,7 +7,10 @@ from click.testing import CliRunner
 
 from volgate.cli import command
 
-CHANGING = {"mount", "umount", "quota set", "volume create", "volume adopt", "volume delete"}
+CHANGING = {
+    "mount", "umount", "quota set", "volume create", "volume adopt", "volume delete", "refresh",
+    "quarantine retry", "quarantine export", "quarantine drop",
+}  # fmt: skip
 
 
 def verbs(group=command, words=()):
@@ -31,7 +34,7 @@ def help_of(words):
 
 
 def test_there_are_all_verbs():
-    assert len(LEAVES) == 16 and {"mount", "top", "config check", "volume adopt"} <= set(LEAVES)
+    assert len(LEAVES) == 23 and {"mount", "top", "config check", "volume adopt"} <= set(LEAVES)
 
 
 @pytest.mark.parametrize("words", LEAVES)
@@ -39,7 +42,7 @@ def test_each_verb_has_an_example_on_a_line_of_its_own(words):
     assert any(line.strip().startswith(("volgate " + words, "VOLGATE_")) for line in help_of(words).splitlines()[1:])
 
 
-@pytest.mark.parametrize("words", ["", "quota", "volume", "config"])
+@pytest.mark.parametrize("words", ["", "quota", "volume", "config", "quarantine"])
 def test_no_verb_is_described_by_half_a_sentence(words):
     listed = help_of(words).partition("Commands:\n")[2].splitlines()
     assert listed and not [line for line in listed if line.endswith("...")]

@@ -1,6 +1,12 @@
 """What status says is wrong, and when."""
 
-from volgate.daemon.health import STUCK_S, Standstill, find_problems
+import json
+
+import attrs
+import pytest
+
+from volgate.daemon.health import LATE_S, STUCK_S, VERY_LATE_S, Standstill, find_problems, find_storage_problems
+from volgate.drivers.report import BackendReport
 from volgate.dto import StorageQuotaInfo
 
 WELL = {"oldest_request_s": 0.0, "in_flight": 0, "waiting": 0, "standstill_s": 0.0, "unsettled": False}
@@ -29,3 +35,42 @@ def test_a_standstill_needs_waiting_requests_and_no_answer_between_two_looks():
     assert standstill.look(200, answered=5, waiting=1) == 0  # waits, but since when?
     assert standstill.look(207, answered=5, waiting=1) == 7
     assert standstill.look(208, answered=6, waiting=1) == 0
+
+
+STORED = BackendReport(
+    backlog_files=0, backlog_bytes=0, stored_bytes=9, oldest_s=0.0, oldest_key="", refused=0, last_error="",
+    lease="held", lease_holder="", broken_promises=(), cached_bytes=0, max_cached_bytes=1, cache_hits=0, cache_misses=0,
+    staged_bytes=0, max_staged_bytes=1, requests={},
+)  # fmt: skip
+HOLDER = json.dumps({"mount_point": "/mnt/b", "pid": 7, "host": "ann", "since": 0})
+
+
+def storage_problems(**figures):
+    return [(p.code, p.degrades) for p in find_storage_problems(attrs.evolve(STORED, **figures), "/mnt/v")]
+
+
+def test_a_backend_that_stores_all_in_time_has_no_problems():
+    assert find_storage_problems(None, "/mnt/v") == storage_problems() == []
+    assert storage_problems(backlog_files=3, oldest_key="k", oldest_s=LATE_S + 1) == []
+    assert storage_problems(backlog_files=3, oldest_key="k", oldest_s=LATE_S - 1, last_error="no answer") == []
+
+
+def test_a_backlog_that_grows_old_is_a_problem_sooner_where_the_storage_gives_errors():
+    assert storage_problems(backlog_files=1, oldest_s=LATE_S + 1, last_error="no answer") == [("not_stored", True)]
+    assert storage_problems(backlog_files=1, oldest_s=VERY_LATE_S + 1) == [("not_stored", False)]
+
+
+@pytest.mark.parametrize(
+    ("figures", "said"),
+    [
+        ({"backlog_files": 3, "refused": 2}, "refuses 2 files: volgate quarantine list /mnt/v"),
+        ({"lease": "fenced"}, "until the server answers again"),
+        ({"lease": "lost", "lease_holder": HOLDER}, "at /mnt/b by process 7 on host ann since"),
+        (
+            {"lease": "lost", "backlog_files": 2, "backlog_bytes": 2048},
+            "2 files (2 KiB) that were written here will not",
+        ),
+    ],
+)
+def test_each_problem_with_the_storage_says_what_helps(figures, said):
+    assert said in find_storage_problems(attrs.evolve(STORED, **figures), "/mnt/v")[0].message

@@ -27,6 +27,7 @@ from volgate.cache.names import Names
 from volgate.cache.nodes import Node, attach, decode_name, descendants, detach, new_ino
 from volgate.cache.open_file import CachedFile
 from volgate.cache.overlay import Entry, Overlay
+from volgate.cache.quarantine import Quarantine
 from volgate.cache.reading import Reading
 from volgate.cache.staging import Staging
 from volgate.cache.uploads import Backlog, Uploads
@@ -43,6 +44,7 @@ from volgate.drivers.base import (
     Capabilities,
     NodeOwner,
 )
+from volgate.drivers.report import BackendReport, Garbage
 from volgate.dto import AttributeChanges, FileAttributes, Usage, VolumeOperationContext
 from volgate.errors import (
     AlreadyExists,
@@ -88,6 +90,10 @@ _OWN_METADATA_BYTES: Final = 64
 _BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
 _MAX_RESERVED_BYTES: Final = 1 << 20
 _EPOCH_FILE: Final = "epoch"
+_QUARANTINE: Final = "quarantine"
+_LEFT_BEHIND: Final = (".volgate/aside/", ".volgate/probe/")
+"""Where objects of the gateway's own lie that only live while something is under way."""
+_PARALLEL: Final = 32
 _CLOSE_S: Final = 30.0
 _TICK_S: Final = 1.0
 
@@ -160,6 +166,7 @@ class CachedBackend(BaseStorageBackend):
         self.uploads = Uploads(
             self._store, self.overlay, self.reading, blocks, self._check_ownership, self._put_into_quarantine
         )
+        self._quarantine = Quarantine(self, self._store, directory / _QUARANTINE)
         self.names = Names(self._store, self.overlay, ttl_s=settings.ttl_s)
         await self.names.open()
         self._restore()
@@ -200,7 +207,7 @@ class CachedBackend(BaseStorageBackend):
         }
         orphans = [name for name in self.staging.names() if name not in used]
         if orphans:
-            folder = self.staging.path("..").resolve() / "quarantine"
+            folder = self.staging.path("..").resolve() / _QUARANTINE
             folder.mkdir(mode=0o700, exist_ok=True)
             for name in orphans:
                 os.rename(self.staging.path(name), folder / f"orphan-{name}")
@@ -274,17 +281,20 @@ class CachedBackend(BaseStorageBackend):
                 backlog = self.uploads.backlog()
                 self._lease.set_backlog(backlog.bytes_, backlog.files)
 
-    async def drain(self) -> int:
+    async def drain(self, *, last: bool = False) -> int:
         """See BaseStorageBackend."""
+        self._is_drained = last
         left = 0
+        limiter = trio.CapacityLimiter(_PARALLEL)
 
         async def upload(entry: Entry) -> None:
             nonlocal left
             node = entry.node
             try:
-                if node is not None:
-                    await self.settle(node, durably=False)
-                await self.uploads.commit(entry)
+                async with limiter:
+                    if node is not None:
+                        await self.settle(node, durably=False)
+                    await self.uploads.commit(entry)
             except StorageException as error:
                 left += 1
                 log.warning("not uploaded; it stays in the journal", extra={"key": entry.key, "error": str(error)})
@@ -297,21 +307,28 @@ class CachedBackend(BaseStorageBackend):
     async def close(self) -> None:
         """See BaseStorageBackend. What could not be uploaded is in the journal, for the next mount."""
         try:
-            if hasattr(self, "overlay") and not self._read_only and not self._is_drained:
+            if hasattr(self, "overlay") and not self._read_only:
                 await self._upload_the_rest()
         finally:
             self._held.close()
             await self._store.close()
 
     async def _upload_the_rest(self) -> None:
-        self._is_drained = True
-        with trio.move_on_after(_CLOSE_S):
-            await self.drain()
+        if not self._is_drained:
+            with trio.move_on_after(_CLOSE_S):
+                await self.drain(last=True)
 
     # -- for open files -----------------------------------------------------------------------------------------
 
     def _queue(self, entry: Entry) -> None:
         self.uploads.queue(entry)
+
+    def check_writable(self) -> None:
+        """Raise ReadOnly where the bucket will never have what is changed here."""
+        if self._read_only:
+            raise ReadOnly
+        if self._lease is not None and self._lease.lost_to:
+            raise ReadOnly("another host owns the volume now; see 'volgate status'")
 
     def _check_ownership(self) -> None:
         if self._lease is not None:
@@ -364,6 +381,7 @@ class CachedBackend(BaseStorageBackend):
             return node.to_attributes()
         if changes.mode is not None and stat.S_ISLNK(node.mode):
             raise Unsupported("a symlink has no permissions of its own")
+        self.check_writable()
         if changes.uid is not None or changes.gid is not None:
             if not stat.S_ISDIR(node.mode):  # chown(2)
                 node.mode &= ~(stat.S_ISUID | (stat.S_ISGID if node.mode & stat.S_IXGRP else 0))
@@ -385,6 +403,7 @@ class CachedBackend(BaseStorageBackend):
 
     def change_xattr(self, node: Node, attribute: bytes, value: bytes | None) -> None:
         """Set or remove an extended attribute. Raises NoSpace: an object's metadata has 2 KiB."""
+        self.check_writable()
         changed = {name: kept for name, kept in node.xattrs.items() if name != attribute}
         if value is not None:
             changed[attribute] = value
@@ -462,8 +481,8 @@ class CachedBackend(BaseStorageBackend):
             raise TooManySymlinks
         if not stat.S_ISREG(node.mode):
             raise InvalidArgument("not a regular file")
-        if writable and self._read_only:
-            raise ReadOnly
+        if writable:
+            self.check_writable()
         return CachedFile(self, node), node.to_attributes()
 
     async def create_file(
@@ -497,8 +516,7 @@ class CachedBackend(BaseStorageBackend):
 
     async def _make(self, directory: BackendDirectory, name: bytes, mode: int, owner: NodeOwner) -> Node:
         parent = self._node_of(directory)
-        if self._read_only:
-            raise ReadOnly
+        self.check_writable()
         if await self.names.find(parent, name) is not None:
             raise AlreadyExists
         assert parent.directory is not None
@@ -540,6 +558,7 @@ class CachedBackend(BaseStorageBackend):
 
     async def remove(self, directory: BackendDirectory, name: bytes, *, is_directory: bool) -> None:
         """See BaseStorageBackend."""
+        self.check_writable()
         node = await self._find(directory, name)
         if is_directory and node.directory is None:
             raise NotADirectory
@@ -580,6 +599,7 @@ class CachedBackend(BaseStorageBackend):
         Raises:
             CrossDevice: a directory of more than ``names.MAX_RENAMED`` objects.
         """
+        self.check_writable()
         moved = await self._find(source, source_name)
         replaced = await self.names.find(self._node_of(target), target_name)
         if replaced is moved and not flags & RENAME_NOREPLACE:
@@ -795,23 +815,88 @@ class CachedBackend(BaseStorageBackend):
         """See BaseStorageBackend: the journal's last word, or what the owner before left in the lease."""
         return self.overlay.usage
 
-    async def count_usage(self, on_progress: Callable[[Usage], None]) -> Usage:
+    async def count_usage(self, on_progress: Callable[[Usage], None], *, keep: bool = True) -> Usage:
         """See BaseStorageBackend: by listings, several at once."""
         changed = self.overlay.begin_counting()
-        counted = await count_objects(self._store, changed, on_progress)
+        try:
+            counted = await count_objects(self._store, changed, on_progress)
+        finally:
+            if not keep:
+                self.overlay.forget_counting()
         total = Usage(
             counted.bytes_ + sum(usage.bytes_ for usage in changed.values()),
             counted.inodes + sum(usage.inodes for usage in changed.values()),
         )
-        self.overlay.end_counting(total)
+        if keep:
+            self.overlay.end_counting(total)
         return total
+
+    # -- operating it -------------------------------------------------------------------------------------------
 
     def backlog(self) -> Backlog:
         """Return what the bucket does not have yet."""
         return self.uploads.backlog()
 
+    def report(self) -> BackendReport:
+        """See BaseStorageBackend."""
+        backlog, blocks, lease = self.backlog(), self._blocks.statistics(), self._lease
+        promises = {} if self._read_only else attrs.asdict(self._store.capabilities)
+        return BackendReport(
+            backlog_files=backlog.files,
+            backlog_bytes=backlog.bytes_,
+            stored_bytes=self.uploads.stored_bytes,
+            oldest_s=backlog.oldest_s,
+            oldest_key=backlog.oldest_key,
+            refused=backlog.refused,
+            last_error=backlog.error,
+            lease="none" if lease is None else lease.state,
+            lease_holder="" if lease is None else lease.lost_to,
+            broken_promises=tuple(name for name, kept in promises.items() if not kept),
+            cached_bytes=blocks.cached_bytes,
+            max_cached_bytes=blocks.max_bytes,
+            cache_hits=blocks.hits,
+            cache_misses=blocks.misses,
+            staged_bytes=self.staging.used_bytes,
+            max_staged_bytes=self.staging.max_bytes,
+            requests=dict(self._store.requests),
+        )
+
+    def unshown(self) -> dict[str, str]:
+        """See BaseStorageBackend: of the directories listed so far."""
+        return self.names.unshown()
+
+    def refresh(self) -> None:
+        """See BaseStorageBackend."""
+        self.names.refresh()
+
+    @property
+    def quarantine(self) -> Quarantine:
+        """See BaseStorageBackend."""
+        return self._quarantine
+
+    async def collect_garbage(self, older_than_s: float) -> Garbage:
+        """See BaseStorageBackend: uploads that nobody goes on with, and objects that nobody needs.
+
+        An upload that is younger may be of a process that lives, as may be an object.
+        """
+        self._check_ownership()
+        latest = time.time() - older_than_s
+        uploads = objects = 0
+        for upload in await self._store.list_uploads():
+            entry = self.overlay.entries.get(upload.key)
+            if upload.started_at <= latest and (entry is None or entry.running is None):
+                await self._store.abort_upload(upload.key, upload.upload_id)
+                uploads += 1
+        for prefix in _LEFT_BEHIND:
+            async for listed in self._store.list_objects(prefix):
+                key = listed.key
+                if listed.modified_at <= latest and key not in self.overlay.entries and not self.overlay.based_on(key):
+                    await self._store.delete(key)
+                    objects += 1
+        return Garbage(uploads, objects)
+
     def _put_into_quarantine(self, entry: Entry, reason: str) -> None:
         entry.refused = reason
         entry.changes += 1
-        self.overlay.record()
+        self.overlay.change(entry)
         log.error("a change lost to another writer's", extra={"key": entry.key, "reason": reason})

@@ -69,6 +69,7 @@ class CachedFile(BackendFile):
             raise FileTooLarge(f"an object has at most {MAX_FILE_BYTES} bytes")
         if not data:
             return 0
+        self._backend.check_writable()
         node = self.node
         await self._backend.staging.wait_for_room(len(data))
         work = await self._begin(node, max(node.size, end))

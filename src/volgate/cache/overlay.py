@@ -231,17 +231,27 @@ class Overlay:
             self._relative[1] -= 1
             node.recorded = -1
 
+    def add_usage(self, usage: Usage) -> None:
+        """Count in the next record what the bucket has, and no node of this overlay stands for."""
+        self._relative[0] += usage.bytes_
+        self._relative[1] += usage.inodes
+
     def begin_counting(self) -> dict[str, Usage]:
         """Begin to note what each key that changes counted before; returns where that is noted.
 
         What is pending now counts as it was recorded last.
         """
-        self._relative = [0, 0]
+        if self.usage is None:
+            self._relative = [0, 0]
         self._touched = {
             key: Usage(max(0, entry.node.recorded), int(entry.node.recorded >= 0)) if entry.node else Usage(0, 0)
             for key, entry in self.entries.items()
         }
         return self._touched
+
+    def forget_counting(self) -> None:
+        """End a counting whose result is not wanted; the usage stays what it was."""
+        self._touched = None
 
     def end_counting(self, usage: Usage) -> None:
         """Take for the usage what the volume counted when counting began; what changed since comes on top."""

@@ -67,7 +67,8 @@ class Backlog:
     """What the bucket does not have yet.
 
     Attributes:
-        files: keys. bytes_: staged for them. oldest_s: age of the oldest change. oldest_key: its key.
+        files: keys, the refused ones included. bytes_: of content in them.
+        oldest_s: age of the oldest change that is not refused. oldest_key: its key.
         refused: keys that the bucket refuses for good. error: what the last failure said, "" without one.
     """
 
@@ -121,6 +122,8 @@ class Uploads:
         self._slots = trio.Semaphore(_PARALLEL)
         self._parts = trio.CapacityLimiter(_PARALLEL_PARTS)
         self._error = ""
+        self.stored_bytes = 0
+        """Of content that was put into the bucket; copies within it do not count."""
 
     # -- in the background --------------------------------------------------------------------------------------
 
@@ -174,14 +177,15 @@ class Uploads:
     def backlog(self) -> Backlog:
         """Return what the bucket does not have yet."""
         entries = self._overlay.entries.values()
-        oldest = min(entries, key=lambda entry: entry.since, default=None)
+        waiting = [entry for entry in entries if not entry.refused]
+        oldest = min(waiting, key=lambda entry: entry.since, default=None)
         return Backlog(
             len(entries),
-            self._overlay.staging.used_bytes,
+            sum(_waiting_bytes(entry) for entry in entries),
             max(0.0, time.time() - oldest.since) if oldest is not None else 0.0,
             oldest.key if oldest is not None else "",
-            sum(1 for entry in entries if entry.refused),
-            self._error if entries else "",
+            len(entries) - len(waiting),
+            self._error if waiting else "",
         )
 
     # -- one key ------------------------------------------------------------------------------------------------
@@ -271,7 +275,7 @@ class Uploads:
     def _refuse(self, entry: Entry, reason: str) -> None:
         entry.refused = reason
         entry.changes += 1
-        self._overlay.record()
+        self._overlay.change(entry)
         log.error("the bucket refuses a file; it stays here", extra={"key": entry.key, "reason": reason})
 
     async def _look_into(self, entry: Entry, error: StorageException) -> None:
@@ -340,7 +344,7 @@ class Uploads:
     async def _put(self, entry: Entry, node: Node, body: bytes) -> str:
         metadata, content_type = self._describe(entry, node)
         conditional = self._store.capabilities.conditional_put
-        return await self._store.put(
+        etag = await self._store.put(
             entry.key,
             body,
             metadata=metadata,
@@ -348,6 +352,8 @@ class Uploads:
             if_absent=conditional and entry.remote_etag is None,
             if_match=entry.remote_etag if conditional else None,
         )
+        self.stored_bytes += len(body)
+        return etag
 
     async def _read_body(self, node: Node, work: Work) -> bytes:
         """Return a small content whole, as it is at one moment."""
@@ -471,6 +477,7 @@ class Uploads:
                 try:
                     done[part] = await self._put_part(entry, node, work, upload_id, part)
                     entry.parts_done += 1
+                    self.stored_bytes += part.end - part.start
                 except StorageException as error:
                     failed.append(error)
 
@@ -533,3 +540,11 @@ class Uploads:
     def _is_of(self, node: Node, entry: Entry) -> bool:
         """Return whether a node's content may be read from the object under an entry's key."""
         return entry.node is node or node.base_key == entry.key
+
+
+def _waiting_bytes(entry: Entry) -> int:
+    """Return how many bytes an entry has that the bucket does not have."""
+    work = entry.node.work if entry.node is not None else None
+    if entry.node is None or work is None or work.content is None:
+        return 0
+    return work.content.staged_bytes if work.staged is not None else entry.node.size

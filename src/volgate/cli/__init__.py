@@ -26,6 +26,10 @@ _VERBS: Final = {
     "config": "config",
     "doctor": "doctor",
     "top": "top",
+    "flush": "storage",
+    "refresh": "storage",
+    "gc": "storage",
+    "quarantine": "quarantine",
 }
 _MOUNT_VERBS: Final = frozenset({"mount", "umount"})
 

@@ -14,6 +14,7 @@ import trio
 from volgate import errors, paths
 from volgate.cli.finding import Finding
 from volgate.core.sizes import format_size
+from volgate.daemon.health import PROMISES
 from volgate.dto import VolumeOperationContext
 
 if TYPE_CHECKING:
@@ -30,14 +31,6 @@ _LACKS: Final = {
     "durable_keys": "files cannot be found again by handles: after a crash the volume is counted",
 }
 """What a mount lacks where a directory does not have one of ``Capabilities``."""
-_PROMISES: Final = {
-    "conditional_put": "an object that somebody else made or changed meanwhile may be overwritten unnoticed",
-    "conditional_complete": "a large object that somebody else made meanwhile may be overwritten unnoticed",
-    "conditional_delete": "an object that somebody else changed meanwhile may be deleted",
-    "conditional_copy": "a copy may be of another version than meant",
-    "checksums": "content that is damaged on its way is stored unnoticed, unless TLS notices",
-}
-"""What is lost where a server does not keep one of ``StoreCapabilities``."""
 _LEAST_POLICY: Final = (
     "allow s3:ListBucket, s3:ListBucketMultipartUploads on the bucket, and s3:GetObject, s3:PutObject, "
     "s3:DeleteObject, s3:AbortMultipartUpload on what is in it"
@@ -142,7 +135,7 @@ def _check_bucket(source: str, options: dict[str, str]) -> Iterator[Finding]:
         yield Finding("clock", "warning", message, "timedatectl set-ntp true")
     else:
         yield Finding("clock", "ok", "it agrees with the server's")
-    for promise, loss in _PROMISES.items():
+    for promise, loss in PROMISES.items():
         if getattr(store.capabilities, promise):
             yield Finding(promise, "ok", "the server keeps it")
         else:

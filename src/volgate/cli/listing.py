@@ -92,8 +92,37 @@ def _show(mount: dict[str, Any]) -> None:
     click.echo(f"  in use    {statistics['inodes']} inodes, {statistics['open_files']} open files")
     oldest = f", oldest {statistics['oldest_request_s']:.1f} s" if statistics["in_flight"] else ""
     click.echo(f"  requests  {sum(statistics['requests'].values())}, {statistics['in_flight']} under way{oldest}")
+    if mount.get("storage"):
+        _show_storage(mount["storage"])
     for problem in mount["problems"]:
         click.echo(f"  problem   {problem['message']}")
     for failure in statistics["recent_errors"][-5:]:
         code = f" ({failure['error_code']})" if failure["error_code"] else ""
         click.echo(f"  failed    {failure['operation']} {failure['path']}: {failure['error_message']}{code}")
+
+
+def _show_storage(storage: dict[str, Any]) -> None:
+    """Show what is on its way to the storage, and what the storage is not capable of."""
+    from volgate.daemon.health import PROMISES
+
+    waiting = f"{storage['backlog_files']} files, {format_size(storage['backlog_bytes'])}"
+    if storage["oldest_key"]:
+        waiting += f"; oldest {storage['oldest_s']:.0f} s: {storage['oldest_key']}"
+    if storage["refused"]:
+        waiting += f"; refused: {storage['refused']}"
+    click.echo(f"  backlog   {waiting if storage['backlog_files'] else 'none: all is stored'}")
+    if storage["last_error"]:
+        click.echo(f"  error     {storage['last_error']}")
+    cached, limit = format_size(storage["cached_bytes"]), format_size(storage["max_cached_bytes"])
+    click.echo(f"  cache     {cached} of {limit}, {storage['cache_hits']} hits, {storage['cache_misses']} misses")
+    staged, limit = format_size(storage["staged_bytes"]), format_size(storage["max_staged_bytes"])
+    click.echo(f"  staging   {staged} of {limit}")
+    if storage["lease"] != "none":
+        click.echo(f"  lease     {storage['lease']}")
+    for name in storage["broken_promises"]:
+        click.echo(f"  weaker    the server ignores {name}: {PROMISES.get(name, 'see SEMANTICS')}")
+    for shown in storage["unshown_first"]:
+        click.echo(f"  unshown   {shown['key']!r}: {shown['reason']}")
+    rest = storage["unshown"] - len(storage["unshown_first"])
+    if rest:
+        click.echo(f"  unshown   and {rest} more")

@@ -17,6 +17,7 @@ from volgate.core.sizes import format_size
 from volgate.errors import InvalidArgument, NotFound, Unavailable
 
 if TYPE_CHECKING:
+    from volgate.drivers.base import BackendDirectory, BaseStorageBackend
     from volgate.dto import Usage
     from volgate.volume.identity import VolumeIdentity
 
@@ -108,7 +109,11 @@ def check(target: str, repair: bool, as_json: bool) -> int:
     mounted = _mounted(target)
     if mounted is not None and repair:
         raise InvalidArgument(f"{target} is mounted; unmount it to repair its ledger")
-    counted, ledger = trio.run(_compare, mounted["source"] if mounted is not None else target, mounted, repair)
+    ledger: tuple[int | None, int | None]
+    if mounted is not None and mounted["storage"] and not mounted["read_only"]:
+        counted, ledger = _count_mounted(mounted)
+    else:
+        counted, ledger = trio.run(_compare, mounted["source"] if mounted is not None else target, mounted, repair)
     fits = (counted.bytes_, counted.inodes) == ledger
     if as_json:
         click.echo(
@@ -142,23 +147,6 @@ def _mounted(target: str) -> dict[str, Any] | None:
     return status if status.get("socket") else None
 
 
-async def _opened(directory: str) -> tuple[Any, Any, VolumeIdentity]:
-    """Open a directory's backend without owning the volume. Raises NotFound where it is no volume."""
-    from volgate.cli.sources import resolve_with_configuration
-    from volgate.dto import VolumeOperationContext
-    from volgate.volume.identity import load_identity
-    from volgate.volume.storage import make_backend
-
-    source = resolve_with_configuration(directory)
-    backend = make_backend(source)
-    context = VolumeOperationContext("volume", Path("/"), source.backend_type, "cli", read_only=True)
-    root = await backend.open_volume(context)
-    identity = await load_identity(backend)
-    if identity is None:
-        raise NotFound(f"{directory} is no volume of volgate's yet; mount it once")
-    return backend, root, identity
-
-
 def _read_stored_usage(identity: VolumeIdentity) -> Usage | None:
     from volgate.ledger.sqlite import database_path, read_stored_usage
 
@@ -175,54 +163,76 @@ def _as_status(identity: VolumeIdentity, usage: Usage | None) -> dict[str, Any]:
     }
 
 
-async def read_stored(directory: str) -> dict[str, Any]:
+async def read_stored(target: str) -> dict[str, Any]:
     """Return limits, and usage as last stored, of a volume that is not mounted."""
-    backend, _, identity = await _opened(directory)
-    await backend.close()
-    return _as_status(identity, _read_stored_usage(identity))
+    from volgate.cli.sources import opened
+    from volgate.volume.ownership import load_released_usage
+
+    async with opened(target) as (backend, _, identity):
+        kept = backend.capabilities.keeps_usage
+        usage = await load_released_usage(backend) if kept else _read_stored_usage(identity)
+        return _as_status(identity, usage)
 
 
 async def _store_limits(
-    directory: str, size: tuple[int | None] | None, inodes: tuple[int | None] | None
+    target: str, size: tuple[int | None] | None, inodes: tuple[int | None] | None
 ) -> dict[str, Any]:
     import attrs
 
+    from volgate.cli.sources import opened
     from volgate.volume.identity import store_identity
-    from volgate.volume.ownership import acquire_ownership
 
-    backend, _, identity = await _opened(directory)
-    await acquire_ownership(backend, identity.volume_id, Path(directory).absolute())  # noqa: ASYNC240
-    if size is not None:
-        identity = attrs.evolve(identity, quota_bytes=size[0])
-    if inodes is not None:
-        identity = attrs.evolve(identity, quota_inodes=inodes[0])
-    await store_identity(backend, identity)
-    await backend.close()
-    return _as_status(identity, _read_stored_usage(identity))
+    async with opened(target, owned=True) as (backend, _, identity):
+        if size is not None:
+            identity = attrs.evolve(identity, quota_bytes=size[0])
+        if inodes is not None:
+            identity = attrs.evolve(identity, quota_inodes=inodes[0])
+        await store_identity(backend, identity)
+        usage = backend.load_usage() if backend.capabilities.keeps_usage else _read_stored_usage(identity)
+        return _as_status(identity, usage)
 
 
 async def _compare(
-    directory: str, mounted: dict[str, Any] | None, repair: bool
+    target: str, mounted: dict[str, Any] | None, repair: bool
 ) -> tuple[Usage, tuple[int | None, int | None]]:
     """Return the counted usage, and (bytes, inodes) of the ledger; store the count where repair is asked for."""
-    from volgate.ledger.sqlite import SqliteLedger, database_path, slots_path
+    from volgate.cli.sources import opened
     from volgate.volume.counting import count_usage
-    from volgate.volume.ownership import acquire_ownership
 
-    backend, root, identity = await _opened(directory)
-    if mounted is None:
-        await acquire_ownership(backend, identity.volume_id, Path(directory).absolute())  # noqa: ASYNC240
-    counted = await count_usage(backend, root)
-    if mounted is not None:
-        return counted, (mounted["used_bytes"], mounted["file_count"])
-    stored = _read_stored_usage(identity)
-    if repair:
-        database = database_path(paths.state_directory(), identity.volume_id)
-        slots = slots_path(paths.runtime_directory(), identity.volume_id)
-        ledger = SqliteLedger(database, slots, identity.uuid, backend.key_of_name(root, b"", 0))
-        await ledger.recover(backend.measure_key)
-        ledger.begin(counted)
-        ledger.close()
-        ledger.release()
-    await backend.close()
-    return counted, (None, None) if stored is None else (stored.bytes_, stored.inodes)
+    async with opened(target, owned=mounted is None) as (backend, root, identity):
+        if mounted is not None:
+            return await count_usage(backend, root), (mounted["used_bytes"], mounted["file_count"])
+        if backend.capabilities.keeps_usage:
+            stored = backend.load_usage()
+            counted = await backend.count_usage(lambda _: None, keep=repair)
+        else:
+            stored = _read_stored_usage(identity)
+            counted = await count_usage(backend, root)
+            if repair:
+                await _repair(backend, root, identity, counted)
+        return counted, (None, None) if stored is None else (stored.bytes_, stored.inodes)
+
+
+async def _repair(
+    backend: BaseStorageBackend, root: BackendDirectory, identity: VolumeIdentity, counted: Usage
+) -> None:
+    from volgate.ledger.sqlite import SqliteLedger, database_path, slots_path
+
+    database = database_path(paths.state_directory(), identity.volume_id)
+    slots = slots_path(paths.runtime_directory(), identity.volume_id)
+    ledger = SqliteLedger(database, slots, identity.uuid, backend.key_of_name(root, b"", 0))
+    await ledger.recover(backend.measure_key)
+    ledger.begin(counted)
+    ledger.close()
+    ledger.release()
+
+
+def _count_mounted(mounted: dict[str, Any]) -> tuple[Usage, tuple[int, int]]:
+    """Have the daemon count a volume whose backend keeps changes back: nobody else sees them."""
+    from volgate.cli.storage import ask_patiently
+    from volgate.dto import Usage
+
+    socket = Path(mounted["socket"])
+    counted = ask_patiently(socket, "/v1/count", None, lambda: None)
+    now = ask(socket, "GET", "/v1/status")
+    return Usage(counted["used_bytes"], counted["file_count"]), (now["used_bytes"], now["file_count"])

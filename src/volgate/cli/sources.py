@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from volgate import paths
+from volgate.errors import NotFound
 
 if TYPE_CHECKING:
     from volgate.config.loading import Configuration
+    from volgate.drivers.base import BackendDirectory, BaseStorageBackend
     from volgate.drivers.registry import Source
     from volgate.volume.catalog import Catalog, CatalogEntry
+    from volgate.volume.identity import VolumeIdentity
 
 _CONFIGURED: Final = ("endpoint_url", "region", "addressing", "credentials_file", "ca_bundle")
 _PLACE_BYTES: Final = 16
@@ -68,11 +73,49 @@ def with_options(source: Source, options: Mapping[str, str], configuration: Conf
     return Source(source.backend_type, source.text, {**told, "place": digest})
 
 
-def resolve_with_configuration(text: str) -> Source:
-    """Return where the data of a volume lies, with all that its storage is told, for verbs that take no options."""
+def resolve_with_configuration(text: str, options: str = "") -> Source:
+    """Return where the data of a volume lies, with all that its storage is told.
+
+    Args:
+        options: as after ``-o``; those that the catalog has come first.
+    """
     from volgate.cli.mount_options import parse_options
     from volgate.config.loading import load
 
     source, entry = resolve(text)
-    options = parse_options(entry.options).get("storage", {}) if entry is not None else {}
-    return with_options(source, options, load(paths.config_directory(), os.environ))
+    known = parse_options(entry.options).get("storage", {}) if entry is not None else {}
+    told = {**known, **parse_options(options).get("storage", {})}
+    return with_options(source, told, load(paths.config_directory(), os.environ))
+
+
+@contextlib.asynccontextmanager
+async def opened(
+    text: str, *, owned: bool = False
+) -> AsyncIterator[tuple[BaseStorageBackend, BackendDirectory, VolumeIdentity]]:
+    """Open a volume that is not mounted, for reading, or ``owned`` for changing it as well.
+
+    Raises:
+        NotFound: there is no volume. Busy: another owns it.
+    """
+    from volgate.dto import VolumeOperationContext
+    from volgate.volume.identity import load_identity
+    from volgate.volume.ownership import acquire_ownership
+    from volgate.volume.storage import make_backend
+
+    source = resolve_with_configuration(text)
+    backend = make_backend(source)
+    context = VolumeOperationContext("volume", Path("/"), source.backend_type, "cli", read_only=not owned)
+    try:
+        root = await backend.open_volume(context)
+        identity = await load_identity(backend)
+        if identity is None:
+            raise NotFound(f"{text} is no volume of volgate's yet; mount it once")
+        if owned:
+            await acquire_ownership(backend, identity.volume_id, Path(text).absolute())  # noqa: ASYNC240
+        try:
+            yield backend, root, identity
+        finally:
+            if owned:
+                await backend.release_ownership()
+    finally:
+        await backend.close()

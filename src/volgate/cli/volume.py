@@ -52,12 +52,13 @@ def create(
     mount_point: str,
     options: str,
 ) -> None:
-    """Make the directory SOURCE a volume called NAME.
+    """Make the directory, or bucket, SOURCE a volume called NAME.
 
     What is in it already belongs to the volume. Nothing is mounted yet.
 
     \b
     volgate volume create projects /srv/projects --quota 1TiB --mount-point /mnt/projects
+    volgate volume create media s3://bucket/prefix -o endpoint_url=https://s3.example.org
     volgate mount projects -d
     """
     import trio
@@ -68,7 +69,7 @@ def create(
     if not VOLUME_ID.fullmatch(name):
         raise InvalidArgument(f"'{name}' is no volume name: 1 to 63 of a-z 0-9 . _ -, the first a-z or 0-9")
     _check_options(options)
-    where = resolve_with_configuration(source)
+    where = resolve_with_configuration(source, options)
 
     async def make() -> CatalogEntry:
         return await create_volume(
@@ -101,7 +102,7 @@ def adopt(source: str, mount_point: str, options: str) -> None:
     from volgate.volume.registration import adopt_volume
 
     _check_options(options)
-    where = resolve_with_configuration(source)
+    where = resolve_with_configuration(source, options)
 
     async def enter() -> CatalogEntry:
         return await adopt_volume(catalog(), where, mount_point=_absolute(mount_point), options=options)
@@ -169,7 +170,7 @@ def show(name: str, as_json: bool) -> None:
 
     (described,) = _describe([catalog().find(name)])
     if described["used_bytes"] is None:
-        described |= trio.run(read_stored, described["source"])
+        described |= trio.run(read_stored, name)
     if as_json:
         click.echo(json.dumps(described, indent=1))
         return

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
 import struct
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from volgate.errors import InvalidArgument, NotFound, Unavailable
+from volgate.errors import Busy, InvalidArgument, NotFound, StorageException, Unavailable
 
 TIMEOUT_S: Final = 10.0
+_ERRORS: Final[dict[int, type[StorageException]]] = {404: NotFound, 409: Busy, 503: Unavailable}
 
 
 class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path, timeout_s: float) -> None:
+    def __init__(self, path: Path, timeout_s: float | None) -> None:
         super().__init__("localhost", timeout=timeout_s)
         self._path = path
         self._timeout_s = timeout_s
@@ -42,24 +45,44 @@ def find_owner(path: Path) -> int | None:
     return pid or None
 
 
-def ask(path: Path, method: str, target: str, body: Any = None, *, timeout_s: float = TIMEOUT_S) -> Any:
-    """Return the JSON answer of a daemon.
+def ask(path: Path, method: str, target: str, body: Any = None, *, timeout_s: float | None = TIMEOUT_S) -> Any:
+    """Return the JSON answer of a daemon; ``timeout_s``: None waits as long as the daemon lives.
 
     Raises:
-        NotFound: nobody serves that socket. Unavailable: no answer in time. InvalidArgument: it refused; says why.
+        NotFound: nobody serves that socket, or what was asked for is not there. Unavailable: no answer in time, or its
+            storage gives none. Busy: it is in use. InvalidArgument: it refused; says why.
     """
+    return send(path, method, target, body, timeout_s=timeout_s)()
+
+
+def send(
+    path: Path, method: str, target: str, body: Any = None, *, timeout_s: float | None = TIMEOUT_S
+) -> Callable[[], Any]:
+    """Ask as ``ask`` does and return, once the question is sent, what waits for the answer. Both raise as ``ask``."""
     connection = _UnixConnection(path, timeout_s)
-    try:
-        connection.request(method, target, None if body is None else json.dumps(body))
-        response = connection.getresponse()
-        content = response.read()
-    except (FileNotFoundError, ConnectionRefusedError) as error:
-        raise NotFound(f"no daemon answers at {path}") from error
-    except OSError as error:
-        raise Unavailable(f"the daemon at {path} does not answer: {error}") from error
-    finally:
+
+    def receive() -> Any:
+        with _closing_at_failure(connection, path):
+            response = connection.getresponse()
+            content = response.read()
         connection.close()
-    answer = json.loads(content)
-    if response.status >= 400:
-        raise InvalidArgument(str(answer.get("detail", content)))
-    return answer
+        answer = json.loads(content)
+        if response.status >= 400:
+            raise _ERRORS.get(response.status, InvalidArgument)(str(answer.get("detail", content)))
+        return answer
+
+    with _closing_at_failure(connection, path):
+        connection.request(method, target, None if body is None else json.dumps(body))
+    return receive
+
+
+@contextlib.contextmanager
+def _closing_at_failure(connection: _UnixConnection, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (FileNotFoundError, ConnectionRefusedError) as error:
+        connection.close()
+        raise NotFound(f"no daemon answers at {path}") from error
+    except (OSError, http.client.HTTPException) as error:
+        connection.close()
+        raise Unavailable(f"the daemon at {path} does not answer: {error}") from error

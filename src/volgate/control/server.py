@@ -1,6 +1,7 @@
 """HTTP/1.1 of the mount daemon: a handful of routes, by h11. Only root and its own user get in at its unix socket.
 
-Requests are bounded: 64 KiB, 10 seconds, 16 connections at once. A bad one ends its own connection, nothing else.
+Requests are bounded: 64 KiB, 10 seconds, 16 connections at once. A bad one ends its own connection, nothing else. The
+answer of a patient route may take as long as it takes, while its client is there; it is sent also when the server ends.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import logging
 import os
 import socket
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 _MAX_BODY_BYTES: Final = 64 * 1024
 _REQUEST_S: Final = 10.0
 _MAX_CONNECTIONS: Final = 16
+_SEND_S: Final = 2.0
 
 Reply = tuple[int, str, bytes]
 Route = Callable[[bytes], Awaitable[Reply]]
@@ -42,10 +44,14 @@ class _HttpServer:
 
     Args:
         routes: (method, path) to what answers; may raise StorageExceptions.
+        patient: those of them that may take longer than a request's time.
     """
 
-    def __init__(self, routes: dict[tuple[str, str], Route]) -> None:
+    def __init__(self, routes: dict[tuple[str, str], Route], patient: Collection[tuple[str, str]] = ()) -> None:
         self._routes = routes
+        self._patient = frozenset(patient)
+        self._answering = 0
+        self._answered = trio.Event()
         self._limiter = trio.CapacityLimiter(_MAX_CONNECTIONS)
 
     def _is_welcome(self, stream: trio.SocketStream) -> bool:
@@ -54,17 +60,53 @@ class _HttpServer:
     async def _serve(self, stream: trio.SocketStream) -> None:
         with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
             async with stream, self._limiter:
-                with trio.fail_after(_REQUEST_S):
+                with trio.fail_after(_REQUEST_S) as limit:
                     if self._is_welcome(stream):
-                        await self._answer(stream)
+                        await self._answer(stream, limit)
 
-    async def _answer(self, stream: trio.SocketStream) -> None:
+    async def settle(self) -> None:
+        """Return when the patient requests that are under way were answered, or soon without that."""
+        with trio.move_on_after(_SEND_S):
+            while self._answering:
+                await self._answered.wait()
+
+    async def _answer(self, stream: trio.SocketStream, limit: trio.CancelScope) -> None:
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_MAX_BODY_BYTES)
         try:
             request, body = await _receive(connection, stream)
+            if (request.method.decode(), request.target.decode("ascii", "replace")) in self._patient:
+                await self._answer_patiently(connection, stream, limit, request, body)
+                return
             status, content_type, reply = await self._dispatch(request, body)
         except h11.RemoteProtocolError as error:
             status, content_type, reply = 400, "application/problem+json", problem(400, str(error))
+        await self._send(connection, stream, (status, content_type, reply))
+
+    async def _answer_patiently(
+        self,
+        connection: h11.Connection,
+        stream: trio.SocketStream,
+        limit: trio.CancelScope,
+        request: h11.Request,
+        body: bytes,
+    ) -> None:
+        """Answer without a time limit, until the client goes away."""
+        limit.deadline = float("inf")
+        self._answering += 1
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_wait_for_end, stream, nursery.cancel_scope)
+                reply = await self._dispatch(request, body)
+                with trio.CancelScope(shield=True), trio.move_on_after(_SEND_S):
+                    await self._send(connection, stream, reply)
+                nursery.cancel_scope.cancel()
+        finally:
+            self._answering -= 1
+            self._answered.set()
+            self._answered = trio.Event()
+
+    async def _send(self, connection: h11.Connection, stream: trio.SocketStream, answer: Reply) -> None:
+        status, content_type, reply = answer
         headers = [("content-type", content_type), ("content-length", str(len(reply))), ("connection", "close")]
         with contextlib.suppress(h11.LocalProtocolError):
             await stream.send_all(connection.send(h11.Response(status_code=status, headers=headers)) or b"")
@@ -94,10 +136,13 @@ class ControlServer(_HttpServer):
     Args:
         path: of the socket, mode 0600; a stale one is replaced, one that answers is not.
         routes: (method, path) to what answers; may raise StorageExceptions.
+        patient: those of them that may take longer than a request's time.
     """
 
-    def __init__(self, path: Path, routes: dict[tuple[str, str], Route]) -> None:
-        super().__init__(routes)
+    def __init__(
+        self, path: Path, routes: dict[tuple[str, str], Route], patient: Collection[tuple[str, str]] = ()
+    ) -> None:
+        super().__init__(routes, patient)
         self._path = path
 
     def _is_welcome(self, stream: trio.SocketStream) -> bool:
@@ -166,6 +211,14 @@ class TcpServer(_HttpServer):
             raise Busy(f"cannot listen at {self._host}:{self._port}: {error.strerror or error}") from error
         task_status.started()
         await trio.serve_listeners(self._serve, listeners)
+
+
+async def _wait_for_end(stream: trio.SocketStream, scope: trio.CancelScope) -> None:
+    """Cancel the answer once nobody waits for it any more."""
+    with contextlib.suppress(trio.BrokenResourceError):
+        while await stream.receive_some(_MAX_BODY_BYTES):
+            pass
+    scope.cancel()
 
 
 async def _receive(connection: h11.Connection, stream: trio.SocketStream) -> tuple[h11.Request, bytes]:

@@ -132,6 +132,10 @@ class InodeTable:
         """Return the inode of a kernel's number, None if it is not in use."""
         return self._by_ino.get(ino)
 
+    def numbers(self) -> list[int]:
+        """Return the kernel's numbers of all inodes in use."""
+        return list(self._by_ino)
+
     def find_backing(self, backing_ino: int) -> Inode | None:
         """Return the living inode of a backend's number, None if it is not in use."""
         return self._by_backing.get(backing_ino)

@@ -7,10 +7,24 @@ from typing import Final
 import attrs
 
 from volgate.core.sizes import format_size
+from volgate.drivers.report import BackendReport
 from volgate.dto import StorageQuotaInfo
+from volgate.volume.ownership import describe_holder
 
 STUCK_S: Final = 10.0
 """A request under way for so long means that the storage hangs."""
+LATE_S: Final = 60.0
+"""A change that is not stored for so long, with an error, means that the storage takes none."""
+VERY_LATE_S: Final = 900.0
+"""Likewise without an error: more is written than the storage takes."""
+PROMISES: Final = {
+    "conditional_put": "an object that somebody else made or changed meanwhile may be overwritten unnoticed",
+    "conditional_complete": "a large object that somebody else made meanwhile may be overwritten unnoticed",
+    "conditional_delete": "an object that somebody else changed meanwhile may be deleted",
+    "conditional_copy": "a copy may be of another version than meant",
+    "checksums": "content that is damaged on its way is stored unnoticed, unless TLS notices",
+}
+"""What is lost where a server does not keep one of ``StoreCapabilities``."""
 
 
 @attrs.frozen
@@ -18,7 +32,8 @@ class Problem:
     """One thing that is wrong.
 
     Attributes:
-        code: stable, for programs: storage_hangs, nobody_reads, above_limit, unsettled.
+        code: stable, for programs: storage_hangs, nobody_reads, above_limit, unsettled, lease_lost, lease_fenced,
+            not_stored, refused.
         message: for people, with what to do.
         degrades: the mount does not serve as it should; it is not merely worth knowing.
     """
@@ -98,4 +113,31 @@ def find_problems(
                 degrades=False,
             )
         )
+    return problems
+
+
+def find_storage_problems(report: BackendReport | None, mount_point: str) -> list[Problem]:
+    """Return what is wrong between a backend that keeps changes back and its storage, the worst first."""
+    if report is None:
+        return []
+    problems = []
+    if report.lease == "lost":
+        what = "nothing can be changed here any more"
+        if report.backlog_files:
+            size = format_size(report.backlog_bytes)
+            what += f", and {report.backlog_files} files ({size}) that were written here will not be stored: copy them"
+        message = f"another owner has the volume, {describe_holder(report.lease_holder)}; {what}; then unmount"
+        problems.append(Problem("lease_lost", message, degrades=True))
+    elif report.lease == "fenced":
+        message = "the volume's lease cannot be renewed, so nothing is stored until the server answers again"
+        problems.append(Problem("lease_fenced", message, degrades=True))
+    elif (report.last_error and report.oldest_s > LATE_S) or report.oldest_s > VERY_LATE_S:
+        message = (
+            f"{report.backlog_files - report.refused} files are not stored, '{report.oldest_key}' for "
+            f"{report.oldest_s:.0f} s: {report.last_error or 'more is written than the storage takes'}"
+        )
+        problems.append(Problem("not_stored", message, degrades=bool(report.last_error)))
+    if report.refused:
+        message = f"the storage refuses {report.refused} files: volgate quarantine list {mount_point}"
+        problems.append(Problem("refused", message, degrades=False))
     return problems

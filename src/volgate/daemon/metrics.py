@@ -69,6 +69,7 @@ class MountCollector:
         denied = CounterMetricFamily("volgate_quota_denied", "Requests refused for the limit.", labels=["volume"])
         denied.add_metric([volume_id], self._volume.gate.denied)
         yield denied
+        yield from _of_storage(self._volume)
         build = InfoMetricFamily("volgate_build", "The version that serves.", labels=["volume"])
         build.add_metric([volume_id], {"version": _VERSION})
         yield build
@@ -77,6 +78,47 @@ class MountCollector:
             if value is not None:
                 family.add_metric([volume_id], value)
             yield family
+
+
+def _of_storage(volume: Volume) -> Iterator[Metric]:
+    """Yield what a backend that keeps changes back says; nothing of others."""
+    report = volume.backend.report()
+    if report is None:
+        return
+    volume_id = volume.identity.volume_id
+    gauges = [
+        ("backlog_files", "Changes that the storage does not have, refused ones included.", report.backlog_files),
+        ("backlog_bytes", "Content that the storage does not have.", report.backlog_bytes),
+        ("backlog_oldest_seconds", "Age of the oldest change that waits to be stored.", report.oldest_s),
+        ("refused_files", "Changes that the storage refuses for good.", report.refused),
+        ("cache_bytes", "Clean content on local disk.", report.cached_bytes),
+        ("cache_limit_bytes", "The most of it.", report.max_cached_bytes),
+        ("staged_bytes", "Content on local disk that is not stored yet.", report.staged_bytes),
+        ("staged_limit_bytes", "The most of it.", report.max_staged_bytes),
+    ]
+    for name, help_text, value in gauges:
+        gauge = GaugeMetricFamily(f"volgate_{name}", help_text, labels=["volume"])
+        gauge.add_metric([volume_id], value)
+        yield gauge
+    counters = [
+        ("stored_bytes", "Content that was stored.", report.stored_bytes),
+        ("cache_hits", "Reads answered from local disk.", report.cache_hits),
+        ("cache_misses", "Reads that local disk could not answer.", report.cache_misses),
+    ]
+    for name, help_text, value in counters:
+        counter = CounterMetricFamily(f"volgate_{name}", help_text, labels=["volume"])
+        counter.add_metric([volume_id], value)
+        yield counter
+    requests = CounterMetricFamily(
+        "volgate_store_requests", "Requests made to the storage.", labels=["volume", "operation"]
+    )
+    for operation, count in sorted(report.requests.items()):
+        requests.add_metric([volume_id, operation], count)
+    yield requests
+    lease = GaugeMetricFamily("volgate_lease", "1 for the state of the lease.", labels=["volume", "state"])
+    for state in ("held", "fenced", "lost", "none"):
+        lease.add_metric([volume_id, state], int(state == report.lease))
+    yield lease
 
 
 def _buckets(latency: Latency) -> list[tuple[str, float]]:

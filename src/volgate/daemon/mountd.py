@@ -1,7 +1,8 @@
 """The mount daemon: one process, one volume, one mount.
 
 Stop, on SIGTERM or SIGINT: refuse new opens, unmount (the kernel writes back), wait while files are open until the
-deadline, then detach and name who holds them; close the volume; exit 0. An umount(8) by somebody is a clean stop too.
+deadline, then detach and name who holds them; store what a cache keeps back, for as long as that gets on or until a
+second signal; close the volume; exit 0. An umount(8) by somebody is a clean stop too.
 A connection that ends while the mount still stands was aborted: detach it, exit 1.
 """
 
@@ -22,8 +23,9 @@ import trio
 from volgate.control.server import ControlServer, Reply, Route, TcpServer, json_reply
 from volgate.core.id_map import IdMap
 from volgate.core.sizes import format_size
-from volgate.daemon import checks, metrics, service_manager, split
-from volgate.daemon.health import Problem, Standstill, find_problems
+from volgate.daemon import checks, metrics, operating, service_manager, split
+from volgate.daemon.draining import drain
+from volgate.daemon.health import Problem, Standstill, find_problems, find_storage_problems
 from volgate.daemon.watchdog import Watchdog
 from volgate.drivers.registry import Source
 from volgate.dto import Usage
@@ -160,8 +162,10 @@ class MountDaemon:
         )
 
     def _count(self, usage: Usage) -> None:
-        self._state = "counting"
-        service_manager.notify(STATUS=f"counting: {usage.inodes} files so far", EXTEND_TIMEOUT_USEC=_START_EXTENSION_US)
+        if self._state != "ready":  # else it is counted while it serves
+            self._state = "counting"
+            text = f"counting: {usage.inodes} files so far"
+            service_manager.notify(STATUS=text, EXTEND_TIMEOUT_USEC=_START_EXTENSION_US)
         if self._on_progress is not None:
             self._on_progress(usage)
 
@@ -187,19 +191,25 @@ class MountDaemon:
             async with trio.open_nursery() as nursery:
                 suffix = f".ro-{os.getpid()}" if settings.read_only else ""
                 path = settings.runtime_directory / f"{volume.identity.volume_id}{suffix}.sock"
-                routes = self._routes(volume, session)
-                await nursery.start(ControlServer(path, routes).run)
+                routes = {**self._routes(volume, session), **operating.routes(volume, session)}
+                server = ControlServer(path, routes, operating.PATIENT)
+                await nursery.start(server.run)
                 if settings.metrics_address is not None:
                     scrape = {("GET", "/metrics"): routes["GET", "/metrics"]}
                     await nursery.start(TcpServer(*settings.metrics_address, scrape).run)
                 session.mount()
                 nursery.start_soon(volume.run)
-                nursery.start_soon(self._obey_signals, signals, session)
                 nursery.start_soon(Watchdog(session, settings.request_deadline_s).run)
                 nursery.start_soon(self._announce, volume, session)
-                await session.serve()
+                async with trio.open_nursery() as serving:
+                    serving.start_soon(self._obey_signals, signals, session)
+                    await session.serve()
+                    serving.cancel_scope.cancel()
+                status = await self._end(session)
+                await self._drain(volume, signals)
+                await server.settle()
                 nursery.cancel_scope.cancel()
-        return await self._end(session)
+        return status
 
     async def _announce(self, volume: Volume, session: FuseSession) -> None:
         """Say that the mount answers: the kernel's handshake is over, and the storage gives an answer.
@@ -250,6 +260,23 @@ class MountDaemon:
         else:
             log.info("the configuration was read again")
 
+    async def _drain(self, volume: Volume, signals: Any) -> None:
+        """Store what is left, until nothing moves, or whoever asked to stop asks again."""
+        self._state = "draining"
+
+        async def hurry() -> None:
+            async for number in signals:
+                if number != signal.SIGHUP and self._stop_asked:
+                    break
+                self._stop_asked = True
+            nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hurry)
+            await drain(volume.backend, self._settings.stop_deadline_s)
+            nursery.cancel_scope.cancel()
+        volume.drained.set()
+
     async def _end(self, session: FuseSession) -> int:
         self._state = "dead"
         if not session.is_mounted():
@@ -298,7 +325,7 @@ class MountDaemon:
             waiting=statistics.waiting,
             standstill_s=standstill_s,
             unsettled=volume.gate.uncertain,
-        )
+        ) + find_storage_problems(volume.backend.report(), str(self._settings.mount_point))
 
     def _status(self, volume: Volume, session: FuseSession) -> dict[str, Any]:
         quota = volume.gate.info()
@@ -306,6 +333,7 @@ class MountDaemon:
         problems = self._problems(volume, statistics)
         degraded = self._state == "ready" and any(problem.degrades for problem in problems)
         detached = self._state == "ready" and not session.is_mounted()
+        state = "counting" if self._state == "ready" and volume.gate.is_counting else self._state
         return {
             "volume_id": volume.identity.volume_id,
             "uuid": volume.identity.uuid,
@@ -313,7 +341,7 @@ class MountDaemon:
             "pid": os.getpid(),
             "backend_type": quota.backend_type,
             "source": _printable(self._settings.source.text),
-            "state": "degraded" if degraded else "draining" if detached else self._state,
+            "state": "degraded" if degraded else "draining" if detached else state,
             "problems": [attrs.asdict(problem) for problem in problems],
             "used_bytes": quota.used_bytes,
             "quota_bytes": quota.quota_bytes,
@@ -322,6 +350,7 @@ class MountDaemon:
             "read_only": volume.read_only,
             "usage_found": volume.counted,
             "statistics": _described(statistics),
+            "storage": operating.describe(volume.backend),
         }
 
 

@@ -27,6 +27,7 @@ from typing import ClassVar, Final
 
 import attrs
 
+from volgate.drivers.report import BackendQuarantine, BackendReport, Garbage
 from volgate.dto import AttributeChanges, BackendType, FileAttributes, Usage, VolumeOperationContext
 from volgate.errors import NotFound, Stale, StorageException, Unsupported
 
@@ -366,8 +367,8 @@ class BaseStorageBackend(ABC):
         """
         raise Unsupported
 
-    async def count_usage(self, on_progress: Callable[[Usage], None]) -> Usage:
-        """Return what the volume counted at the call, though it may change meanwhile, and keep it.
+    async def count_usage(self, on_progress: Callable[[Usage], None], *, keep: bool = True) -> Usage:
+        """Return what the volume counted at the call, though it may change meanwhile; ``keep`` it, or only look.
 
         Needs ``keeps_usage``. Blocks for the storage.
         """
@@ -376,9 +377,35 @@ class BaseStorageBackend(ABC):
     async def run(self) -> None:  # noqa: B027 - a default, not a duty
         """Do what goes on in the background until cancelled; called once, when the volume is open."""
 
-    async def drain(self) -> int:
-        """Return once the storage has everything that was acknowledged; the number of files it does not take."""
+    async def drain(self, *, last: bool = False) -> int:
+        """Return once the storage has everything that was acknowledged; the number of files it does not take.
+
+        Args:
+            last: nothing is changed any more, and ``close`` shall not try again.
+        """
         return 0
+
+    # -- of backends that cache ---------------------------------------------------------------------------------
+
+    def report(self) -> BackendReport | None:
+        """Return what is not stored yet and how the cache does; None for a backend that keeps nothing back."""
+        return None
+
+    def unshown(self) -> dict[str, str]:
+        """Return what the storage has that no name can show, each with the reason; as far as it was looked at."""
+        return {}
+
+    def refresh(self) -> None:  # noqa: B027 - a default, not a duty
+        """Believe nothing any more that the storage said before: ask again at the next use."""
+
+    @property
+    def quarantine(self) -> BackendQuarantine | None:
+        """The changes that the storage refuses; None for a backend that keeps none."""
+        return None
+
+    async def collect_garbage(self, older_than_s: float) -> Garbage:
+        """Remove what an earlier process left unfinished in the storage that long ago. Needs the ownership."""
+        return Garbage(0, 0)
 
     async def close(self) -> None:  # noqa: B027 - a default, not a duty
         """Give back all that the driver holds. Nothing may be called afterwards."""

@@ -140,6 +140,11 @@ class ObjectStore(ABC):
     def capabilities(self) -> StoreCapabilities:
         """What this store keeps of the conditions; known after ``open``."""
 
+    @property
+    def requests(self) -> Mapping[str, int]:
+        """How many requests were made, by the store's name of the operation; empty where nobody counts."""
+        return {}
+
     @abstractmethod
     async def open(self, *, writable: bool) -> None:
         """Prove that the store answers and the credentials suffice; where writable, find the capabilities out.

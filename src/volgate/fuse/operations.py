@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 MAX_CHANGED: Final = 1024
 """Files changed behind the mount that may wait for invalidation; more are found again at their next use."""
 
+_MAX_ABSENT: Final = 10_000
+"""Names that do not exist which are remembered for ``drop_caches``; of more, the kernel's own memory has to run out."""
+
 
 class Operations(pyfuse3.Operations):
     """One mounted volume, as pyfuse3 wants to see it.
@@ -53,6 +56,7 @@ class Operations(pyfuse3.Operations):
         self.stopping = False
         self._data_path = data_path
         self._changed, self._changed_inodes = trio.open_memory_channel[tuple["Inode", tuple[int, int]]](MAX_CHANGED)
+        self._absent: set[tuple[int, bytes]] = set()
         self._flush_has_work = capabilities.close_reports_errors
         self._tree = file_system.tree
         self._namespace = file_system.namespace
@@ -106,6 +110,31 @@ class Operations(pyfuse3.Operations):
             if inode.version is None:
                 inode.version = version
 
+    async def drop_caches(self) -> None:
+        """Have the kernel ask anew for what it remembers of attributes, contents, and names that were not there.
+
+        Names that exist need no word: with their attributes gone they are looked up again before they are used. In a
+        thread, as in ``invalidate_changed``.
+        """
+        known = self._tree.inodes.numbers()
+        absent, self._absent = self._absent, set()
+
+        def drop() -> None:
+            for ino in known:
+                with contextlib.suppress(OSError):  # the kernel does not know it any more
+                    pyfuse3.invalidate_inode(ino, False)
+            for parent, name in absent:
+                with contextlib.suppress(OSError):
+                    pyfuse3.invalidate_entry(parent, name)
+
+        await trio.to_thread.run_sync(drop, abandon_on_cancel=True)
+
+    def _note_absent(self, parent: int, name: bytes) -> None:
+        """Remember a name that the kernel was told not to exist."""
+        if len(self._absent) >= _MAX_ABSENT:
+            self._absent.clear()
+        self._absent.add((parent, name))
+
     def _looked_up(self, inode: Inode, attributes: FileAttributes) -> EntryAttributes:
         """Return an entry whose reply gives the kernel one reference."""
         entry = self._entry(inode, attributes)
@@ -118,7 +147,10 @@ class Operations(pyfuse3.Operations):
     async def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
         """LOOKUP."""
         found = await self._namespace.lookup(self._inode(parent_inode), name)
-        return to_negative_entry(self._entry_timeout_s) if found is None else self._looked_up(*found)
+        if found is None:
+            self._note_absent(parent_inode, name)
+            return to_negative_entry(self._entry_timeout_s)
+        return self._looked_up(*found)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         """FORGET; has no reply and must not fail."""

@@ -176,6 +176,10 @@ class FuseSession:
                 raise
         return True
 
+    async def drop_caches(self) -> None:
+        """Have the kernel ask anew for what it remembers, as far as it can be told to."""
+        await self._operations.drop_caches()
+
     def abort(self) -> None:
         """End the kernel's connection, whoever holds the mount: its users get ENOTCONN, and ``serve`` returns."""
         mounting.abort(self._device_minor)

@@ -236,6 +236,10 @@ class Attributes:
             b"used.bytes": quota.used_bytes,
             b"used.inodes": quota.file_count,
         }
+        if attribute.startswith(b"backlog."):
+            report = self._backend.report()
+            if report is not None:
+                facts |= {b"backlog.bytes": report.backlog_bytes, b"backlog.files": report.backlog_files}
         if attribute not in facts:
             raise NoAttribute
         fact = facts[attribute]

@@ -7,8 +7,12 @@ import os
 import socket
 import time
 from pathlib import Path
+from typing import Any
 
+from volgate.core.lease_record import Seen
+from volgate.core.sizes import format_size
 from volgate.drivers.base import BaseStorageBackend
+from volgate.dto import Usage
 from volgate.errors import Busy
 
 
@@ -22,13 +26,53 @@ async def acquire_ownership(backend: BaseStorageBackend, volume_id: str, mount_p
     try:
         await backend.acquire_ownership(json.dumps(holder).encode() + b"\n")
     except Busy as error:
-        raise Busy(f"volume {volume_id} is in use {_describe(str(error))}; unmount it there first") from error
+        raise Busy(_explain(str(error), volume_id)) from error
 
 
-def _describe(line: str) -> str:
+def _explain(line: str, volume_id: str) -> str:
+    """Return why the volume cannot be had, and what helps."""
+    found = _parse(line)
+    if found is None:
+        return line if "in use by process" in line else f"volume {volume_id} is in use by another process"
+    if found.get("unreadable"):
+        return (
+            f"volume {volume_id}: what says who owns it cannot be read; if no host has it mounted, --take-over makes "
+            "this host the owner"
+        )
+    if not found.get("expired"):
+        return f"volume {volume_id} is in use {describe_holder(line)}; unmount it there first"
+    host, files, size = (
+        found.get("host", "?"),
+        found.get("backlog_files", 0),
+        format_size(found.get("backlog_bytes", 0)),
+    )
+    return (
+        f"host {host} no longer owns volume {volume_id}, but its cache still has {files} files ({size}) that are not "
+        f"in the bucket. Start {volume_id} on {host} to upload them; --take-over makes this host the owner, and what "
+        f"{host} holds will not come"
+    )
+
+
+def describe_holder(line: str) -> str:
+    """Return who owns a volume, of the line that names it: ``at /mnt by process 7 on host ann since ...``."""
+    holder = _parse(line) or {}
     try:
-        holder = json.loads(line)
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(holder["since"]))
         return f"at {holder['mount_point']} by process {holder['pid']} on host {holder['host']} since {since}"
-    except (ValueError, KeyError, TypeError):
+    except (KeyError, TypeError, ValueError):
         return "by another process"
+
+
+def _parse(line: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+async def load_released_usage(backend: BaseStorageBackend) -> Usage | None:
+    """Return how full a volume was when its last owner gave it up, where that kept it; None where nobody did."""
+    body = await backend.load_reserved("lease")
+    record = None if body is None else Seen.from_bytes("", body).record
+    return record.usage if record is not None and record.released else None

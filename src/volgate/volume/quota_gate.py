@@ -264,6 +264,11 @@ class QuotaGate:
         else:
             self._ledger.close_slot(change.slot, change.before)
 
+    def note_replaced(self, before: Usage, after: Usage) -> None:
+        """Note that what a name counts was replaced without a change of ours. Needs a backend that keeps its usage."""
+        self.used_bytes += after.bytes_ - before.bytes_
+        self.used_inodes += after.inodes - before.inodes
+
     def leave_uncertain(self) -> None:
         """Note that a change was begun, and whether it happened cannot be told now (the backend fails or hangs).
 

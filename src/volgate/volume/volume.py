@@ -45,6 +45,7 @@ class Volume:
         read_only: nothing of it may be changed.
         counted: how its usage was found, one line for people.
         on_progress: called while it is counted in the background.
+        drained: set once nothing more is stored, since the daemon ends.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Volume:
         self.context = context
         self.read_only = context.read_only
         self.counted = counted
+        self.drained = trio.Event()
         self._on_progress = on_progress
         self._held = held
 

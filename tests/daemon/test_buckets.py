@@ -1,0 +1,330 @@
+"""Operating a volume in a bucket: what is on its way there, what stays behind, and what people do about it."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import urllib.request
+
+import pytest
+
+import mounting
+import s3_server
+from mounting import find_mount, volgate, wait_until
+
+
+@pytest.fixture(scope="module")
+def server(module_place):
+    with s3_server.running(module_place / "s3") as running:
+        yield running
+
+
+@pytest.fixture
+def bucket(server, monkeypatch, place):
+    """Return the directory of a fresh bucket; the command line and daemons know its server, and cache below place."""
+    name = place.name.lower().replace("_", "-")
+    server.make_bucket(name)
+    for variable, value in {**server.environment, "XDG_CACHE_HOME": str(place / "cache")}.items():
+        monkeypatch.setenv(variable, value)
+    return server.data / name
+
+
+@contextlib.contextmanager
+def mounted(bucket, place, *options, cache="cache", alarms=True):
+    """Mount a bucket; at the end stop the daemon where the test has not."""
+    mnt = place / "mnt"
+    mnt.mkdir(exist_ok=True)
+    options = ("-o", f"cache_dir={place / cache}", *options)
+    mount = mounting.start(f"s3://{bucket.name}", mnt, *options)
+    try:
+        yield mount
+    finally:
+        if mount.process.poll() is None:
+            mount.process.send_signal(signal.SIGTERM)
+            mount.process.send_signal(signal.SIGTERM)
+            try:
+                mount.process.wait(20)
+            except subprocess.TimeoutExpired:
+                mount.process.kill()
+                mount.process.wait()
+        mounting.detach(mnt)
+        print(mount.log())
+    assert alarms or not mounting.ALARM.search(mount.log())
+
+
+@contextlib.contextmanager
+def paused(server):
+    """Let the server answer nobody for a while."""
+    server.process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        server.process.send_signal(signal.SIGCONT)
+
+
+def storage(mount):
+    return mount.status()["storage"]
+
+
+def refuse(bucket, mount, name="f", ours=b"ours", theirs=b"theirs!"):
+    """Have another writer's object refuse ours: it comes while ours is not uploaded yet."""
+    with open(mount.path / name, "wb") as file:
+        file.write(ours)
+        s3_put(bucket, name, theirs)
+    wait_until(lambda: storage(mount)["refused"] == 1, 30)
+
+
+def test_status_names_the_backlog_and_flush_waits_until_the_bucket_has_it(bucket, server, place):
+    with mounted(bucket, place, alarms=False) as mount:
+        with paused(server):
+            (mount.path / "late").write_text("hello")
+            wait_until(lambda: storage(mount)["backlog_files"] == 1)
+            shown = volgate("status", mount.path).stdout
+            assert re.search(r"backlog   1 files, 5 B; oldest \d+ s: late\n", shown), shown
+            assert os.getxattr(mount.path, "user.volgate.backlog.files") == b"1"
+            assert os.getxattr(mount.path, "user.volgate.backlog.bytes") == b"5"
+        done = volgate("flush", mount.path)
+        assert (done.returncode, done.stdout) == (0, f"{mount.path}: all is stored\n")
+        assert (bucket / "late").read_text() == "hello"
+        shown = volgate("status", mount.path).stdout
+        assert "backlog   none: all is stored" in shown and "lease     held" in shown
+        assert storage(mount)["requests"]["PutObject"] > 0
+
+
+def test_flush_says_what_is_left_and_why(bucket, place):
+    with mounted(bucket, place) as mount:
+        refuse(bucket, mount)
+        done = volgate("flush", mount.path)
+        assert done.returncode == 75
+        assert done.stderr == (
+            f"volgate: not stored: 1 files, 4 B; 1 are refused, see 'volgate quarantine list {mount.path}'\n"
+        )
+        assert json.loads(volgate("flush", mount.path, "--json").stdout)["refused"] == 1
+
+
+def test_promises_that_the_server_does_not_keep_and_keys_without_a_name_are_in_status(bucket, place):
+    s3_put(bucket, "same", b"a file")
+    s3_put(bucket, "same.rclonelink", b"target")
+    with mounted(bucket, place, alarms=False) as mount:
+        broken = storage(mount)["broken_promises"]
+        assert os.listdir(mount.path) == ["same"]
+        shown = volgate("status", mount.path).stdout
+        assert [f"ignores {name}:" in shown for name in broken] == [True] * len(broken)
+        assert storage(mount)["unshown"] == 1
+        assert "unshown   'same.rclonelink': another object has its name" in shown
+
+
+def test_metrics_tell_backlog_requests_cache_and_lease(bucket, place):
+    with mounted(bucket, place, "-o", "metrics=127.0.0.1:9797") as mount:
+        refuse(bucket, mount)
+        text = urllib.request.urlopen("http://127.0.0.1:9797/metrics", timeout=20).read().decode()
+        volume = mount.volume_id()
+        assert f'volgate_backlog_files{{volume="{volume}"}} 1.0' in text
+        assert f'volgate_backlog_bytes{{volume="{volume}"}} 4.0' in text
+        assert f'volgate_refused_files{{volume="{volume}"}} 1.0' in text
+        assert f'volgate_lease{{state="held",volume="{volume}"}} 1.0' in text
+        assert re.search(r'volgate_store_requests_total\{operation="PutObject",volume="[^"]+"\} [1-9]', text)
+        for name in ("backlog_oldest_seconds", "cache_bytes", "cache_hits_total", "cache_misses_total"):
+            assert f"volgate_{name}{{" in text
+
+
+def test_refresh_shows_at_once_what_others_made_changed_and_removed(bucket, place):
+    with mounted(bucket, place, "--attr-timeout", "3600", alarms=False) as mount:
+        (mount.path / "changed").write_text("before")
+        (mount.path / "removed").write_text("x")
+        assert volgate("flush", mount.path).returncode == 0
+        assert (mount.path / "changed").read_text() == "before" and not (mount.path / "made").exists()
+        s3_put(bucket, "changed", b"after all")
+        s3_put(bucket, "made", b"new")
+        (bucket / "removed").unlink()
+        assert not (mount.path / "made").exists() and (mount.path / "changed").read_text() == "before"
+        assert volgate("refresh", mount.path).returncode == 0
+        assert (mount.path / "made").read_text() == "new"
+        assert (mount.path / "changed").read_text() == "after all"
+        assert not (mount.path / "removed").exists()
+
+
+def s3_put(bucket, key, body):
+    """Make an object as another S3 client does."""
+    client(bucket).put_object(Bucket=bucket.name, Key=key, Body=body)
+
+
+def client(bucket):
+    import boto3
+
+    return boto3.client("s3", region_name="us-east-1")
+
+
+def test_umount_waits_until_the_bucket_has_what_was_written(bucket, server, place):
+    with mounted(bucket, place, alarms=False) as mount:
+        names = [f"f{number}" for number in range(50)]
+        server.process.send_signal(signal.SIGSTOP)
+        try:
+            for name in names:
+                (mount.path / name).write_text(name * 1000)
+            umount = subprocess.Popen(
+                [mounting.sys.executable, "-m", "volgate", "umount", mount.path], stderr=subprocess.PIPE, text=True
+            )
+            wait_until(lambda: find_mount(mount.path) is None)
+            assert umount.poll() is None
+        finally:
+            server.process.send_signal(signal.SIGCONT)
+        assert umount.communicate(timeout=60)[1] == ""
+        assert umount.returncode == 0
+        assert mount.process.wait(5) == 0
+        assert sorted(path.name for path in bucket.iterdir() if path.name.startswith("f")) == sorted(names)
+
+
+def test_umount_names_what_the_bucket_did_not_take_and_the_next_mount_stores_it(bucket, place):
+    with mounted(bucket, place) as mount:
+        refuse(bucket, mount)
+        done = volgate("umount", mount.path)
+        assert done.returncode == 0
+        assert "not stored: 1 files, 4 B; 1 are refused" in done.stderr and "the next mount stores it" in done.stderr
+        assert mount.process.wait(5) == 0
+    with mounted(bucket, place) as mount:
+        assert (mount.path / "f").read_bytes() == b"ours"
+        assert volgate("quarantine", "retry", mount.path).returncode == 0
+        assert volgate("flush", mount.path).returncode == 0
+        assert (bucket / "f").read_bytes() == b"ours"
+
+
+def test_a_stop_gives_up_when_nothing_moves_and_keeps_the_rest(bucket, server, place, monkeypatch):
+    monkeypatch.setenv("VOLGATE_MOUNT__STOP_DEADLINE", "2")
+    with mounted(bucket, place) as mount:
+        server.process.send_signal(signal.SIGSTOP)
+        try:
+            (mount.path / "late").write_text("hello")
+            assert mount.stop() == 0
+        finally:
+            server.process.send_signal(signal.SIGCONT)
+        assert "not all is stored" in mount.log()
+    with mounted(bucket, place) as mount:
+        assert volgate("flush", mount.path).returncode == 0
+        assert (bucket / "late").read_text() == "hello"
+
+
+def test_a_file_in_quarantine_is_listed_exported_retried_and_dropped(bucket, place):
+    with mounted(bucket, place) as mount:
+        refuse(bucket, mount)
+        (found,) = json.loads(volgate("quarantine", "list", mount.path, "--json").stdout)
+        assert (found["name"], found["size"]) == ("f", 4) and "another writer" in found["reason"]
+        assert "volgate quarantine list" in volgate("status", mount.path).stdout
+        assert mount.status()["used_bytes"] == 4
+
+        copy = place / "copy"
+        assert volgate("quarantine", "export", mount.path, "f", copy).returncode == 0
+        assert copy.read_bytes() == b"ours" and copy.stat().st_mode & 0o777 == 0o600
+        again = volgate("quarantine", "export", mount.path, "f", copy)
+        assert again.returncode != 0 and "File exists" in again.stderr
+        assert volgate("quarantine", "drop", mount.path, "nothing").returncode == 69
+
+        assert volgate("quarantine", "drop", mount.path, "f").returncode == 0
+        assert json.loads(volgate("quarantine", "list", mount.path, "--json").stdout) == []
+        assert (mount.path / "f").read_bytes() == b"theirs!"
+        assert mounting.used_of(mount) == (7, 1)
+        assert volgate("quota", "check", mount.path).returncode == 0
+
+        refuse(bucket, mount, name="g")
+        assert volgate("quarantine", "retry", mount.path, "g").returncode == 0
+        assert volgate("flush", mount.path).returncode == 0
+        assert (bucket / "g").read_bytes() == b"ours"
+
+
+def test_content_that_no_file_has_any_more_is_listed_exported_and_dropped(bucket, place):
+    with mounted(bucket, place) as mount:
+        volgate("umount", mount.path)
+    folder = place / "cache" / "staging"
+    (folder / "0123456789abcdef").write_bytes(b"lost and found")
+    with mounted(bucket, place) as mount:
+        (found,) = json.loads(volgate("quarantine", "list", mount.path, "--json").stdout)
+        assert (found["name"], found["size"], found["is_orphan"]) == ("orphan-0123456789abcdef", 14, True)
+        assert volgate("quarantine", "retry", mount.path, found["name"]).returncode == 64
+        assert volgate("quarantine", "export", mount.path, found["name"], place / "copy").returncode == 0
+        assert (place / "copy").read_bytes() == b"lost and found"
+        assert volgate("quarantine", "drop", mount.path, found["name"]).returncode == 0
+        assert json.loads(volgate("quarantine", "list", mount.path, "--json").stdout) == []
+
+
+@pytest.mark.parametrize("is_mounted", [True, False])
+def test_gc_removes_abandoned_uploads_and_leftovers_but_not_young_ones(bucket, place, is_mounted):
+    s3 = client(bucket)
+    with mounted(bucket, place) as mount:
+        if not is_mounted:
+            volgate("umount", mount.path)
+        s3.create_multipart_upload(Bucket=bucket.name, Key="large")
+        s3_put(bucket, ".volgate/aside/left", b"x")
+        target = mount.path if is_mounted else f"s3://{bucket.name}"
+        kept = volgate("gc", target, "--json")
+        assert json.loads(kept.stdout) == {"uploads": 0, "objects": 0}, kept
+        assert json.loads(volgate("gc", target, "--older-than", "0", "--json").stdout) == {"uploads": 1, "objects": 1}
+        assert not s3.list_multipart_uploads(Bucket=bucket.name).get("Uploads")
+        assert not (bucket / ".volgate/aside/left").exists()
+
+
+def test_who_lost_the_volume_is_told_who_has_it_and_changes_nothing_any_more(bucket, place):
+    with mounted(bucket, place) as mount:
+        (mount.path / "old").write_text("x")
+        assert volgate("flush", mount.path).returncode == 0
+        record = json.loads((bucket / ".volgate/lease").read_text())
+        record |= {"epoch": record["epoch"] + 1, "grant": "another"}
+        record["holder"] |= {"host": "other-host", "mount_point": "/mnt/there", "pid": 7}
+        s3_put(bucket, ".volgate/lease", json.dumps(record).encode())
+        wait_until(lambda: storage(mount)["lease"] == "lost", 30)
+        shown = volgate("status", mount.path).stdout
+        assert "another owner has the volume, at /mnt/there by process 7 on host other-host since" in shown
+        assert mount.status()["state"] == "degraded"
+        for change in (
+            lambda: (mount.path / "new").write_text("x"),
+            lambda: (mount.path / "old").write_text("x"),
+            lambda: (mount.path / "old").unlink(),
+            lambda: (mount.path / "old").rename(mount.path / "older"),
+            lambda: (mount.path / "old").chmod(0o600),
+        ):
+            with pytest.raises(OSError, match="Read-only"):
+                change()
+        assert (mount.path / "old").read_text() == "x"
+
+
+def test_a_second_host_is_told_where_the_volume_is_mounted(bucket, place):
+    with mounted(bucket, place) as mount:
+        (place / "second").mkdir()
+        options = ("-o", f"cache_dir={place / 'other-cache'}")
+        done = volgate("mount", f"s3://{bucket.name}", place / "second", *options)
+        assert done.returncode == 32
+        assert f"is in use at {mount.path} by process {mount.process.pid} on host " in done.stderr, done
+        assert "unmount it there first" in done.stderr
+
+
+def test_a_volume_in_a_bucket_is_created_shown_limited_counted_and_adopted_by_name(bucket, place, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(place / "state"))
+    name, source = f"v{os.getpid()}", f"s3://{bucket.name}/below"
+    try:
+        done = volgate("volume", "create", name, source, "--quota", "1MiB", "-o", f"cache_dir={place / 'cache'}")
+        assert done.returncode == 0, done
+        assert volgate("volume", "create", name + "x", source).returncode == 73
+        mnt = place / "mnt"
+        mnt.mkdir()
+        mount = mounting.start(name, mnt)
+        try:
+            (mnt / "file").write_text("hello")
+            assert volgate("quota", "check", mnt).returncode == 0
+        finally:
+            assert volgate("umount", mnt).returncode == 0
+            assert mount.process.wait(20) == 0
+        shown = volgate("volume", "show", name).stdout
+        assert "5 B of 1 MiB" in shown, shown
+        done = volgate("quota", "set", name, "2MiB")
+        assert done.returncode == 0 and "limit 2 MiB" in done.stdout, done
+        assert "5 B of 2 MiB" in volgate("quota", "show", name).stdout
+        s3_put(bucket, "below/behind", b"12345")
+        done = volgate("quota", "check", name)
+        assert done.returncode == 1 and "counted: 10 bytes, 2 inodes" in done.stdout, done
+        assert volgate("quota", "check", name, "--repair").returncode == 0
+        assert volgate("quota", "check", name).returncode == 0
+        assert volgate("volume", "delete", name).returncode == 0
+        assert volgate("volume", "adopt", source).returncode == 0
+    finally:
+        volgate("volume", "delete", name)
