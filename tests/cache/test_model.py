@@ -20,6 +20,24 @@ from volgate.dto import AttributeChanges, Usage
 from volgate.errors import StorageException
 from volgate.testing.backend_contract import CONTEXT, OWNER
 
+class SlowStore(MemoryObjectStore):
+    """Answers late: who is cancelled, or dies, meanwhile does not hear what was done."""
+
+    async def put(self, *args, **options):
+        etag = await super().put(*args, **options)
+        await trio.lowlevel.checkpoint()
+        return etag
+
+    async def copy(self, *args, **options):
+        etag = await super().copy(*args, **options)
+        await trio.lowlevel.checkpoint()
+        return etag
+
+    async def delete(self, *args, **options):
+        await super().delete(*args, **options)
+        await trio.lowlevel.checkpoint()
+
+
 NAMES = st.sampled_from([b"a", b"b", b"c"])
 PATHS = st.lists(NAMES, min_size=1, max_size=3).map(tuple)
 SIZES = st.sampled_from([0, 1, 100, 65_536, 65_537, 200_000])
@@ -40,7 +58,7 @@ STEPS = st.lists(
         st.tuples(st.just("rename"), PATHS, PATHS, FLAGS),
         st.tuples(st.just("rename"), PATHS, PATHS, FLAGS),
         st.tuples(st.just("chmod"), PATHS, MODES),
-        st.tuples(st.just("upload")),
+        st.tuples(st.just("upload"), st.integers(1, 8)),
         st.tuples(st.just("wait")),
         st.tuples(st.just("remount")),
         st.tuples(st.just("crash")),
@@ -114,7 +132,7 @@ async def tree(backend, directory, path=()):
 
 
 async def play(steps, folder):
-    store, reference = MemoryObjectStore(), MemoryBackend()
+    store, reference = SlowStore(), MemoryBackend()
     caches = itertools.count()
     await reference.create_volume(CONTEXT)
     top = await reference.open_volume(CONTEXT)
@@ -133,7 +151,8 @@ async def play(steps, folder):
         async with trio.open_nursery() as uploads:
             if step[0] == "upload":
                 uploads.start_soon(backend.drain)
-                await trio.lowlevel.checkpoint()
+                for _ in range(step[1]):
+                    await trio.lowlevel.checkpoint()
                 uploads.cancel_scope.cancel()
             elif step[0] == "wait":
                 assert await backend.drain() == 0

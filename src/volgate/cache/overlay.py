@@ -80,7 +80,7 @@ class Entry:
         changes: counts them. recorded: the count that the journal has, or NEVER_RECORDED.
         sequence: of the journal's last record of it.
         era: what all uploads of this entry name themselves, up to a number.
-        uploads: how many were begun. uploaded: the count of changes that the last one done had.
+        uploads: how many were begun, by an owner before, too. uploaded: the count of changes that the last one done had.
         is_queued: the uploader has it in its queue.
         running: set while an upload is under way; ends with it.
         refused: "" or why the bucket refuses it for good.
@@ -275,7 +275,7 @@ class Overlay:
         kept: list[Entry] = []
         for entry in list(self._changed):
             node = entry.node
-            if node is None and entry.remote_etag is None and entry.running is None:
+            if node is None and entry.remote_etag is None and not entry.uploads:
                 if entry.recorded != NEVER_RECORDED:
                     batch.append(DoneEntry(entry.key))
                 del self.entries[entry.key]
@@ -370,7 +370,8 @@ class Overlay:
     # -- the bucket has it --------------------------------------------------------------------------------------
 
     def restore(self, entry: Entry) -> None:
-        """Take in an entry that the journal has."""
+        """Take in an entry that the journal has: its owner may have uploaded it, and died before it noted that."""
+        entry.uploads = 1
         self.entries[entry.key] = entry
         self._on_recorded(entry)
 
