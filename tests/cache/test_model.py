@@ -17,25 +17,39 @@ from volgate.drivers.base import RENAME_EXCHANGE, RENAME_NOREPLACE
 from volgate.drivers.memory import MemoryBackend
 from volgate.drivers.memory_store import MemoryObjectStore
 from volgate.dto import AttributeChanges, Usage
-from volgate.errors import StorageException
+from volgate.errors import StorageException, Unavailable
 from volgate.testing.backend_contract import CONTEXT, OWNER
 
-class SlowStore(MemoryObjectStore):
-    """Answers late: who is cancelled, or dies, meanwhile does not hear what was done."""
+
+class BadStore(MemoryObjectStore):
+    """Answers changes late: who is cancelled, or dies, meanwhile does not hear what was done. And fails, when told.
+
+    Attributes:
+        failures: of the changes to come: fail before it is done, fail after, do not fail.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.failures = []
 
     async def put(self, *args, **options):
-        etag = await super().put(*args, **options)
-        await trio.lowlevel.checkpoint()
-        return etag
+        return await self._change(super().put, args, options)
 
     async def copy(self, *args, **options):
-        etag = await super().copy(*args, **options)
-        await trio.lowlevel.checkpoint()
-        return etag
+        return await self._change(super().copy, args, options)
 
     async def delete(self, *args, **options):
-        await super().delete(*args, **options)
+        return await self._change(super().delete, args, options)
+
+    async def _change(self, call, args, options):
+        failure = self.failures.pop() if self.failures else "none"
+        if failure == "before":
+            raise Unavailable("told to fail")
+        done = await call(*args, **options)
         await trio.lowlevel.checkpoint()
+        if failure == "after":
+            raise Unavailable("told to fail, and done all the same")
+        return done
 
 
 NAMES = st.sampled_from([b"a", b"b", b"c"])
@@ -60,6 +74,7 @@ STEPS = st.lists(
         st.tuples(st.just("chmod"), PATHS, MODES),
         st.tuples(st.just("upload"), st.integers(1, 8)),
         st.tuples(st.just("wait")),
+        st.tuples(st.just("fail"), st.lists(st.sampled_from(["before", "after", "none"]), max_size=3)),
         st.tuples(st.just("remount")),
         st.tuples(st.just("crash")),
         st.tuples(st.just("lose cache")),
@@ -132,7 +147,7 @@ async def tree(backend, directory, path=()):
 
 
 async def play(steps, folder):
-    store, reference = SlowStore(), MemoryBackend()
+    store, reference = BadStore(), MemoryBackend()
     caches = itertools.count()
     await reference.create_volume(CONTEXT)
     top = await reference.open_volume(CONTEXT)
@@ -154,7 +169,10 @@ async def play(steps, folder):
                 for _ in range(step[1]):
                     await trio.lowlevel.checkpoint()
                 uploads.cancel_scope.cancel()
+            elif step[0] == "fail":
+                store.failures = list(step[1])
             elif step[0] == "wait":
+                store.failures = []
                 assert await backend.drain() == 0
             elif step[0] in ("remount", "lose cache", "crash"):
                 if step[0] == "crash":
@@ -169,6 +187,7 @@ async def play(steps, folder):
                 expected, got = await change(reference, top, step, fill), await change(backend, root, step, fill)
                 assert got is expected, step
         assert await tree(backend, root) == await tree(reference, top), step
+    store.failures = []
     seen = await tree(reference, top)
     assert await backend.drain() == 0
     sizes = [len(content) for mode, content in seen.values() if content is not None]
