@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import urllib.request
 
@@ -102,6 +103,45 @@ def test_flush_says_what_is_left_and_why(bucket, place):
             f"volgate: not stored: 1 files, 4 B; 1 are refused, see 'volgate quarantine list {mount.path}'\n"
         )
         assert json.loads(volgate("flush", mount.path, "--json").stdout)["refused"] == 1
+
+
+def test_flush_ends_with_the_error_where_the_server_is_gone(place, monkeypatch):
+    with contextlib.ExitStack() as undo:
+        server = undo.enter_context(s3_server.running(place / "s3"))
+        server.make_bucket("bucket")
+        for variable, value in server.environment.items():
+            monkeypatch.setenv(variable, value)
+        mount = undo.enter_context(mounted(server.data / "bucket", place))
+        server.process.terminate()
+        server.process.wait(20)
+        (mount.path / "f").write_text("hello")
+        done = volgate("flush", mount.path, timeout_s=100)
+        assert done.returncode == 75
+        assert re.match(r"volgate: not stored: 1 files, 5 B; oldest: f: .+", done.stderr), done
+        again = undo.enter_context(s3_server.running(place / "s3", port=int(server.url.rpartition(":")[2])))
+        assert volgate("flush", mount.path, timeout_s=100).returncode == 0
+        assert (again.data / "bucket" / "f").read_text() == "hello"
+
+
+def test_a_stop_tells_systemd_how_far_the_rest_is_and_asks_for_time_while_it_gets_on(
+    bucket, server, place, monkeypatch
+):
+    said = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with said:
+        said.bind(str(place / "notify"))
+        said.settimeout(20)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(place / "notify"))
+        with mounted(bucket, place, alarms=False) as mount:
+            with paused(server):
+                for number in range(3):
+                    (mount.path / f"f{number}").write_text("hello")
+                mount.process.send_signal(signal.SIGTERM)
+                messages = [said.recv(4096).decode()]
+                while "STATUS=storing what is left: 3 files, 15 B" not in messages[-1]:
+                    messages.append(said.recv(4096).decode())
+                assert "EXTEND_TIMEOUT_USEC" in messages[-1]
+            assert mount.process.wait(20) == 0
+    assert sorted(path.name for path in bucket.glob("f*")) == ["f0", "f1", "f2"]
 
 
 def test_promises_that_the_server_does_not_keep_and_keys_without_a_name_are_in_status(bucket, place):

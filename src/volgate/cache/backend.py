@@ -294,6 +294,7 @@ class CachedBackend(BaseStorageBackend):
                     await self.uploads.commit(entry)
             except StorageException as error:
                 left += 1
+                self.uploads.note_failure(entry, error)
                 log.warning("not uploaded; it stays in the journal", extra={"key": entry.key, "error": str(error)})
 
         async with trio.open_nursery() as nursery:
