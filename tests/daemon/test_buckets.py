@@ -304,6 +304,22 @@ def test_gc_removes_abandoned_uploads_and_leftovers_but_not_young_ones(bucket, p
         assert not (bucket / ".volgate/aside/left").exists()
 
 
+def test_gc_leaves_what_an_open_file_is_read_from(bucket, place):
+    with mounted(bucket, place, "-o", "cache_size=1", alarms=False) as mount:
+        old = os.urandom(3 << 20)
+        (mount.path / "f").write_bytes(old)
+        assert volgate("flush", mount.path).returncode == 0
+        with open(mount.path / "f", "rb", buffering=0) as file:
+            (mount.path / "g").write_text("new")
+            (mount.path / "g").replace(mount.path / "f")
+            wait_until(lambda: any(bucket.glob(".volgate/aside/*")))
+            removed = json.loads(volgate("gc", mount.path, "--older-than", "0", "--json").stdout)
+            assert removed == {"uploads": 0, "objects": 0}
+            assert b"".join(iter(lambda: file.read(1 << 20), b"")) == old
+        assert volgate("flush", mount.path).returncode == 0
+        wait_until(lambda: not any(bucket.glob(".volgate/aside/*")))
+
+
 def test_who_lost_the_volume_is_told_who_has_it_and_changes_nothing_any_more(bucket, place):
     with mounted(bucket, place) as mount:
         (mount.path / "old").write_text("x")
