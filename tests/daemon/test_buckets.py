@@ -1,12 +1,18 @@
 """Operating a volume in a bucket: what is on its way there, what stays behind, and what people do about it."""
 
 import contextlib
+import fcntl
 import json
 import os
+import pty
 import re
+import select
 import signal
 import socket
+import struct
 import subprocess
+import sys
+import termios
 import urllib.request
 
 import pytest
@@ -205,7 +211,7 @@ def test_umount_waits_until_the_bucket_has_what_was_written(bucket, server, plac
             for name in names:
                 (mount.path / name).write_text(name * 1000)
             umount = subprocess.Popen(
-                [mounting.sys.executable, "-m", "volgate", "umount", mount.path], stderr=subprocess.PIPE, text=True
+                [sys.executable, "-m", "volgate", "umount", mount.path], stderr=subprocess.PIPE, text=True
             )
             wait_until(lambda: find_mount(mount.path) is None)
             assert umount.poll() is None
@@ -215,6 +221,26 @@ def test_umount_waits_until_the_bucket_has_what_was_written(bucket, server, plac
         assert umount.returncode == 0
         assert mount.process.wait(5) == 0
         assert sorted(path.name for path in bucket.iterdir() if path.name.startswith("f")) == sorted(names)
+
+
+@pytest.mark.parametrize("verb", ["flush", "umount"])
+def test_on_a_terminal_it_is_shown_how_much_is_left(bucket, server, place, verb):
+    with mounted(bucket, place, alarms=False) as mount:
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 40, 200, 0, 0))
+        with paused(server):
+            (mount.path / "late").write_text("hello")
+            process = subprocess.Popen([sys.executable, "-m", "volgate", verb, mount.path], stderr=theirs)
+            said = b""
+            while b"storing what is left: 1 files, 5 B" not in said:
+                said += os.read(ours, 1000)
+        while process.poll() is None:
+            if select.select([ours], [], [], 0.1)[0]:
+                os.read(ours, 1000)
+        assert process.returncode == 0
+        os.close(ours)
+        os.close(theirs)
+    assert (bucket / "late").read_text() == "hello"
 
 
 def test_umount_names_what_the_bucket_did_not_take_and_the_next_mount_stores_it(bucket, place):
@@ -244,6 +270,22 @@ def test_a_stop_gives_up_when_nothing_moves_and_keeps_the_rest(bucket, server, p
     with mounted(bucket, place) as mount:
         assert volgate("flush", mount.path).returncode == 0
         assert (bucket / "late").read_text() == "hello"
+
+
+def test_a_second_signal_ends_the_wait_and_the_rest_comes_with_the_next_mount(bucket, server, place):
+    with mounted(bucket, place) as mount:
+        with paused(server):
+            (mount.path / "late").write_text("hello")
+            mount.process.send_signal(signal.SIGTERM)
+            wait_until(lambda: find_mount(mount.path) is None)
+            wait_until(lambda: "unmounted" in mount.log())
+            mount.process.send_signal(signal.SIGTERM)
+            assert mount.process.wait(25) == 0
+        assert not (bucket / "late").exists() or (bucket / "late").read_text() == "hello"
+    with mounted(bucket, place) as mount:
+        assert (mount.path / "late").read_text() == "hello"
+        assert volgate("flush", mount.path).returncode == 0
+    assert (bucket / "late").read_text() == "hello"
 
 
 def test_a_file_in_quarantine_is_listed_exported_retried_and_dropped(bucket, place):
