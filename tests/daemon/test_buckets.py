@@ -1,11 +1,18 @@
 """Operating a volume in a bucket: what is on its way there, what stays behind, and what people do about it."""
 
 import contextlib
+import fcntl
 import json
 import os
+import pty
 import re
+import select
 import signal
+import socket
+import struct
 import subprocess
+import sys
+import termios
 import urllib.request
 
 import pytest
@@ -104,6 +111,45 @@ def test_flush_says_what_is_left_and_why(bucket, place):
         assert json.loads(volgate("flush", mount.path, "--json").stdout)["refused"] == 1
 
 
+def test_flush_ends_with_the_error_where_the_server_is_gone(place, monkeypatch):
+    with contextlib.ExitStack() as undo:
+        server = undo.enter_context(s3_server.running(place / "s3"))
+        server.make_bucket("bucket")
+        for variable, value in server.environment.items():
+            monkeypatch.setenv(variable, value)
+        mount = undo.enter_context(mounted(server.data / "bucket", place))
+        server.process.terminate()
+        server.process.wait(20)
+        (mount.path / "f").write_text("hello")
+        done = volgate("flush", mount.path, timeout_s=100)
+        assert done.returncode == 75
+        assert re.match(r"volgate: not stored: 1 files, 5 B; oldest: f: .+", done.stderr), done
+        again = undo.enter_context(s3_server.running(place / "s3", port=int(server.url.rpartition(":")[2])))
+        assert volgate("flush", mount.path, timeout_s=100).returncode == 0
+        assert (again.data / "bucket" / "f").read_text() == "hello"
+
+
+def test_a_stop_tells_systemd_how_far_the_rest_is_and_asks_for_time_while_it_gets_on(
+    bucket, server, place, monkeypatch
+):
+    said = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with said:
+        said.bind(str(place / "notify"))
+        said.settimeout(20)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(place / "notify"))
+        with mounted(bucket, place, alarms=False) as mount:
+            with paused(server):
+                for number in range(3):
+                    (mount.path / f"f{number}").write_text("hello")
+                mount.process.send_signal(signal.SIGTERM)
+                messages = [said.recv(4096).decode()]
+                while "STATUS=storing what is left: 3 files, 15 B" not in messages[-1]:
+                    messages.append(said.recv(4096).decode())
+                assert "EXTEND_TIMEOUT_USEC" in messages[-1]
+            assert mount.process.wait(20) == 0
+    assert sorted(path.name for path in bucket.glob("f*")) == ["f0", "f1", "f2"]
+
+
 def test_promises_that_the_server_does_not_keep_and_keys_without_a_name_are_in_status(bucket, place):
     s3_put(bucket, "same", b"a file")
     s3_put(bucket, "same.rclonelink", b"target")
@@ -165,7 +211,7 @@ def test_umount_waits_until_the_bucket_has_what_was_written(bucket, server, plac
             for name in names:
                 (mount.path / name).write_text(name * 1000)
             umount = subprocess.Popen(
-                [mounting.sys.executable, "-m", "volgate", "umount", mount.path], stderr=subprocess.PIPE, text=True
+                [sys.executable, "-m", "volgate", "umount", mount.path], stderr=subprocess.PIPE, text=True
             )
             wait_until(lambda: find_mount(mount.path) is None)
             assert umount.poll() is None
@@ -175,6 +221,26 @@ def test_umount_waits_until_the_bucket_has_what_was_written(bucket, server, plac
         assert umount.returncode == 0
         assert mount.process.wait(5) == 0
         assert sorted(path.name for path in bucket.iterdir() if path.name.startswith("f")) == sorted(names)
+
+
+@pytest.mark.parametrize("verb", ["flush", "umount"])
+def test_on_a_terminal_it_is_shown_how_much_is_left(bucket, server, place, verb):
+    with mounted(bucket, place, alarms=False) as mount:
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 40, 200, 0, 0))
+        with paused(server):
+            (mount.path / "late").write_text("hello")
+            process = subprocess.Popen([sys.executable, "-m", "volgate", verb, mount.path], stderr=theirs)
+            said = b""
+            while b"storing what is left: 1 files, 5 B" not in said:
+                said += os.read(ours, 1000)
+        while process.poll() is None:
+            if select.select([ours], [], [], 0.1)[0]:
+                os.read(ours, 1000)
+        assert process.returncode == 0
+        os.close(ours)
+        os.close(theirs)
+    assert (bucket / "late").read_text() == "hello"
 
 
 def test_umount_names_what_the_bucket_did_not_take_and_the_next_mount_stores_it(bucket, place):
@@ -204,6 +270,22 @@ def test_a_stop_gives_up_when_nothing_moves_and_keeps_the_rest(bucket, server, p
     with mounted(bucket, place) as mount:
         assert volgate("flush", mount.path).returncode == 0
         assert (bucket / "late").read_text() == "hello"
+
+
+def test_a_second_signal_ends_the_wait_and_the_rest_comes_with_the_next_mount(bucket, server, place):
+    with mounted(bucket, place) as mount:
+        with paused(server):
+            (mount.path / "late").write_text("hello")
+            mount.process.send_signal(signal.SIGTERM)
+            wait_until(lambda: find_mount(mount.path) is None)
+            wait_until(lambda: "unmounted" in mount.log())
+            mount.process.send_signal(signal.SIGTERM)
+            assert mount.process.wait(25) == 0
+        assert not (bucket / "late").exists() or (bucket / "late").read_text() == "hello"
+    with mounted(bucket, place) as mount:
+        assert (mount.path / "late").read_text() == "hello"
+        assert volgate("flush", mount.path).returncode == 0
+    assert (bucket / "late").read_text() == "hello"
 
 
 def test_a_file_in_quarantine_is_listed_exported_retried_and_dropped(bucket, place):
@@ -262,6 +344,22 @@ def test_gc_removes_abandoned_uploads_and_leftovers_but_not_young_ones(bucket, p
         assert json.loads(volgate("gc", target, "--older-than", "0", "--json").stdout) == {"uploads": 1, "objects": 1}
         assert not s3.list_multipart_uploads(Bucket=bucket.name).get("Uploads")
         assert not (bucket / ".volgate/aside/left").exists()
+
+
+def test_gc_leaves_what_an_open_file_is_read_from(bucket, place):
+    with mounted(bucket, place, "-o", "cache_size=1", alarms=False) as mount:
+        old = os.urandom(3 << 20)
+        (mount.path / "f").write_bytes(old)
+        assert volgate("flush", mount.path).returncode == 0
+        with open(mount.path / "f", "rb", buffering=0) as file:
+            (mount.path / "g").write_text("new")
+            (mount.path / "g").replace(mount.path / "f")
+            wait_until(lambda: any(bucket.glob(".volgate/aside/*")))
+            removed = json.loads(volgate("gc", mount.path, "--older-than", "0", "--json").stdout)
+            assert removed == {"uploads": 0, "objects": 0}
+            assert b"".join(iter(lambda: file.read(1 << 20), b"")) == old
+        assert volgate("flush", mount.path).returncode == 0
+        wait_until(lambda: not any(bucket.glob(".volgate/aside/*")))
 
 
 def test_who_lost_the_volume_is_told_who_has_it_and_changes_nothing_any_more(bucket, place):

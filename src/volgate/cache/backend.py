@@ -134,6 +134,7 @@ class CachedBackend(BaseStorageBackend):
         self._lease: Lease | None = None
         self._owned = trio.Event()
         self._is_drained = False
+        self._counting = trio.Lock()
 
     @property
     def capabilities(self) -> Capabilities:
@@ -297,6 +298,7 @@ class CachedBackend(BaseStorageBackend):
                     await self.uploads.commit(entry)
             except StorageException as error:
                 left += 1
+                self.uploads.note_failure(entry, error)
                 log.warning("not uploaded; it stays in the journal", extra={"key": entry.key, "error": str(error)})
 
         async with trio.open_nursery() as nursery:
@@ -817,19 +819,20 @@ class CachedBackend(BaseStorageBackend):
 
     async def count_usage(self, on_progress: Callable[[Usage], None], *, keep: bool = True) -> Usage:
         """See BaseStorageBackend: by listings, several at once."""
-        changed = self.overlay.begin_counting()
-        try:
-            counted = await count_objects(self._store, changed, on_progress)
-        finally:
-            if not keep:
-                self.overlay.forget_counting()
-        total = Usage(
-            counted.bytes_ + sum(usage.bytes_ for usage in changed.values()),
-            counted.inodes + sum(usage.inodes for usage in changed.values()),
-        )
-        if keep:
-            self.overlay.end_counting(total)
-        return total
+        async with self._counting:
+            changed = self.overlay.begin_counting()
+            try:
+                counted = await count_objects(self._store, changed, on_progress)
+            finally:
+                if not keep:
+                    self.overlay.forget_counting()
+            total = Usage(
+                counted.bytes_ + sum(usage.bytes_ for usage in changed.values()),
+                counted.inodes + sum(usage.inodes for usage in changed.values()),
+            )
+            if keep:
+                self.overlay.end_counting(total)
+            return total
 
     # -- operating it -------------------------------------------------------------------------------------------
 

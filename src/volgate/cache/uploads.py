@@ -159,11 +159,12 @@ class Uploads:
         try:
             await self.commit(entry)
         except StorageException as error:
-            self._note_failure(entry, error)
+            self.note_failure(entry, error)
         finally:
             self._slots.release()
 
-    def _note_failure(self, entry: Entry, error: StorageException) -> None:
+    def note_failure(self, entry: Entry, error: StorageException) -> None:
+        """Note that a commit failed, and try it again later."""
         entry.error = self._error = str(error)
         if entry.refused or self._overlay.entries.get(entry.key) is not entry:
             return
