@@ -378,10 +378,20 @@ class Names:
 
     async def load_below(self, top: Node) -> None:
         """Make every object below a directory known. Raises CrossDevice: there are more than ``MAX_RENAMED``."""
-        if all(_is_complete(node) for node in descendants(top)):
-            if sum(1 for _ in descendants(top)) > MAX_RENAMED:
-                raise CrossDevice(_TOO_MANY)
-            return
+        if not all(_is_complete(node) for node in descendants(top)):
+            await self._list_below(top)
+        elif sum(1 for _ in descendants(top)) > MAX_RENAMED:
+            raise CrossDevice(_TOO_MANY)
+        # A directory's object is written anew under its new key, so what it says has to be known.
+        unknown = [node for node in descendants(top) if node.directory is not None and not node.known]
+
+        async def ask(node: Node) -> None:
+            async with self._heads:
+                await self._ask_for_attributes(node)
+
+        await _together(*(partial(ask, node) for node in unknown if node.work is None))
+
+    async def _list_below(self, top: Node) -> None:
         prefix = _directory(top).prefix
         listed: list[ListedObject] = []
         page = None
