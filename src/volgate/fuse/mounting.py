@@ -113,6 +113,12 @@ def count_waiting(device_minor: int) -> int:
         return 0
 
 
+def set_read_ahead(device_minor: int, bytes_: int) -> None:
+    """Set how far the kernel reads ahead of a file's reader; it stays at 128 KiB where sysfs may not be written."""
+    with contextlib.suppress(OSError):
+        Path(f"/sys/class/bdi/0:{device_minor}/read_ahead_kb").write_text(str(bytes_ >> 10))
+
+
 def abort(device_minor: int) -> None:
     """End a connection (fuse(4), "abort"); nothing happens where fusectl is not mounted or the connection is gone."""
     with contextlib.suppress(OSError):

@@ -123,6 +123,7 @@ class FuseSession:
             async with trio.open_nursery() as nursery:
                 self._serving = nursery.cancel_scope
                 nursery.start_soon(self._operations.invalidate_changed)
+                nursery.start_soon(self._widen_read_ahead)
                 await pyfuse3.main(1, MAX_TASKS)
                 nursery.cancel_scope.cancel()
         finally:
@@ -132,6 +133,13 @@ class FuseSession:
             with trio.CancelScope(shield=True):
                 self._check_balance()
                 await self._file_system.close()
+
+    async def _widen_read_ahead(self) -> None:
+        """Have the kernel read ahead as much as one request holds, where each may wait for a network."""
+        await self.wait_until_served()  # INIT's answer sets it anew
+        capabilities = self._file_system.volume.backend.capabilities
+        if not capabilities.inline_io:
+            mounting.set_read_ahead(self._device_minor, capabilities.max_read_bytes)
 
     async def wait_until_served(self) -> None:
         """Return once the kernel's requests are answered. After ``mount``, while ``serve`` runs."""
