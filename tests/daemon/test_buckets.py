@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import pty
@@ -21,6 +22,8 @@ import mounting
 import s3_server
 from mounting import find_mount, volgate, wait_until
 
+NUMBERS = itertools.count()
+
 
 @pytest.fixture(scope="module")
 def server(module_place):
@@ -31,7 +34,7 @@ def server(module_place):
 @pytest.fixture
 def bucket(server, monkeypatch, place):
     """Return the directory of a fresh bucket; the command line and daemons know its server, and cache below place."""
-    name = place.name.lower().replace("_", "-")
+    name = f"bucket-{next(NUMBERS)}"
     server.make_bucket(name)
     for variable, value in {**server.environment, "XDG_CACHE_HOME": str(place / "cache")}.items():
         monkeypatch.setenv(variable, value)

@@ -80,7 +80,7 @@ class Entry:
         changes: counts them. recorded: the count that the journal has, or NEVER_RECORDED.
         sequence: of the journal's last record of it.
         era: what all uploads of this entry name themselves, up to a number.
-        uploads: how many were begun, by an owner before, too. uploaded: the count of changes that the last one done had.
+        uploads: how many were begun, by an owner before, too. uploaded: the count of changes that the last one had.
         is_queued: the uploader has it in its queue.
         running: set while an upload is under way; ends with it.
         refused: "" or why the bucket refuses it for good.

@@ -423,7 +423,7 @@ class Uploads:
     async def _put_in_parts(self, entry: Entry, node: Node, work: Work) -> None:
         """Upload a large content while it may go on changing: what changes after it was read is uploaded again."""
         metadata, content_type = self._describe(entry, node)
-        described = node.to_stored()
+        described, described_changes = node.to_stored(), entry.changes
         upload_id = await self._store.begin_upload(entry.key, metadata=metadata, content_type=content_type)
         done: dict[Part, UploadedPart] = {}
         touched: list[tuple[int, int]] = []
@@ -454,8 +454,8 @@ class Uploads:
             raise
         finally:
             work.touched = work.calm = None
-        if changes == entry.changes and described != node.to_stored():
-            entry.changes += 1
+        if described != node.to_stored():
+            changes = described_changes  # the content is there, and what its metadata says is older
         if entry.node is node and entry.changes != changes and work.revision == revision:
             self._keep_attributes_only(node, work, etag, size)
         self._note_done(entry, node, changes, etag, size)
