@@ -202,6 +202,9 @@ def keys_of(bucket):
 @settings(max_examples=150, deadline=None)
 @given(buckets, steps)
 @example({"a/b": False}, [("rename", "a", "b"), ("refresh",), ("drain",), ("count",)])
+@example({"a/b": False}, [("rename", "a", "b"), ("refresh",), ("count",)])
+@example({"a/b": False}, [("unlink", "a/b"), ("rmdir", "a"), ("count",)])
+@example({"a/b": False}, [("rename", "a/b", "b"), ("rmdir", "a"), ("count",)])
 @example({"a/a": True, "b/b": False}, [("rename", "a", "b/a")])
 @example({"a/b": False}, [("unlink", "a/b"), ("rmdir", "a"), ("refresh",), ("create", "a"), ("drain",)])
 def test_names_are_what_a_dictionary_says_here_and_at_the_next_mount(bucket, steps):

@@ -24,7 +24,7 @@ from volgate.cache.counting import count_objects
 from volgate.cache.journal import Journal
 from volgate.cache.lease import Lease
 from volgate.cache.names import Names
-from volgate.cache.nodes import Node, attach, decode_name, descendants, detach, new_ino
+from volgate.cache.nodes import ROOT_KEY, Node, attach, decode_name, descendants, detach, new_ino
 from volgate.cache.open_file import CachedFile
 from volgate.cache.overlay import Entry, Overlay
 from volgate.cache.reading import Reading
@@ -795,6 +795,7 @@ class CachedBackend(BaseStorageBackend):
     async def count_usage(self, on_progress: Callable[[Usage], None]) -> Usage:
         """See BaseStorageBackend: by listings, several at once."""
         changed = self.overlay.begin_counting()
+        changed[ROOT_KEY] = Usage(0, 0)
         counted = await count_objects(self._store, changed, on_progress)
         total = Usage(
             counted.bytes_ + sum(usage.bytes_ for usage in changed.values()),
