@@ -362,3 +362,26 @@ async def test_a_directory_of_too_many_objects_is_not_renamed(bucket, monkeypatc
         assert [key for key in await bucket.keys() if not key.startswith("d/")] == sorted(
             f"x/{n % 5}/{n}" for n in range(20)
         )
+
+
+@trio_test
+async def test_the_root_is_not_counted_though_its_attributes_are_changed_meanwhile(bucket):
+    await bucket.others_put("d/f")
+    backend = CachedBackend(bucket.store, bucket.settings)
+    root = await backend.open_volume(CONTEXT)
+    await backend.set_attributes(root, b"", 1, AttributeChanges(mode=0o700))
+    counted = await count(backend)
+    assert (counted.bytes_, counted.inodes) == (6, 2)
+    await backend.close()
+
+
+@trio_test
+async def test_a_rename_whose_copy_was_made_and_whose_reply_was_lost_is_done_and_no_conflict(bucket):
+    await bucket.others_put("f")
+    backend = CachedBackend(bucket.store, bucket.settings)
+    root = await backend.open_volume(CONTEXT)
+    await backend.rename(root, b"f", root, b"g")
+    await bucket.store.copy("f", "g")
+    assert await backend.drain() == 0
+    assert await bucket.keys() == ["g"]
+    await backend.close()

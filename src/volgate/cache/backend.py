@@ -24,7 +24,7 @@ from volgate.cache.counting import count_objects
 from volgate.cache.journal import Journal
 from volgate.cache.lease import Lease
 from volgate.cache.names import Names
-from volgate.cache.nodes import Node, attach, decode_name, descendants, detach, new_ino
+from volgate.cache.nodes import ROOT_KEY, Node, attach, decode_name, descendants, detach, new_ino
 from volgate.cache.open_file import CachedFile
 from volgate.cache.overlay import Entry, Overlay
 from volgate.cache.quarantine import Quarantine
@@ -821,6 +821,7 @@ class CachedBackend(BaseStorageBackend):
         """See BaseStorageBackend: by listings, several at once."""
         async with self._counting:
             changed = self.overlay.begin_counting()
+            changed[ROOT_KEY] = Usage(0, 0)
             try:
                 counted = await count_objects(self._store, changed, on_progress)
             finally:

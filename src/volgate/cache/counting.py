@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -25,12 +26,18 @@ async def count_objects(
     """Return what all objects count, but for some keys; those may grow more while this runs.
 
     Args:
-        passed_over: keys that others account for.
+        passed_over: keys that others account for; one that counts nothing is leaving, or new. The directories above
+            the others are there though the bucket may not show them yet, and those above the leaving may be shown
+            though they are not.
         on_progress: called with what was counted so far.
 
     Blocks for the store: a request for each 1000 objects. Raises what the store raises.
     """
-    counted = [0, 0]
+    counted_there = {key for key, usage in passed_over.items() if usage.inodes}
+    above = dict.fromkeys(_above(counted_there) - counted_there, Usage(0, 1))
+    doubtful = _above(passed_over.keys() - counted_there) - above.keys() - counted_there
+    known = ChainMap(above, passed_over)  # type: ignore[arg-type]  # it is only read
+    counted = [0, len(above)]
     failed: list[StorageException] = []
     limiter = trio.CapacityLimiter(_PARALLEL)
 
@@ -40,10 +47,11 @@ async def count_objects(
         on_progress(Usage(max(0, counted[0]), max(0, counted[1])))
         return usage.bytes_, usage.inodes
 
-    async def count_below(prefix: str) -> None:
+    async def count_below(prefix: str, without: str) -> None:
+        """Count all keys with a prefix, and the directories in ``without`` that they lie in."""
         try:
             async with limiter:
-                usage, before, page = ObjectUsage(prefix, passed_over), (0, 0), None
+                usage, before, page = ObjectUsage(without, known), (0, 0), None
                 while True:
                     found = await store.list_page(prefix, page=page)
                     for listed in found.objects:
@@ -57,14 +65,17 @@ async def count_objects(
 
     async def share_out(prefix: str, level: int) -> None:
         """Count a directory's own objects, and have what lies deeper counted by others."""
-        usage = ObjectUsage(prefix, passed_over)
+        usage = ObjectUsage(prefix, known)
         below: list[str] = []
         first = await store.list_page(prefix, delimiter="/")
         if first.next_page is not None or not first.prefixes or level == _MAX_LEVELS:
-            nursery.start_soon(count_below, prefix)
+            nursery.start_soon(count_below, prefix, prefix)
             return
         entries = sorted([(o.key, o.size) for o in first.objects] + [(p, -1) for p in first.prefixes])
         for key, size in entries:
+            if key in doubtful:
+                nursery.start_soon(count_below, key, prefix)
+                continue
             usage.add(key, max(0, size))
             if size < 0 and not why_not_shown(key[len(prefix) : -1]):
                 below.append(key)
@@ -73,7 +84,7 @@ async def count_objects(
             if len(below) < _PARALLEL:
                 await share_out(key, level + 1)
             else:
-                nursery.start_soon(count_below, key)
+                nursery.start_soon(count_below, key, key)
 
     async with trio.open_nursery() as nursery:
         try:
@@ -84,3 +95,8 @@ async def count_objects(
     if failed:
         raise failed[0]
     return Usage(counted[0], counted[1])
+
+
+def _above(keys: Iterable[str]) -> set[str]:
+    """Return the directories that keys lie in."""
+    return {key[: at + 1] for key in keys for at, letter in enumerate(key[:-1]) if letter == "/"}

@@ -291,6 +291,11 @@ class Uploads:
         if found.metadata.get(COMMIT_KEY, "").startswith(entry.era):
             entry.remote_etag = found.etag  # ours, of before a crash, or a try whose reply was lost
             return
+        if entry.node is not None and self._is_copy(entry.node, found.etag):
+            entry.remote_etag = (
+                found.etag
+            )  # of a rename, whose reply was lost; a copy keeps its source's name of upload
+            return
         if entry.node is None:
             entry.uploaded = entry.changes
             self._overlay.finish(entry)  # somebody made it anew: it stays
@@ -302,6 +307,10 @@ class Uploads:
         reason = f"another writer put an object there ({error})"
         self._on_conflict(entry, reason)
         raise InputOutput(f"{entry.key} lies in quarantine: {reason}")
+
+    def _is_copy(self, node: Node, etag: str) -> bool:
+        """Whether an object has just the content that a node has of an object elsewhere."""
+        return node.base_key is not None and node.etag == etag and self._overlay.work_of(node).content is None
 
     # -- requests -----------------------------------------------------------------------------------------------
 
