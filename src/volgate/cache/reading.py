@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 _FIRST_BYTES: Final = 1 << 20
 _MAX_WINDOW_BYTES: Final = 32 << 20
-_MAX_FETCH_BYTES: Final = 4 << 20
+_MAX_FETCH_BYTES: Final = 2 << 20
+"""Of 4 MiB, the runtime spends twice the CPU on a byte (measured)."""
 _MEMORY_BYTES: Final = 64 << 20
 _PARALLEL: Final = 16
 _DISORDER_BYTES: Final = 1 << 20
@@ -51,9 +52,10 @@ class Stream:
         return goes_on
 
     def widen(self) -> int:
-        """Return the end up to which to fetch ahead; twice as far each time half of it was read."""
-        if self.fetched_to - self.expected <= self.window // 2:
-            self.window = min(_MAX_WINDOW_BYTES, max(_FIRST_BYTES, 2 * self.window))
+        """Return the end up to which to fetch ahead: where that was until half of it is read, then twice as far."""
+        if self.fetched_to - self.expected > self.window // 2:
+            return self.fetched_to
+        self.window = min(_MAX_WINDOW_BYTES, max(_FIRST_BYTES, 2 * self.window))
         return self.expected + self.window
 
 
@@ -121,7 +123,9 @@ class Reading:
         if offset >= end:
             return b""
         goes_on = stream is not None and stream.advance(offset, end)
-        data = self._blocks.read(version, offset, end - offset)
+        data = None
+        if (version.key, version.etag, offset // BLOCK_BYTES * BLOCK_BYTES) not in self._fetches:
+            data = self._blocks.read(version, offset, end - offset)
         if data is None:
             data = await self._gather(version, offset, end, ahead=goes_on)
         if goes_on and stream is not None and self._nursery is not None:
@@ -164,8 +168,6 @@ class Reading:
         until = min(version.size, stream.widen())
         start = max(stream.fetched_to, stream.expected) // BLOCK_BYTES * BLOCK_BYTES
         unit = max(_FIRST_BYTES, min(_MAX_FETCH_BYTES, stream.window // 4))
-        if until - start < unit and until < version.size:
-            return
         while start < until:
             stop = min(start + unit, version.size)
             self._fetch_missing(version, start, stop)
