@@ -381,7 +381,15 @@ async def test_a_rename_whose_copy_was_made_and_whose_reply_was_lost_is_done_and
     backend = CachedBackend(bucket.store, bucket.settings)
     root = await backend.open_volume(CONTEXT)
     await backend.rename(root, b"f", root, b"g")
-    await bucket.store.copy("f", "g")
+    copy = bucket.store.copy
+
+    async def copy_unheard(*args, **options):
+        bucket.store.copy = copy
+        await copy(*args, **options)
+        raise errors.Unavailable("nobody heard that it was done")
+
+    bucket.store.copy = copy_unheard
+    assert await backend.drain() > 0
     assert await backend.drain() == 0
     assert await bucket.keys() == ["g"]
     await backend.close()

@@ -291,11 +291,6 @@ class Uploads:
         if found.metadata.get(COMMIT_KEY, "").startswith(entry.era):
             entry.remote_etag = found.etag  # ours, of before a crash, or a try whose reply was lost
             return
-        if entry.node is not None and self._is_copy(entry.node, found.etag):
-            entry.remote_etag = (
-                found.etag
-            )  # of a rename, whose reply was lost; a copy keeps its source's name of upload
-            return
         if entry.node is None:
             entry.uploaded = entry.changes
             self._overlay.finish(entry)  # somebody made it anew: it stays
@@ -307,10 +302,6 @@ class Uploads:
         reason = f"another writer put an object there ({error})"
         self._on_conflict(entry, reason)
         raise InputOutput(f"{entry.key} lies in quarantine: {reason}")
-
-    def _is_copy(self, node: Node, etag: str) -> bool:
-        """Whether an object has just the content that a node has of an object elsewhere."""
-        return node.base_key is not None and node.etag == etag and self._overlay.work_of(node).content is None
 
     # -- requests -----------------------------------------------------------------------------------------------
 
@@ -333,7 +324,7 @@ class Uploads:
             if node.base_key is None and work.keeps_metadata and entry.remote_etag == node.etag:
                 etag = node.etag  # renamed there and back
             else:
-                etag = await self._copy(entry, node, work)
+                etag = await self._copy(entry, node)
             self._note_done(entry, node, changes, etag)
         elif not is_file or node.size <= _SINGLE_BYTES:
             body = await self._read_body(node, work)
@@ -345,8 +336,12 @@ class Uploads:
         else:
             await self._put_in_parts(entry, node, work)
 
+    def _name_of(self, entry: Entry) -> str:
+        """Return what this upload of an entry names itself, to be found again after a lost reply or a crash."""
+        return f"{entry.era}-{entry.uploads}"
+
     def _describe(self, entry: Entry, node: Node) -> tuple[dict[str, str], str]:
-        metadata = {**node.extra, **encode(node.to_stored()), COMMIT_KEY: f"{entry.era}-{entry.uploads}"}
+        metadata = {**node.extra, **encode(node.to_stored()), COMMIT_KEY: self._name_of(entry)}
         if node.directory is not None:
             return metadata, "application/x-directory"
         return metadata, node.content_type or mimetypes.guess_type(entry.key)[0] or "application/octet-stream"
@@ -392,12 +387,16 @@ class Uploads:
         assert base is not None
         return await self._reading.read(base, start, end - start)
 
-    async def _copy(self, entry: Entry, node: Node, work: Work) -> str:
+    async def _copy(self, entry: Entry, node: Node) -> str:
         """Make an object of another one, or of itself, within the bucket."""
         base = node.base
         assert base is not None
         await self._check_remote(entry, but_for=base)
-        metadata, content_type = self._describe(entry, node)
+        if node.known:
+            metadata, content_type = self._describe(entry, node)
+        else:  # moved before anybody looked at it: its metadata stays as it is, but for the name of this upload
+            found = await self._store.head(base.key)
+            metadata, content_type = {**found.metadata, COMMIT_KEY: self._name_of(entry)}, found.content_type
         if base.size > self._store.max_put_bytes:
             upload_id = await self._store.begin_upload(entry.key, metadata=metadata, content_type=content_type)
             parts = [
@@ -408,8 +407,6 @@ class Uploads:
                 for part in parts_of(base.size)
             ]  # fmt: skip
             return await self._complete_upload(entry, upload_id, parts)
-        if work.keeps_metadata:
-            return await self._store.copy(base.key, entry.key, source_etag=base.etag)
         return await self._store.copy(
             base.key, entry.key, source_etag=base.etag, metadata=metadata, content_type=content_type
         )
