@@ -59,6 +59,7 @@ from volgate.errors import (
     Stale,
     StorageException,
     TooManySymlinks,
+    Unsupported,
 )
 
 if TYPE_CHECKING:
@@ -209,6 +210,10 @@ class CachedBackend(BaseStorageBackend):
         node = None
         content = pending.content
         if content is not None:
+            if content.staging is not None and not self.staging.path(content.staging).exists():
+                # Removed after the bucket had it, or the file was unlinked; a power cut took the record that says so.
+                self.overlay.forget(pending.key)
+                return
             node = self.names.place(pending.key, content.ino)
             self._restore_node(node, pending)
         entry = Entry(pending.key, pending.remote_etag, node)
@@ -332,7 +337,7 @@ class CachedBackend(BaseStorageBackend):
 
     async def sync_node(self, node: Node) -> None:
         """Return when the bucket has a file as it is now; by option when the journal has it."""
-        await self.settle(node, durably=not self._settings.sync_uploads)
+        await self.settle(node, durably=True)  # an older record must not come back over what the bucket has
         if node.is_unlinked or not self._settings.sync_uploads:
             return
         entry = self.overlay.entries.get(node.key)
@@ -359,6 +364,8 @@ class CachedBackend(BaseStorageBackend):
         """Change a node's attributes and return the new ones."""
         if changes == AttributeChanges():
             return node.to_attributes()
+        if changes.mode is not None and stat.S_ISLNK(node.mode):
+            raise Unsupported("a link has no mode of its own")
         if changes.uid is not None or changes.gid is not None:
             if not stat.S_ISDIR(node.mode):  # chown(2)
                 node.mode &= ~(stat.S_ISUID | (stat.S_ISGID if node.mode & stat.S_IXGRP else 0))
@@ -557,7 +564,7 @@ class CachedBackend(BaseStorageBackend):
         self._touch(parent)
         self._keep_directory(parent)
         if not node.handles:
-            self.overlay.drop_work(node)
+            self.overlay.discard_work(node)
             self.overlay.set_base_key(node, None)
 
     async def rename(

@@ -52,13 +52,15 @@ class StagedFile:
             raise from_oserror(error) from error
 
     async def sync(self) -> None:
-        """Make what was written until now durable. Raises InputOutput: it may be lost."""
-        if self.is_synced:
+        """Make what was written until now durable, unless it is removed. Raises InputOutput: it may be lost."""
+        if self.is_synced or self._fd < 0:
             return
         self.is_synced = True  # a write meanwhile makes it False again
         try:
             await trio.to_thread.run_sync(os.fdatasync, self._fd)
         except OSError as error:
+            if self._fd < 0:
+                return
             self.is_synced = False
             raise from_oserror(error) from error
 

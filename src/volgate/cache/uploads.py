@@ -31,6 +31,7 @@ from volgate.drivers.object_store import COMMIT_KEY
 from volgate.errors import (
     AlreadyExists,
     InputOutput,
+    NoSpace,
     NotFound,
     PermissionDenied,
     Stale,
@@ -243,9 +244,11 @@ class Uploads:
             self._error = ""
         except (Stale, AlreadyExists) as error:
             await self._look_into(entry, error)
-        except (Unavailable, PermissionDenied, NotFound):
+        except (Unavailable, PermissionDenied, NotFound, NoSpace):
             raise
         except StorageException as error:
+            if entry.node is not node:
+                return  # it was removed or replaced meanwhile, and what it had staged with it
             self._refuse(entry, str(error))
             raise
         finally:
@@ -400,7 +403,7 @@ class Uploads:
     async def _put_in_parts(self, entry: Entry, node: Node, work: Work) -> None:
         """Upload a large content while it may go on changing: what changes after it was read is uploaded again."""
         metadata, content_type = self._describe(entry, node)
-        described = node.to_stored()
+        described, described_changes = node.to_stored(), entry.changes
         upload_id = await self._store.begin_upload(entry.key, metadata=metadata, content_type=content_type)
         done: dict[Part, UploadedPart] = {}
         touched: list[tuple[int, int]] = []
@@ -434,8 +437,8 @@ class Uploads:
             if work.calm is not None:
                 work.calm.set()
                 work.calm = None
-        if changes == entry.changes and described != node.to_stored():
-            entry.changes += 1
+        if described != node.to_stored():
+            changes = described_changes
         if entry.node is node and entry.changes != changes and work.revision == revision:
             self._keep_attributes_only(node, work, etag, size)
         self._note_done(entry, node, changes, etag, size)
@@ -500,7 +503,6 @@ class Uploads:
     def _note_done(self, entry: Entry, node: Node | None, changes: int, etag: str | None, size: int = -1) -> None:
         """Note what the bucket holds under a key now. Without an await since it is known."""
         entry.remote_etag = etag
-        entry.uploaded = changes
         size = node.size if node is not None and size < 0 else size
         if node is not None and etag is not None and self._is_of(node, entry):
             if node.work is not None:
@@ -515,6 +517,7 @@ class Uploads:
             self._overlay.finish(entry)
         else:
             self._overlay.change(entry)
+        entry.uploaded = changes  # not where the local disk is full: it is done once more
 
     def _is_of(self, node: Node, entry: Entry) -> bool:
         """Return whether a node's content may be read from the object under an entry's key."""
