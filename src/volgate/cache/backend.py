@@ -220,6 +220,10 @@ class CachedBackend(BaseStorageBackend):
         node = None
         content = pending.content
         if content is not None:
+            if content.staging is not None and not self.staging.path(content.staging).exists():
+                # Removed after the bucket had it, or the file was unlinked; a power cut took the record that says so.
+                self.overlay.forget(pending.key)
+                return
             node = self.names.place(pending.key, content.ino)
             self._restore_node(node, pending)
         entry = Entry(pending.key, pending.remote_etag, node)
@@ -354,7 +358,7 @@ class CachedBackend(BaseStorageBackend):
 
     async def sync_node(self, node: Node) -> None:
         """Return when the bucket has a file as it is now; by option when the journal has it."""
-        await self.settle(node, durably=not self._settings.sync_uploads)
+        await self.settle(node, durably=True)  # an older record must not come back over what the bucket has
         if node.is_unlinked or not self._settings.sync_uploads:
             return
         entry = self.overlay.entries.get(node.key)
@@ -585,7 +589,7 @@ class CachedBackend(BaseStorageBackend):
         self._touch(parent)
         self._keep_directory(parent)
         if not node.handles:
-            self.overlay.drop_work(node)
+            self.overlay.discard_work(node)
             self.overlay.set_base_key(node, None)
 
     async def rename(

@@ -142,6 +142,7 @@ class Overlay:
         self._buffered_bytes = 0
         self._changed: set[Entry] = set()
         self._based: dict[str, set[Node]] = {}
+        self._discarded: list[Work] = []
 
     # -- changing -----------------------------------------------------------------------------------------------
 
@@ -285,9 +286,9 @@ class Overlay:
                     self.count(node)
                 kept.append(entry)
                 batch.append(self._described(entry))
-        if not batch:
-            return self._sequence
-        sequence = self._append(batch)
+        sequence = self._append(batch) if batch else self._sequence
+        while self._discarded:
+            self._give_back(self._discarded.pop())
         for entry in kept:
             entry.recorded = entry.changes
             entry.sequence = sequence
@@ -375,26 +376,39 @@ class Overlay:
         self.entries[entry.key] = entry
         self._on_recorded(entry)
 
+    def forget(self, key: str) -> None:
+        """Drop an entry that the journal has and that is not valid any more; the usage is to be counted anew."""
+        self.usage = None
+        self._append([DoneEntry(key)])
+
     def change(self, entry: Entry) -> None:
         """Note that what is believed of the bucket changed, or that an entry is to be tried again."""
         self._changed.add(entry)
         self.record()
 
     def finish(self, entry: Entry) -> None:
-        """Forget an entry whose key holds in the bucket what it shall hold."""
+        """Forget an entry whose key holds in the bucket what it shall hold. Raises NoSpace: it is not forgotten."""
+        if entry.recorded != NEVER_RECORDED:
+            self._append([DoneEntry(entry.key)])
         if self.entries.get(entry.key) is entry:
             del self.entries[entry.key]
         self._changed.discard(entry)
-        if entry.recorded != NEVER_RECORDED:
-            self._append([DoneEntry(entry.key)])
         if entry.node is not None:
             self.drop_work(entry.node)
 
     def drop_work(self, node: Node) -> None:
         """Give back what a node staged."""
         work, node.work = node.work, None
-        if work is None:
-            return
+        if work is not None:
+            self._give_back(work)
+
+    def discard_work(self, node: Node) -> None:
+        """Give back what a node staged once the journal says that nobody needs it: a crash before that does."""
+        work, node.work = node.work, None
+        if work is not None:
+            self._discarded.append(work)
+
+    def _give_back(self, work: Work) -> None:
         if work.is_journaled and work.buffer is not None:
             self._buffered_bytes -= len(work.buffer)
         if work.staged is not None:

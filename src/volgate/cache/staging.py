@@ -55,8 +55,8 @@ class StagedFile:
             raise from_oserror(error) from error
 
     async def sync(self) -> None:
-        """Make what was written until now durable. Raises InputOutput: it may be lost."""
-        if self.is_synced:
+        """Make what was written until now durable, unless it is removed. Raises InputOutput: it may be lost."""
+        if self.is_synced or self._fd < 0:
             return
         self.is_synced = True  # a write meanwhile makes it False again
         self._syncs += 1

@@ -33,6 +33,7 @@ from volgate.drivers.object_store import COMMIT_KEY
 from volgate.errors import (
     AlreadyExists,
     InputOutput,
+    NoSpace,
     NotFound,
     PermissionDenied,
     Stale,
@@ -262,7 +263,7 @@ class Uploads:
             self._error = ""
         except (Stale, AlreadyExists) as error:
             await self._look_into(entry, error)
-        except (Unavailable, PermissionDenied, NotFound):
+        except (Unavailable, PermissionDenied, NotFound, NoSpace):
             raise
         except StorageException as error:
             if entry.node is node:
@@ -528,7 +529,6 @@ class Uploads:
     def _note_done(self, entry: Entry, node: Node | None, changes: int, etag: str | None, size: int = -1) -> None:
         """Note what the bucket holds under a key now. Without an await since it is known."""
         entry.remote_etag = etag
-        entry.uploaded = changes
         size = node.size if node is not None and size < 0 else size
         if node is not None and etag is not None and self._is_of(node, entry):
             if node.work is not None:
@@ -543,6 +543,7 @@ class Uploads:
             self._overlay.finish(entry)
         else:
             self._overlay.change(entry)
+        entry.uploaded = changes  # not where the local disk is full: it is done once more
 
     def _is_of(self, node: Node, entry: Entry) -> bool:
         """Return whether a node's content may be read from the object under an entry's key."""
