@@ -256,9 +256,10 @@ class CachedBackend(BaseStorageBackend):
                 self.staging.resize(work.content.staged_bytes)
 
     async def run(self) -> None:
-        """See BaseStorageBackend: upload, fetch ahead and renew the lease until cancelled."""
+        """See BaseStorageBackend: upload, fetch and ask ahead, and renew the lease until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.reading.run)
+            nursery.start_soon(self.names.run)
             if not self._read_only:
                 nursery.start_soon(self.uploads.run)
                 nursery.start_soon(self._tick)

@@ -7,8 +7,10 @@ was replaced by others, its name gets a new node: whoever holds the old one open
 
 from __future__ import annotations
 
+import contextlib
 import stat
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -44,6 +46,10 @@ _TOO_MANY: Final = f"a directory of more than {MAX_RENAMED} objects is not renam
 _DIRECTORY_TYPE: Final = "application/x-directory"
 _FILE, _DIRECTORY, _LINK = stat.S_IFREG | 0o644, stat.S_IFDIR | 0o755, stat.S_IFLNK | 0o777
 _PARALLEL_HEADS: Final = 64
+_SURE_BYTES: Final = 4 << 10
+"""An object of more bytes is a regular file, not a link: a listing says enough to show its name."""
+_EAGER_AFTER: Final = 3
+"""After so many lookups of listed names one by one, all of the directory are asked for."""
 _MAX_ABSENT: Final = 10_000
 _MAX_UNSHOWN: Final = 1000
 _SETTLED_S: Final = 2
@@ -66,6 +72,9 @@ class Names:
         self._overlay = overlay
         self._ttl_s = ttl_s
         self._heads = trio.CapacityLimiter(_PARALLEL_HEADS)
+        self._asked: dict[Node, trio.Event] = {}
+        self._wanted: deque[Node] = deque()
+        self._woken = trio.Event()
         self._taken: set[int] = set()
         self.root = Node(1, None, b"", _DIRECTORY)
         self.root.recorded = 0
@@ -80,6 +89,27 @@ class Names:
             return
         self._take(self.root, info)
 
+    async def run(self) -> None:
+        """Ask for the attributes of what was listed, ahead of who wants them, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            for _ in range(_PARALLEL_HEADS):
+                nursery.start_soon(self._ask_ahead)
+
+    async def _ask_ahead(self) -> None:
+        while True:
+            while not self._wanted:
+                await self._woken.wait()
+            node = self._wanted.popleft()
+            if not node.known and node.parent is not None and node not in self._asked:
+                with contextlib.suppress(StorageException):  # who wants it asks again, and hears why
+                    await self._ask_for_attributes(node)
+
+    def _want(self, nodes: Iterable[Node]) -> None:
+        """Have attributes asked for in the background, where ``run`` does."""
+        self._wanted.extend(nodes)
+        self._woken.set()
+        self._woken = trio.Event()
+
     # -- looking up ---------------------------------------------------------------------------------------------
 
     async def find(self, parent: Node, name: bytes) -> Node | None:
@@ -93,6 +123,9 @@ class Names:
             if node.known and node.checked_at + self._ttl_s > now:
                 return node
             if node.checked_at + self._ttl_s > now:
+                directory.lookups += 1
+                if directory.lookups == _EAGER_AFTER:
+                    self._want([child for child in directory.children.values() if not child.known])
                 return await self._ask_for_attributes(node)
         elif directory.complete_until > now or directory.absent.get(name, NEVER) > now:
             return None
@@ -104,13 +137,16 @@ class Names:
         return await self._ask_for_name(parent, name)
 
     async def find_all(self, parent: Node, names: Sequence[bytes]) -> list[Node | None]:
-        """Return what stands under several names, None for each where nothing does or that cannot be asked for."""
+        """Return what stands under several names, None for each where nothing does or that cannot be asked for.
+
+        Of what is a regular file for sure, the attributes may be those of the listing: then it is not ``known``.
+        """
         found: list[Node | None] = [None] * len(names)
         waiting: list[int] = []
         children = _directory(parent).children
         for index, name in enumerate(names):
             node = children.get(name)
-            if node is not None and node.known:
+            if node is not None and (node.known or _is_sure(node)):
                 found[index] = node
             else:
                 waiting.append(index)
@@ -129,9 +165,20 @@ class Names:
         return found
 
     async def _ask_for_attributes(self, node: Node) -> Node | None:
-        """Complete a node that a listing showed."""
+        """Complete a node that a listing showed; one request for all who ask at once."""
         parent, name = node.parent, node.name
         assert parent is not None
+        asked = self._asked.get(node)
+        if asked is not None:
+            await asked.wait()
+            return await self.find(parent, name)
+        self._asked[node] = trio.Event()
+        try:
+            return await self._ask(node, parent, name)
+        finally:
+            self._asked.pop(node).set()
+
+    async def _ask(self, node: Node, parent: Node, name: bytes) -> Node | None:
         try:
             info = await self._store.head(node.object_key)
         except NotFound:
@@ -326,6 +373,9 @@ class Names:
             directory.is_large = page is not None
             self._merge(parent, found, listing, is_whole=page is None)
             directory.unshown = unshown
+            directory.lookups = 0
+            if all_pages:
+                self._want([node for node in directory.children.values() if not node.known and not _is_sure(node)])
             if page is None:
                 directory.complete_until = began + self._ttl_s
         finally:
@@ -484,6 +534,11 @@ async def _together(*calls: Callable[[], Awaitable[None]]) -> None:
 def _directory(node: Node) -> Directory:
     assert node.directory is not None
     return node.directory
+
+
+def _is_sure(node: Node) -> bool:
+    """Return whether a listing alone shows that a node is a regular file."""
+    return node.directory is None and node.size > _SURE_BYTES and node.base_key is None
 
 
 def _is_complete(node: Node) -> bool:

@@ -124,6 +124,7 @@ class Node:
         return FileAttributes(
             self.ino, self.mode, 0 if self.parent is None and self.ino != 1 else 1, self.uid, self.gid, self.rdev, size,
             (size + 511) // 512, self.atime_ns, self.mtime_ns, self.ctime_ns,
+            not self.known,
         )  # fmt: skip
 
     def to_stored(self) -> StoredAttributes:
@@ -166,19 +167,21 @@ class Directory:
         prefix: of the keys in it, "" for the root; set when the node gets its place.
         children: by name; those that are known.
         complete_until: until when, on the monotonic clock, there are no others than these.
+        lookups: of single names that only a listing had shown, since the last listing.
         is_large: a listing had more than one page, so single names are asked for.
         absent: names known not to exist, and until when.
         listing: the listing that is under way.
         unshown: keys in it that no name can show, by key with the reason.
     """
 
-    __slots__ = ("absent", "children", "complete_until", "is_large", "listing", "prefix", "unshown")
+    __slots__ = ("absent", "children", "complete_until", "is_large", "listing", "lookups", "prefix", "unshown")
 
     def __init__(self) -> None:
         self.prefix = ""
         self.children: dict[bytes, Node] = {}
         self.complete_until = NEVER
         self.is_large = False
+        self.lookups = 0
         self.absent: dict[bytes, float] = {}
         self.listing: Listing | None = None
         self.unshown: dict[str, str] = {}

@@ -73,10 +73,13 @@ class Operations(pyfuse3.Operations):
         return inode
 
     def _entry(self, inode: Inode, attributes: FileAttributes) -> EntryAttributes:
-        if inode.version is not None and inode.version != (attributes.mtime_ns, attributes.size):
+        provisional = attributes.provisional
+        if inode.version not in (None, (attributes.mtime_ns, attributes.size)) and not provisional:
             self._note_change(inode, attributes)
         if self._id_map is not None:
             attributes = self._id_map.show(attributes)
+        if provisional:
+            return to_entry(inode, attributes, 0, 0)
         return to_entry(inode, attributes, self._attr_timeout_s, self._entry_timeout_s)
 
     def _owner(self, ctx: RequestContext) -> NodeOwner:

@@ -23,6 +23,7 @@ class FileAttributes:
         atime_ns: UNIX nanoseconds, as the two that follow.
         mtime_ns: last change of content.
         ctime_ns: last change of inode or content.
+        provisional: only type, ino and size are sure; nobody may keep the rest.
     """
 
     ino: int
@@ -36,6 +37,7 @@ class FileAttributes:
     atime_ns: int
     mtime_ns: int
     ctime_ns: int
+    provisional: bool = False
 
 
 @attrs.frozen

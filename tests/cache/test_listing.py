@@ -1,0 +1,90 @@
+"""What a listing costs in requests, and what it may say before an object was asked for; on the reference store."""
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from volgate.cache.backend import CachedBackend
+from volgate.cache.settings import CacheSettings
+from volgate.drivers.memory_store import MemoryObjectStore
+from volgate.dto import VolumeOperationContext
+
+NAMES = [b"f%03d" % number for number in range(200)]
+META = {"mode": str(0o100600)}
+
+
+class Store(MemoryObjectStore):
+    """Attributes: heads: the keys below the directory that were asked for, each time."""
+
+    def __init__(self):
+        super().__init__()
+        self.heads = []
+
+    async def head(self, key):
+        if key.startswith("d/f"):
+            self.heads.append(key)
+            await trio.sleep(0)
+        return await super().head(key)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Give ``run(test, size)``: it awaits test(store, backend, directory) on a directory of objects of that size."""
+
+    async def main(test, size, in_background):
+        store = Store()
+        for name in NAMES:
+            await store.put(f"d/{name.decode()}", bytes(size), metadata=META)
+        backend = CachedBackend(store, CacheSettings(tmp_path / "cache", min_free_bytes=0))
+        root = await backend.open_volume(VolumeOperationContext("v", tmp_path, "memory", "uid:0"))
+        async with trio.open_nursery() as nursery:
+            if in_background:
+                nursery.start_soon(backend.run)
+            await test(store, backend, await backend.open_directory(root, b"d", 0))
+            nursery.cancel_scope.cancel()
+        await backend.close()
+
+    return lambda test, size, in_background=True: trio.run(main, test, size, in_background)
+
+
+def test_large_objects_are_listed_without_a_request_for_each(run):
+    async def test(store, backend, directory):
+        names = await backend.list_names(directory)
+        found = await backend.get_attributes_of(directory, names)
+        await wait_all_tasks_blocked()
+        assert names == NAMES
+        assert {(attributes.size, attributes.provisional) for attributes in found} == {(5000, True)}
+        assert not store.heads
+
+    run(test, 5000)
+
+
+def test_a_name_that_is_looked_up_has_its_own_attributes(run):
+    async def test(store, backend, directory):
+        await backend.list_names(directory)
+        found = await backend.get_attributes(directory, NAMES[0])
+        assert (found.mode, found.provisional) == (0o100600, False)
+
+    run(test, 5000)
+
+
+def test_who_looks_up_name_after_name_has_all_asked_for_once_each(run):
+    async def test(store, backend, directory):
+        await backend.list_names(directory)
+        for name in NAMES[:3]:
+            await backend.get_attributes(directory, name)
+        await wait_all_tasks_blocked()
+        assert sorted(store.heads) == [f"d/{name.decode()}" for name in NAMES]
+
+    run(test, 5000)
+
+
+@pytest.mark.parametrize("in_background", [True, False])
+def test_small_objects_which_may_be_links_are_asked_for_once_each(run, in_background):
+    async def test(store, backend, directory):
+        names = await backend.list_names(directory)
+        found = await backend.get_attributes_of(directory, names)
+        assert {(attributes.mode, attributes.provisional) for attributes in found} == {(0o100600, False)}
+        assert sorted(store.heads) == [f"d/{name.decode()}" for name in NAMES]
+
+    run(test, 5, in_background)
