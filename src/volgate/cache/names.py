@@ -76,6 +76,8 @@ class Names:
         self._wanted: deque[Node] = deque()
         self._woken = trio.Event()
         self._taken: set[int] = set()
+        self._odd: set[Node] = set()
+        """Directories that have keys which no name can show."""
         self.root = Node(1, None, b"", _DIRECTORY)
         self.root.recorded = 0
 
@@ -373,6 +375,8 @@ class Names:
             directory.is_large = page is not None
             self._merge(parent, found, listing, is_whole=page is None)
             directory.unshown = unshown
+            if unshown:
+                self._odd.add(parent)
             directory.lookups = 0
             if all_pages:
                 self._want([node for node in directory.children.values() if not node.known and not _is_sure(node)])
@@ -485,11 +489,11 @@ class Names:
     def unshown(self) -> dict[str, str]:
         """Return keys that no name can show, of the directories listed so far, each with the reason."""
         found: dict[str, str] = {}
-        for node in descendants(self.root):
-            if node.directory is not None:
+        for node in list(self._odd):
+            if node.is_unlinked or node.directory is None or not node.directory.unshown:
+                self._odd.discard(node)
+            elif len(found) < _MAX_UNSHOWN:
                 found.update(node.directory.unshown)
-                if len(found) >= _MAX_UNSHOWN:
-                    break
         return found
 
     # -- after a crash ------------------------------------------------------------------------------------------
