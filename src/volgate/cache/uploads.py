@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from volgate.cache.nodes import Node
     from volgate.cache.overlay import Entry, Overlay, Work
     from volgate.cache.reading import Reading
-    from volgate.drivers.object_store import ObjectStore, UploadedPart
+    from volgate.drivers.object_store import ObjectInfo, ObjectStore, UploadedPart
 
 log = logging.getLogger(__name__)
 
@@ -271,7 +271,10 @@ class Uploads:
             entry.remote_etag = None
             return
         if found.metadata.get(COMMIT_KEY, "").startswith(entry.era):
+            if entry.remote_etag == found.etag and not self._is_outdated(entry, found):
+                raise error  # it is the source of the content that changed, or the server contradicts itself
             entry.remote_etag = found.etag  # ours, of before a crash, or a try whose reply was lost
+            self._take_for_base(entry, found)
             return
         if entry.node is None:
             entry.uploaded = entry.changes
@@ -284,6 +287,22 @@ class Uploads:
         reason = f"another writer put an object there ({error})"
         self._on_conflict(entry, reason)
         raise InputOutput(f"{entry.key} lies in quarantine: {reason}")
+
+    def _is_outdated(self, entry: Entry, found: ObjectInfo) -> bool:
+        """Return whether an entry's content is made of an object that an upload of ours replaced."""
+        node = entry.node
+        return node is not None and node.etag is not None and node.object_key == entry.key and node.etag != found.etag
+
+    def _take_for_base(self, entry: Entry, found: ObjectInfo) -> None:
+        """Let an entry's content be made of what an upload of ours made: it has all that was kept of the object before."""
+        node = entry.node
+        if node is None or not self._is_outdated(entry, found):
+            return
+        work = self._overlay.work_of(node)
+        node.etag, work.base_size = found.etag, found.size
+        if work.content is None:
+            work.content = ContentMap(node.size, found.size)
+        work.content.base_end = min(work.content.base_end, found.size)
 
     # -- requests -----------------------------------------------------------------------------------------------
 
