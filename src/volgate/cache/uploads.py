@@ -234,6 +234,7 @@ class Uploads:
         entry.running = trio.Event()
         entry.uploads += 1
         changes, node = entry.changes, entry.node
+        base = node.base if node is not None else None
         try:
             if node is None:
                 await self._delete(entry)
@@ -242,9 +243,11 @@ class Uploads:
                 await self._put_node(entry, node, changes)
             entry.failures, entry.error = 0, ""
             self._error = ""
-        except (Stale, AlreadyExists) as error:
+        except (Stale, AlreadyExists, NotFound) as error:
+            if entry.node is not node or (node is not None and node.base != base):
+                return  # what it was made of was moved aside meanwhile
             await self._look_into(entry, error)
-        except (Unavailable, PermissionDenied, NotFound, NoSpace):
+        except (Unavailable, PermissionDenied, NoSpace):
             raise
         except StorageException as error:
             if entry.node is not node:
@@ -267,12 +270,12 @@ class Uploads:
             found = await self._store.head(entry.key)
         except NotFound:
             if entry.remote_etag is None:
-                raise error from None  # a source is gone, or the server contradicts itself
+                await self._look_for_source(entry, error)
             entry.remote_etag = None
             return
         if found.metadata.get(COMMIT_KEY, "").startswith(entry.era):
             if entry.remote_etag == found.etag and not self._is_outdated(entry, found):
-                raise error  # it is the source of the content that changed, or the server contradicts itself
+                await self._look_for_source(entry, error)
             entry.remote_etag = found.etag  # ours, of before a crash, or a try whose reply was lost
             self._take_for_base(entry, found)
             return
@@ -281,12 +284,28 @@ class Uploads:
             self._overlay.finish(entry)  # somebody made it anew: it stays
             log.warning("an object was changed by others and is not deleted", extra={"key": entry.key})
             return
-        if found.etag == entry.remote_etag:  # so it is the source of the content that changed
-            self._refuse(entry, str(error))
-            raise InputOutput(f"{entry.key} cannot be made: {error}")
+        if found.etag == entry.remote_etag:
+            await self._look_for_source(entry, error)
         reason = f"another writer put an object there ({error})"
         self._on_conflict(entry, reason)
         raise InputOutput(f"{entry.key} lies in quarantine: {reason}")
+
+    async def _look_for_source(self, entry: Entry, error: StorageException) -> None:
+        """Refuse an entry where others changed what its content is made of; else the server contradicts itself.
+
+        Raises:
+            InputOutput: it is refused. StorageException: ``error``, to be tried again.
+        """
+        base = entry.node.base if entry.node is not None else None
+        if base is not None:
+            try:
+                found = (await self._store.head(base.key)).etag
+            except NotFound:
+                found = None
+            if found != base.etag:
+                self._refuse(entry, str(error))
+                raise InputOutput(f"{entry.key} cannot be made: {error}")
+        raise error
 
     def _is_outdated(self, entry: Entry, found: ObjectInfo) -> bool:
         """Return whether an entry's content is made of an object that an upload of ours replaced."""
@@ -294,7 +313,7 @@ class Uploads:
         return node is not None and node.etag is not None and node.object_key == entry.key and node.etag != found.etag
 
     def _take_for_base(self, entry: Entry, found: ObjectInfo) -> None:
-        """Let an entry's content be made of what an upload of ours made: it has all that was kept of the object before."""
+        """Let an entry's content be made of what an upload of ours made: it has what was kept of the object before."""
         node = entry.node
         if node is None or not self._is_outdated(entry, found):
             return
