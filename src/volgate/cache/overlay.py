@@ -184,9 +184,11 @@ class Overlay:
         elif node.base_key not in self.entries:
             self.remove_later(node.base_key, node.etag)
 
-    def remove_later(self, key: str, etag: str | None) -> None:
-        """Note that an object, which no node is, shall go."""
-        self._changed.add(self.entries.get(key) or self._enter(Entry(key, etag, None), None))
+    def remove_later(self, key: str, etag: str | None) -> Entry:
+        """Note that an object, which no node is, shall go; returns the entry that says so."""
+        entry = self.entries.get(key) or self._enter(Entry(key, etag, None), None)
+        self._changed.add(entry)
+        return entry
 
     def _enter(self, entry: Entry, before: Node | None) -> Entry:
         self.entries[entry.key] = entry

@@ -218,15 +218,21 @@ class Uploads:
             return
         key = _ASIDE + uuid.uuid4().hex
         self._check_ownership()
-        etag = await self._store.copy(entry.key, key, source_etag=base.etag)
-        for node in nodes:
-            if node.base_key == entry.key and node.etag == base.etag:
-                self._overlay.set_base_key(node, key)
-                node.etag = etag
-                if node.parent is not None:
-                    self._overlay.pend(node)
-        self._overlay.remove_later(key, etag)
-        self._overlay.record()
+        aside = self._overlay.remove_later(key, None)  # in the journal before it is in the bucket
+        aside.uploads, aside.running = 1, trio.Event()
+        try:
+            self._overlay.record()
+            aside.remote_etag = etag = await self._store.copy(entry.key, key, source_etag=base.etag)
+            for node in nodes:
+                if node.base_key == entry.key and node.etag == base.etag:
+                    self._overlay.set_base_key(node, key)
+                    node.etag = etag
+                    if node.parent is not None:
+                        self._overlay.pend(node)
+            self._overlay.change(aside)
+        finally:
+            running, aside.running = aside.running, None
+            running.set()
 
     async def _perform(self, entry: Entry) -> None:
         """Make the bucket hold what an entry holds now."""
@@ -332,7 +338,8 @@ class Uploads:
                 found = await self._store.head(entry.key)
             except NotFound:
                 return
-            if not found.metadata.get(COMMIT_KEY, "").startswith(entry.era):
+            is_ours = found.metadata.get(COMMIT_KEY, "").startswith(entry.era) or entry.key.startswith(_ASIDE)
+            if not is_ours:
                 return
             etag = found.etag
         await self._store.delete(entry.key, if_match=etag if self._store.capabilities.conditional_delete else None)
