@@ -1,4 +1,4 @@
-"""What a crash leaves of a volume of objects: at each write of the journal, at each request, and at random moments."""
+"""What a crash leaves of a volume of objects: before and after each write of the journal, and each request."""
 
 import copy
 import itertools
