@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from volgate.cache.nodes import Node
+from volgate.cache.nodes import Directory, Node, note_change
 from volgate.core.content_map import ContentMap
 from volgate.core.pending import DoneEntry, PendingContent, PendingEntry
 from volgate.dto import Usage
@@ -76,6 +76,7 @@ class Entry:
         key: of the object.
         remote_etag: what the bucket is believed to hold there; None = nothing.
         node: what it shall hold; None = nothing.
+        place: the directory and name of the node that left; None where it is not known.
         since: UNIX seconds of the first change.
         changes: counts them. recorded: the count that the journal has, or NEVER_RECORDED.
         sequence: of the journal's last record of it.
@@ -89,14 +90,15 @@ class Entry:
     """
 
     __slots__ = (
-        "changes", "era", "error", "failures", "is_queued", "key", "node", "recorded", "refused", "remote_etag",
-        "running", "sequence", "since", "uploaded", "uploads",
+        "changes", "era", "error", "failures", "is_queued", "key", "node", "place", "recorded", "refused",
+        "remote_etag", "running", "sequence", "since", "uploaded", "uploads",
     )  # fmt: skip
 
     def __init__(self, key: str, remote_etag: str | None, node: Node | None) -> None:
         self.key = key
         self.remote_etag = remote_etag
         self.node = node
+        self.place: tuple[Directory, bytes] | None = None
         self.since = time.time()
         self.changes = 1
         self.recorded = NEVER_RECORDED
@@ -176,7 +178,10 @@ class Overlay:
             entry.changes += 1
             self._changed.add(entry)
         elif node.etag is not None and node.base_key is None:
-            self._changed.add(self._enter(Entry(key, node.etag, None), node))
+            entry = self._enter(Entry(key, node.etag, None), node)
+            self._changed.add(entry)
+        if entry is not None and node.parent is not None and node.parent.directory is not None:
+            entry.place = node.parent.directory, node.name
         if node.etag is None:
             return
         if node.base_key is None:
@@ -382,8 +387,13 @@ class Overlay:
         if self.entries.get(entry.key) is entry:
             del self.entries[entry.key]
         self._changed.discard(entry)
-        if entry.node is not None:
-            self.drop_work(entry.node)
+        node = entry.node
+        if node is not None:
+            self.drop_work(node)
+            if node.parent is not None and node.parent.directory is not None:
+                note_change(node.parent.directory, node.name)
+        elif entry.place is not None:
+            note_change(*entry.place)
 
     def drop_work(self, node: Node) -> None:
         """Give back what a node staged."""
