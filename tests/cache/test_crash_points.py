@@ -163,10 +163,6 @@ async def unlink(volume):
     await volume.remove("large")
 
 
-async def unlink_below(volume):
-    await volume.remove("folder/one")
-
-
 async def unlink_what_is_new(volume):
     await volume.write("new", NEW_LARGE)
     await volume.remove("new")
@@ -179,7 +175,7 @@ async def remove_and_make_again(volume):
 
 WORK = [
     create, create_large, overwrite_small, overwrite_staged, overwrite_large, write_into, append, rename_file,
-    rename_over, save_as_editors_do, rename_directory, exchange, rotate, chmod, unlink, unlink_below, unlink_what_is_new,
+    rename_over, save_as_editors_do, rename_directory, exchange, rotate, chmod, unlink, unlink_what_is_new,
     remove_and_make_again,
 ]  # fmt: skip
 
