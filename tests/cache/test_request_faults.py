@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import trio
+from test_crash_points import WORK, begin
 
 import volumes
-from test_crash_points import WORK, begin
 from volgate.errors import InputOutput, PermissionDenied, Unavailable
 from volumes import HookedStore
 

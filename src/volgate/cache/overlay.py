@@ -382,8 +382,10 @@ class Overlay:
 
     def finish(self, entry: Entry) -> None:
         """Forget an entry whose key holds in the bucket what it shall hold. Raises NoSpace: it is not forgotten."""
-        if entry.recorded != NEVER_RECORDED:
-            self._append([DoneEntry(entry.key)])
+        if entry.node is not None and not entry.node.is_unlinked:
+            self.count(entry.node)
+        if entry.recorded != NEVER_RECORDED or self._relative != [0, 0]:
+            self._append([DoneEntry(entry.key)] if entry.recorded != NEVER_RECORDED else [])
         if self.entries.get(entry.key) is entry:
             del self.entries[entry.key]
         self._changed.discard(entry)

@@ -239,6 +239,8 @@ class Uploads:
         self._check_ownership()
         entry.running = trio.Event()
         entry.uploads += 1
+        if not entry.is_recorded:  # the usage, too, is to outlive a crash after the request
+            self._overlay.record(entry.node)
         changes, node = entry.changes, entry.node
         base = node.base if node is not None else None
         try:
