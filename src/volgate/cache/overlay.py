@@ -375,10 +375,10 @@ class Overlay:
         self.usage = None
         self._append([DoneEntry(key)])
 
-    def change(self, entry: Entry) -> None:
-        """Note that what is believed of the bucket changed, or that an entry is to be tried again."""
+    def change(self, entry: Entry, settled: Node | None = None) -> None:
+        """Note that what is believed of the bucket changed, or that an entry is to be tried again; as ``record``."""
         self._changed.add(entry)
-        self.record()
+        self.record(settled)
 
     def finish(self, entry: Entry) -> None:
         """Forget an entry whose key holds in the bucket what it shall hold. Raises NoSpace: it is not forgotten."""

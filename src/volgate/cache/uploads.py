@@ -185,10 +185,21 @@ class Uploads:
                 raise InputOutput(f"{entry.key} is refused: {entry.refused}")
             if entry.running is not None:
                 await entry.running.wait()
+            elif not entry.is_recorded:
+                await self._record(entry)
             elif not await self._wait_for_dependants(entry, above):
                 if entry.node is None and self._overlay.based_on(entry.key):
                     return  # a removed file is still open; the last close brings it back
                 await self._perform(entry)
+
+    async def _record(self, entry: Entry) -> None:
+        """Have the journal know what is about to be uploaded, so that a crash leaves it counted."""
+        node = entry.node
+        work = node.work if node is not None else None
+        while work is not None and work.staged is not None and not work.staged.is_synced:
+            await work.staged.sync()
+        if entry.node is node and self._overlay.entries.get(entry.key) is entry:
+            self._overlay.change(entry, node)
 
     async def _wait_for_dependants(self, entry: Entry, above: frozenset[Entry]) -> bool:
         """Get out of the way what is made of the object under a key; returns whether that took a while."""
@@ -239,8 +250,6 @@ class Uploads:
         self._check_ownership()
         entry.running = trio.Event()
         entry.uploads += 1
-        if not entry.is_recorded:  # the usage, too, is to outlive a crash after the request
-            self._overlay.record(entry.node)
         changes, node = entry.changes, entry.node
         base = node.base if node is not None else None
         try:
