@@ -14,7 +14,7 @@ from volgate.cache.staging import INLINE_BYTES
 from volgate.cache.uploads import wait_for_upload
 from volgate.core.content_map import ContentMap, Origin
 from volgate.drivers.base import BackendFile
-from volgate.errors import FileTooLarge, InputOutput
+from volgate.errors import FileTooLarge, InputOutput, Stale
 
 if TYPE_CHECKING:
     from volgate.cache.backend import CachedBackend
@@ -43,10 +43,7 @@ class CachedFile(BackendFile):
         node = self.node
         work = node.work
         if work is None or work.content is None:
-            base = node.base
-            if base is None:
-                return b""
-            return await self._backend.reading.read(base, offset, length, self._stream)
+            return await self._read_base(offset, length) if node.base is not None else b""
         if work.buffer is not None or work.is_journaled:
             return bytes(self._backend.overlay.load_buffer(node)[offset : offset + length])
         pieces: list[bytes] = []
@@ -56,11 +53,20 @@ class CachedFile(BackendFile):
             elif origin is Origin.STAGED and work.staged is not None:
                 pieces.append(work.staged.read(start, end - start))
             else:
-                base = node.base
-                if base is None:
-                    raise InputOutput("the content's object is not known any more")
-                pieces.append(await self._backend.reading.read(base, start, end - start, self._stream))
+                pieces.append(await self._read_base(start, end - start))
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def _read_base(self, offset: int, length: int) -> bytes:
+        """Read of the object that has the content; an upload or a rename may put another in its place meanwhile."""
+        while True:
+            base = self.node.base
+            if base is None:
+                raise InputOutput("the content's object is not known any more")
+            try:
+                return await self._backend.reading.read(base, offset, length, self._stream)
+            except Stale:
+                if self.node.base == base:
+                    raise
 
     async def write(self, offset: int, data: bytes) -> int:
         """See BackendFile. May wait for room, and for an upload of the same file that writers kept from its end."""
@@ -124,7 +130,7 @@ class CachedFile(BackendFile):
                 if node.size == 0:
                     work.buffer = bytearray()
                 return work
-            body = await self._backend.reading.read(base, 0, base.size)
+            body = await self._read_base(0, base.size)
             if node.work is work and work.content is None and node.base == base:
                 work.content = ContentMap(node.size, 0)
                 work.buffer = bytearray(body)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from volgate.cache.nodes import Node
+from volgate.cache.nodes import Directory, Node, note_change
 from volgate.core.content_map import ContentMap
 from volgate.core.pending import DoneEntry, PendingContent, PendingEntry
 from volgate.dto import Usage
@@ -76,6 +76,7 @@ class Entry:
         key: of the object.
         remote_etag: what the bucket is believed to hold there; None = nothing.
         node: what it shall hold; None = nothing.
+        place: the directory and name of the node that left; None where it is not known.
         since: UNIX seconds of the first change.
         changes: counts them. recorded: the count that the journal has, or NEVER_RECORDED.
         sequence: of the journal's last record of it.
@@ -90,7 +91,7 @@ class Entry:
     """
 
     __slots__ = (
-        "changes", "era", "error", "failures", "is_queued", "key", "node", "parts_done", "recorded", "refused",
+        "changes", "era", "error", "failures", "is_queued", "key", "node", "parts_done", "place", "recorded", "refused",
         "remote_etag", "running", "sequence", "since", "uploaded", "uploads",
     )  # fmt: skip
 
@@ -98,6 +99,7 @@ class Entry:
         self.key = key
         self.remote_etag = remote_etag
         self.node = node
+        self.place: tuple[Directory, bytes] | None = None
         self.since = time.time()
         self.changes = 1
         self.recorded = NEVER_RECORDED
@@ -178,7 +180,10 @@ class Overlay:
             entry.changes += 1
             self._changed.add(entry)
         elif node.etag is not None and node.base_key is None:
-            self._changed.add(self._enter(Entry(key, node.etag, None), node))
+            entry = self._enter(Entry(key, node.etag, None), node)
+            self._changed.add(entry)
+        if entry is not None and node.parent is not None and node.parent.directory is not None:
+            entry.place = node.parent.directory, node.name
         if node.etag is None:
             return
         if node.base_key is None:
@@ -186,9 +191,11 @@ class Overlay:
         elif node.base_key not in self.entries:
             self.remove_later(node.base_key, node.etag)
 
-    def remove_later(self, key: str, etag: str | None) -> None:
-        """Note that an object, which no node is, shall go."""
-        self._changed.add(self.entries.get(key) or self._enter(Entry(key, etag, None), None))
+    def remove_later(self, key: str, etag: str | None) -> Entry:
+        """Note that an object, which no node is, shall go; returns the entry that says so."""
+        entry = self.entries.get(key) or self._enter(Entry(key, etag, None), None)
+        self._changed.add(entry)
+        return entry
 
     def _enter(self, entry: Entry, before: Node | None) -> Entry:
         self.entries[entry.key] = entry
@@ -381,20 +388,27 @@ class Overlay:
         self.usage = None
         self._append([DoneEntry(key)])
 
-    def change(self, entry: Entry) -> None:
-        """Note that what is believed of the bucket changed, or that an entry is to be tried again."""
+    def change(self, entry: Entry, settled: Node | None = None) -> None:
+        """Note that what is believed of the bucket changed, or that an entry is to be tried again; as ``record``."""
         self._changed.add(entry)
-        self.record()
+        self.record(settled)
 
     def finish(self, entry: Entry) -> None:
         """Forget an entry whose key holds in the bucket what it shall hold. Raises NoSpace: it is not forgotten."""
-        if entry.recorded != NEVER_RECORDED:
-            self._append([DoneEntry(entry.key)])
+        if entry.node is not None and not entry.node.is_unlinked:
+            self.count(entry.node)
+        if entry.recorded != NEVER_RECORDED or self._relative != [0, 0]:
+            self._append([DoneEntry(entry.key)] if entry.recorded != NEVER_RECORDED else [])
         if self.entries.get(entry.key) is entry:
             del self.entries[entry.key]
         self._changed.discard(entry)
-        if entry.node is not None:
-            self.drop_work(entry.node)
+        node = entry.node
+        if node is not None:
+            self.drop_work(node)
+            if node.parent is not None and node.parent.directory is not None:
+                note_change(node.parent.directory, node.name)
+        elif entry.place is not None:
+            note_change(*entry.place)
 
     def drop_work(self, node: Node) -> None:
         """Give back what a node staged."""

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from volgate.cache.nodes import Node
     from volgate.cache.overlay import Entry, Overlay, Work
     from volgate.cache.reading import Reading
-    from volgate.drivers.object_store import ObjectStore, UploadedPart
+    from volgate.drivers.object_store import ObjectInfo, ObjectStore, UploadedPart
 
 log = logging.getLogger(__name__)
 
@@ -204,10 +204,21 @@ class Uploads:
                 raise InputOutput(f"{entry.key} is refused: {entry.refused}")
             if entry.running is not None:
                 await wait_for_upload(entry)
+            elif not entry.is_recorded:
+                await self._record(entry)
             elif not await self._wait_for_dependants(entry, above):
                 if entry.node is None and self._overlay.based_on(entry.key):
                     return  # a removed file is still open; the last close brings it back
                 await self._perform(entry)
+
+    async def _record(self, entry: Entry) -> None:
+        """Have the journal know what is about to be uploaded, so that a crash leaves it counted."""
+        node = entry.node
+        work = node.work if node is not None else None
+        while work is not None and work.staged is not None and not work.staged.is_synced:
+            await work.staged.sync()
+        if entry.node is node and self._overlay.entries.get(entry.key) is entry:
+            self._overlay.change(entry, node)
 
     async def _wait_for_dependants(self, entry: Entry, above: frozenset[Entry]) -> bool:
         """Get out of the way what is made of the object under a key; returns whether that took a while."""
@@ -237,15 +248,21 @@ class Uploads:
             return
         key = _ASIDE + uuid.uuid4().hex
         self._check_ownership()
-        etag = await self._store.copy(entry.key, key, source_etag=base.etag)
-        for node in nodes:
-            if node.base_key == entry.key and node.etag == base.etag:
-                self._overlay.set_base_key(node, key)
-                node.etag = etag
-                if node.parent is not None:
-                    self._overlay.pend(node)
-        self._overlay.remove_later(key, etag)
-        self._overlay.record()
+        aside = self._overlay.remove_later(key, None)  # in the journal before it is in the bucket
+        aside.uploads, aside.running = 1, trio.Event()
+        try:
+            self._overlay.record()
+            aside.remote_etag = etag = await self._store.copy(entry.key, key, source_etag=base.etag)
+            for node in nodes:
+                if node.base_key == entry.key and node.etag == base.etag:
+                    self._overlay.set_base_key(node, key)
+                    node.etag = etag
+                    if node.parent is not None:
+                        self._overlay.pend(node)
+            self._overlay.change(aside)
+        finally:
+            running, aside.running = aside.running, None
+            running.set()
 
     async def _perform(self, entry: Entry) -> None:
         """Make the bucket hold what an entry holds now."""
@@ -253,6 +270,7 @@ class Uploads:
         entry.running = trio.Event()
         entry.uploads += 1
         changes, node = entry.changes, entry.node
+        base = node.base if node is not None else None
         try:
             if node is None:
                 await self._delete(entry)
@@ -261,9 +279,11 @@ class Uploads:
                 await self._put_node(entry, node, changes)
             entry.failures, entry.error = 0, ""
             self._error = ""
-        except (Stale, AlreadyExists) as error:
+        except (Stale, AlreadyExists, NotFound) as error:
+            if entry.node is not node or (node is not None and node.base != base):
+                return  # what it was made of was moved aside meanwhile
             await self._look_into(entry, error)
-        except (Unavailable, PermissionDenied, NotFound, NoSpace):
+        except (Unavailable, PermissionDenied, NoSpace):
             raise
         except StorageException as error:
             if entry.node is node:
@@ -286,23 +306,58 @@ class Uploads:
             found = await self._store.head(entry.key)
         except NotFound:
             if entry.remote_etag is None:
-                raise error from None  # a source is gone, or the server contradicts itself
+                await self._look_for_source(entry, error)
             entry.remote_etag = None
             return
         if found.metadata.get(COMMIT_KEY, "").startswith(entry.era):
+            if entry.remote_etag == found.etag and not self._is_outdated(entry, found):
+                await self._look_for_source(entry, error)
             entry.remote_etag = found.etag  # ours, of before a crash, or a try whose reply was lost
+            self._take_for_base(entry, found)
             return
         if entry.node is None:
             entry.uploaded = entry.changes
             self._overlay.finish(entry)  # somebody made it anew: it stays
             log.warning("an object was changed by others and is not deleted", extra={"key": entry.key})
             return
-        if found.etag == entry.remote_etag:  # so it is the source of the content that changed
-            self._refuse(entry, str(error))
-            raise InputOutput(f"{entry.key} cannot be made: {error}")
+        if found.etag == entry.remote_etag:
+            await self._look_for_source(entry, error)
         reason = f"another writer put an object there ({error})"
         self._on_conflict(entry, reason)
         raise InputOutput(f"{entry.key} lies in quarantine: {reason}")
+
+    async def _look_for_source(self, entry: Entry, error: StorageException) -> None:
+        """Refuse an entry where others changed what its content is made of; else the server contradicts itself.
+
+        Raises:
+            InputOutput: it is refused. StorageException: ``error``, to be tried again.
+        """
+        base = entry.node.base if entry.node is not None else None
+        if base is not None:
+            try:
+                found = (await self._store.head(base.key)).etag
+            except NotFound:
+                found = None
+            if found != base.etag:
+                self._refuse(entry, str(error))
+                raise InputOutput(f"{entry.key} cannot be made: {error}")
+        raise error
+
+    def _is_outdated(self, entry: Entry, found: ObjectInfo) -> bool:
+        """Return whether an entry's content is made of an object that an upload of ours replaced."""
+        node = entry.node
+        return node is not None and node.etag is not None and node.object_key == entry.key and node.etag != found.etag
+
+    def _take_for_base(self, entry: Entry, found: ObjectInfo) -> None:
+        """Let an entry's content be made of what an upload of ours made: it has what was kept of the object before."""
+        node = entry.node
+        if node is None or not self._is_outdated(entry, found):
+            return
+        work = self._overlay.work_of(node)
+        node.etag, work.base_size = found.etag, found.size
+        if work.content is None:
+            work.content = ContentMap(node.size, found.size)
+        work.content.base_end = min(work.content.base_end, found.size)
 
     # -- requests -----------------------------------------------------------------------------------------------
 
@@ -313,7 +368,8 @@ class Uploads:
                 found = await self._store.head(entry.key)
             except NotFound:
                 return
-            if not found.metadata.get(COMMIT_KEY, "").startswith(entry.era):
+            is_ours = found.metadata.get(COMMIT_KEY, "").startswith(entry.era) or entry.key.startswith(_ASIDE)
+            if not is_ours:
                 return
             etag = found.etag
         await self._store.delete(entry.key, if_match=etag if self._store.capabilities.conditional_delete else None)

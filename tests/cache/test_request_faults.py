@@ -1,0 +1,160 @@
+"""Requests of a volume of objects that fail, are lost, or meet what others did: nothing is lost, all comes right."""
+
+import tempfile
+from pathlib import Path
+
+import pytest
+import trio
+from test_crash_points import WORK, begin
+
+import volumes
+from volgate.errors import InputOutput, PermissionDenied, Unavailable
+from volumes import HookedStore
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small():
+    with pytest.MonkeyPatch.context() as patch, volumes.scaled_down(patch):
+        yield
+
+
+@pytest.fixture
+def folder():
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as place:
+        yield Path(place)
+
+
+class FailingStore(HookedStore):
+    """Fails at its n-th request that changes something, before or after it did that, or while it is down."""
+
+    def __init__(self, error=None, *, late=False):
+        super().__init__()
+        self.error, self.late = error or Unavailable("the server answers 503"), late
+        self.at = 0
+        self.calls = 0
+        self.is_down = False
+
+    def strikes(self, name):
+        return self.is_down or (name in volumes.CHANGES and self.calls == self.at)
+
+    async def before(self, name, key):
+        self.calls += name in volumes.CHANGES
+        if not self.late and self.strikes(name):
+            raise self.error
+
+    async def after(self, name, key):
+        if self.late and self.strikes(name):
+            raise self.error
+
+
+async def drained(volume):
+    while await volume.backend.drain():
+        await trio.sleep(0.001)
+
+
+async def work_with_a_fault(store, folder, work):
+    """Return whether the fault came; and prove that in the end all is as it is to be."""
+    async with volumes.opened(store, folder / "cache") as volume:
+        await volume.backend.count_usage(lambda usage: None)
+        await begin(volume)
+        store.at += store.calls
+        try:
+            await work(volume)
+        except Unavailable:
+            assert work.__name__ == "write_into"  # the only one that waits for the bucket
+        tree = await volume.tree()
+        await drained(volume)
+        came = store.calls >= store.at
+        assert await volume.tree() == tree
+        assert await volumes.count(store) == volume.backend.load_usage()
+        assert volume.backend.staging.names() == []
+        assert not (await store.list_page(".volgate/aside/")).objects
+    async with volumes.opened(store, folder / "empty") as volume:
+        assert await volume.tree() == tree
+    return came
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["refused", "reply-lost"])
+@pytest.mark.parametrize("work", WORK, ids=lambda work: work.__name__)
+def test_whichever_request_fails_the_bucket_has_in_the_end_what_was_written(work, late, folder):
+    for at in range(1, 100):
+        store = FailingStore(late=late)
+        store.at = at
+        if not trio.run(work_with_a_fault, store, folder / str(at), work):
+            assert at > 1
+            return
+    raise AssertionError("it never came to an end")
+
+
+def test_writing_goes_on_while_the_server_is_down_and_fsync_says_so(folder):
+    async def main():
+        store = FailingStore()
+        async with volumes.opened(store, folder / "cache") as volume:
+            await volume.write("before", b"1")
+            store.is_down = True
+            await volume.write("small", b"content")
+            await volume.write("large", b"large" * 50)
+            file = await volume.open("small")
+            await file.write(0, b"CONTENT")
+            with pytest.raises(Unavailable):
+                await file.sync(data_only=False)
+            await file.close()
+            assert await volume.read("small") == b"CONTENT"
+            store.is_down = False
+            await drained(volume)
+            assert await store.get_range("small", 0, 100) == b"CONTENT"
+            assert await store.get_range("large", 0, 1000) == b"large" * 50
+
+    trio.run(main)
+
+
+def test_a_refused_credential_is_no_refused_file(folder):
+    async def main():
+        store = FailingStore(PermissionDenied("the key has expired"))
+        async with volumes.opened(store, folder / "cache") as volume:
+            await volume.write("before", b"1")
+            store.is_down = True
+            await volume.write("before", b"content")
+            assert await volume.backend.drain() == 1
+            assert volume.backend.backlog().refused == 0
+            store.is_down = False
+            await drained(volume)
+            assert await store.get_range("before", 0, 100) == b"content"
+
+    trio.run(main)
+
+
+def test_what_another_writer_put_under_a_name_stays_and_ours_is_kept_here(folder):
+    async def main():
+        store = HookedStore()
+        async with volumes.opened(store, folder / "cache", background=False) as volume:
+            await volume.write("name", b"ours")
+            await store.put("name", b"theirs")
+            assert await volume.backend.drain() == 1
+            assert volume.backend.backlog().refused == 1
+            assert await volume.read("name") == b"ours"
+            assert await store.get_range("name", 0, 100) == b"theirs"
+            file = await volume.open("name")
+            with pytest.raises(InputOutput):
+                await file.sync(data_only=False)
+            await file.close()
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize("change", ["deleted", "replaced"])
+def test_a_rename_whose_source_others_changed_is_refused_and_overwrites_nothing(change, folder):
+    async def main():
+        store = HookedStore()
+        await store.put("source", b"theirs")
+        async with volumes.opened(store, folder / "cache", background=False) as volume:
+            await volume.rename("source", "target")
+            if change == "deleted":
+                await store.delete("source")
+            else:
+                await store.put("source", b"changed")
+            assert await volume.backend.drain() >= 1
+            assert volume.backend.backlog().refused == 1
+            assert [found.key async for found in store.list_objects()] == ["source"][change == "deleted" :]
+
+    trio.run(main)
