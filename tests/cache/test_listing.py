@@ -68,13 +68,22 @@ def test_a_name_that_is_looked_up_has_its_own_attributes(run):
     run(test, 5000)
 
 
-def test_who_looks_up_name_after_name_has_all_asked_for_once_each(run):
+def test_who_looks_up_names_in_their_order_has_those_that_follow_asked_for_once_each(run):
     async def test(store, backend, directory):
         await backend.list_names(directory)
-        for name in NAMES[:3]:
-            await backend.get_attributes(directory, name)
+        await backend.get_attributes(directory, NAMES[0])
         await wait_all_tasks_blocked()
         assert sorted(store.heads) == [f"d/{name.decode()}" for name in NAMES]
+
+    run(test, 5000)
+
+
+def test_who_looks_up_one_name_asks_for_that_one_only(run):
+    async def test(store, backend, directory):
+        await backend.list_names(directory)
+        await backend.get_attributes(directory, NAMES[7])
+        await wait_all_tasks_blocked()
+        assert store.heads == [f"d/{NAMES[7].decode()}"]
 
     run(test, 5000)
 

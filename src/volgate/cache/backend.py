@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
+from volgate.cache.allocator import keep_freed_memory
 from volgate.cache.block_store import BlockStore
 from volgate.cache.counting import count_objects
 from volgate.cache.journal import Journal
@@ -257,6 +258,7 @@ class CachedBackend(BaseStorageBackend):
 
     async def run(self) -> None:
         """See BaseStorageBackend: upload, fetch and ask ahead, and renew the lease until cancelled."""
+        keep_freed_memory()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.reading.run)
             nursery.start_soon(self.names.run)

@@ -8,6 +8,7 @@ was replaced by others, its name gets a new node: whoever holds the old one open
 from __future__ import annotations
 
 import contextlib
+import itertools
 import stat
 import time
 from collections import deque
@@ -48,8 +49,8 @@ _FILE, _DIRECTORY, _LINK = stat.S_IFREG | 0o644, stat.S_IFDIR | 0o755, stat.S_IF
 _PARALLEL_HEADS: Final = 64
 _SURE_BYTES: Final = 4 << 10
 """An object of more bytes is a regular file, not a link: a listing says enough to show its name."""
-_EAGER_AFTER: Final = 3
-"""After so many lookups of listed names one by one, all of the directory are asked for."""
+_AHEAD: Final = 1000
+"""How many names are asked for ahead of who looks them up in the order of their listing."""
 _MAX_ABSENT: Final = 10_000
 _MAX_UNSHOWN: Final = 1000
 _SETTLED_S: Final = 2
@@ -112,6 +113,13 @@ class Names:
         self._woken.set()
         self._woken = trio.Event()
 
+    def _ask_further(self, directory: Directory, node: Node) -> None:
+        """Where names are looked up in the order of their listing, ask for those that follow."""
+        expected = directory.next_name
+        if expected is not None and (node is expected or expected.known):
+            self._want(itertools.islice(directory.following, _AHEAD))
+            directory.next_name = next(directory.following, None)
+
     # -- looking up ---------------------------------------------------------------------------------------------
 
     async def find(self, parent: Node, name: bytes) -> Node | None:
@@ -125,9 +133,7 @@ class Names:
             if node.known and node.checked_at + self._ttl_s > now:
                 return node
             if node.checked_at + self._ttl_s > now:
-                directory.lookups += 1
-                if directory.lookups == _EAGER_AFTER:
-                    self._want([child for child in directory.children.values() if not child.known])
+                self._ask_further(directory, node)
                 return await self._ask_for_attributes(node)
         elif directory.complete_until > now or directory.absent.get(name, NEVER) > now:
             return None
@@ -377,9 +383,11 @@ class Names:
             directory.unshown = unshown
             if unshown:
                 self._odd.add(parent)
-            directory.lookups = 0
             if all_pages:
-                self._want([node for node in directory.children.values() if not node.known and not _is_sure(node)])
+                unknown = [node for node in directory.children.values() if not node.known]
+                self._want([node for node in unknown if not _is_sure(node)])
+                directory.following = iter([node for node in unknown if _is_sure(node)])
+                directory.next_name = next(directory.following, None)
             if page is None:
                 directory.complete_until = began + self._ttl_s
         finally:

@@ -167,21 +167,33 @@ class Directory:
         prefix: of the keys in it, "" for the root; set when the node gets its place.
         children: by name; those that are known.
         complete_until: until when, on the monotonic clock, there are no others than these.
-        lookups: of single names that only a listing had shown, since the last listing.
+        following: what the last listing showed and nobody asked for yet, in its order, from ``next_name`` on.
+        next_name: the first of them; None = there is none.
         is_large: a listing had more than one page, so single names are asked for.
         absent: names known not to exist, and until when.
         listing: the listing that is under way.
         unshown: keys in it that no name can show, by key with the reason.
     """
 
-    __slots__ = ("absent", "children", "complete_until", "is_large", "listing", "lookups", "prefix", "unshown")
+    __slots__ = (
+        "absent",
+        "children",
+        "complete_until",
+        "following",
+        "is_large",
+        "listing",
+        "next_name",
+        "prefix",
+        "unshown",
+    )
 
     def __init__(self) -> None:
         self.prefix = ""
         self.children: dict[bytes, Node] = {}
         self.complete_until = NEVER
         self.is_large = False
-        self.lookups = 0
+        self.following: Iterator[Node] = iter(())
+        self.next_name: Node | None = None
         self.absent: dict[bytes, float] = {}
         self.listing: Listing | None = None
         self.unshown: dict[str, str] = {}

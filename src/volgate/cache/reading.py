@@ -213,9 +213,11 @@ class Reading:
         self.fetched_bytes += len(fetch.data)
         self._memory[fetch] = version
         self._memory_bytes += len(fetch.data)
-        await trio.to_thread.run_sync(
-            partial(self._blocks.write, version, fetch.start, fetch.data), limiter=self._writes
-        )
+        write = partial(self._blocks.write, version, fetch.start, fetch.data)
+        if len(fetch.data) <= BLOCK_BYTES:
+            write()  # takes less than to have a thread do it
+        else:
+            await trio.to_thread.run_sync(write, limiter=self._writes)
         while self._memory_bytes > _MEMORY_BYTES:
             oldest, its_version = self._memory.popitem(last=False)
             self._memory_bytes -= len(oldest.data)
