@@ -50,7 +50,7 @@ def rgw_settings(ceph, monkeypatch):
     for name, value in ceph.items():
         monkeypatch.setenv(name, value)
     bucket = f"bucket-{next(BUCKETS)}"
-    client = boto3.client("s3")
+    client = boto3.session.Session().client("s3")
     client.create_bucket(Bucket=bucket)
     client.close()
     return S3Settings.from_source(f"s3://{bucket}/some/prefix", {})

@@ -203,7 +203,7 @@ def s3_put(bucket, key, body):
 def client(bucket):
     import boto3
 
-    return boto3.client("s3", region_name="us-east-1")
+    return boto3.session.Session().client("s3", region_name="us-east-1")
 
 
 def test_umount_waits_until_the_bucket_has_what_was_written(bucket, server, place):

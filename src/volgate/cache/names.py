@@ -230,8 +230,9 @@ class Names:
         async def look_below() -> None:
             below.extend((await self._store.list_page(key + "/", limit=1)).objects)
 
+        leaving = self._leaving_below(parent)
         await _together(partial(head, key), partial(head, key + RCLONE_LINK), look_below)
-        if below and name not in self._leaving_below(parent):
+        if below and (name not in leaving | self._leaving_below(parent) or await self._has_staying(key + "/")):
             if below[0].key == key + "/":
                 await head(key + "/")
             return self._install(parent, name, found.get(key + "/"), is_directory=True)
@@ -294,14 +295,39 @@ class Names:
         entry = self._overlay.entries.get(key)
         return entry is not None and entry.node is None
 
+    def _leaving_keys(self) -> set[str]:
+        """Return what is leaving now; looked at before a request, since it may have left when the answer is there."""
+        return {key for key, entry in self._overlay.entries.items() if entry.node is None}
+
     def _leaving_below(self, parent: Node) -> set[bytes]:
-        """Return the names of directories that the bucket may show just for objects that are leaving."""
+        """Return the names of directories in which objects are leaving; the bucket may show them for these alone."""
         prefix = _directory(parent).prefix
         return {
             below[0].encode()
             for key, entry in self._overlay.entries.items()
             if entry.node is None and key.startswith(prefix) and (below := key[len(prefix) :].split("/", 1))[1:]
         }
+
+    async def _has_staying(self, prefix: str) -> bool:
+        """Whether the bucket has an object below a prefix that is not leaving."""
+        page = None
+        while True:
+            leaving = self._leaving_keys()
+            listed = await self._store.list_page(prefix, page=page)
+            page = listed.next_page
+            if not all(each.key in leaving or self._is_leaving(each.key) for each in listed.objects):
+                return True
+            if page is None:
+                return False
+
+    async def _leave_out(self, leaving: set[bytes], parent: Node, found: dict[bytes, ListedObject | None]) -> None:
+        """Take out of a listing the directories that it shows just for objects that are leaving, or did meanwhile."""
+        directory = _directory(parent)
+        shown = [name for name in leaving | self._leaving_below(parent) if name in found and found[name] is None]
+        for name in shown:
+            key = directory.prefix + name.decode() + "/"
+            if name not in directory.children and not await self._has_staying(key):
+                del found[name]
 
     def _was_removed(self, parent: Node, name: bytes) -> bool:
         """Whether a name, which was asked for, was removed here before the answer came."""
@@ -372,6 +398,7 @@ class Names:
             found: dict[bytes, ListedObject | None] = {}
             unshown: dict[str, str] = {}
             page = None
+            leaving = self._leaving_below(parent)
             while True:
                 listed = await self._store.list_page(directory.prefix, delimiter="/", page=page)
                 _read_page(listed.objects, listed.prefixes, directory.prefix, found, unshown)
@@ -379,6 +406,7 @@ class Names:
                 if page is None or not all_pages:
                     break
             directory.is_large = page is not None
+            await self._leave_out(leaving, parent, found)
             self._merge(parent, found, listing, is_whole=page is None)
             directory.unshown = unshown
             if unshown:
@@ -399,12 +427,11 @@ class Names:
     ) -> None:
         directory = _directory(parent)
         now = time.monotonic()
-        leaving = self._leaving_below(parent) if None in found.values() else ()
         for name, listed in found.items():
             if name in listing.changed or (parent is self.root and name == GATEWAY_NAME):
                 continue
             node = directory.children.get(name)
-            if node is None and (name in leaving if listed is None else self._is_leaving(listed.key)):
+            if node is None and listed is not None and self._is_leaving(listed.key):
                 continue
             if node is not None and (node.work is not None or (listed is not None and _has_work_below(node))):
                 continue
@@ -458,8 +485,9 @@ class Names:
         listed: list[ListedObject] = []
         page = None
         while True:
+            leaving = self._leaving_keys()
             found = await self._store.list_page(prefix, page=page)
-            listed.extend(found.objects)
+            listed.extend(each for each in found.objects if each.key not in leaving and not self._is_leaving(each.key))
             page = found.next_page
             if len(listed) > MAX_RENAMED:
                 raise CrossDevice(_TOO_MANY)
