@@ -74,7 +74,7 @@ def running(
     data.mkdir(exist_ok=True)
     if not port:
         with socket.socket() as found:
-            found.bind((address, 0))
+            found.bind(("", 0))
             port = found.getsockname()[1]
     with data.with_suffix(".log").open("ab") as log:
         process = subprocess.Popen(
