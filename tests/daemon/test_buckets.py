@@ -251,7 +251,7 @@ def test_umount_names_what_the_bucket_did_not_take_and_the_next_mount_stores_it(
         refuse(bucket, mount)
         done = volgate("umount", mount.path)
         assert done.returncode == 0
-        assert "not stored: 1 files, 4 B; 1 are refused" in done.stderr and "the next mount stores it" in done.stderr
+        assert "not stored: 1 files, 4 B; 1 are refused" in done.stderr and "mount again" in done.stderr
         assert mount.process.wait(5) == 0
     with mounted(bucket, place) as mount:
         assert (mount.path / "f").read_bytes() == b"ours"
@@ -406,6 +406,7 @@ def test_a_volume_in_a_bucket_is_created_shown_limited_counted_and_adopted_by_na
         done = volgate("volume", "create", name, source, "--quota", "1MiB", "-o", f"cache_dir={place / 'cache'}")
         assert done.returncode == 0, done
         assert volgate("volume", "create", name + "x", source).returncode == 73
+        assert f"{source} can be listed, written and deleted" in volgate("doctor", name).stdout
         mnt = place / "mnt"
         mnt.mkdir()
         mount = mounting.start(name, mnt)

@@ -49,9 +49,13 @@ def check_source(text: str, endpoint_url: str | None, options: tuple[str, ...]) 
         return
     if endpoint_url or options:
         raise click.UsageError("--endpoint-url and -o are for s3://BUCKET")
-    from volgate.cli.sources import resolve
+    from volgate.cli.sources import resolve_with_configuration
 
-    yield from _check_directory(resolve(text)[0])
+    source = resolve_with_configuration(text)
+    if source.backend_type == "s3":  # a volume's name
+        yield from _check_bucket(source.text, dict(source.options))
+    else:
+        yield from _check_directory(source)
 
 
 def _check_directory(source: Source) -> Iterator[Finding]:

@@ -70,7 +70,7 @@ def umount(target: str, lazy: bool, only_dead: bool) -> None:
         storage = left.at_end() if left is not None else {}
         if storage.get("backlog_files"):
             why = describe_left(target, storage)
-            click.echo(f"volgate: {why}; it is kept in this host's cache, and the next mount stores it", err=True)
+            click.echo(f"volgate: {why}; it is kept in this host's cache; mount again to store or to see it", err=True)
 
 
 class _Left:
