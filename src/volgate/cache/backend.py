@@ -69,6 +69,7 @@ from volgate.errors import (
 
 if TYPE_CHECKING:
     from volgate.cache.settings import CacheSettings
+    from volgate.cache.staging import StagedFile
     from volgate.core.pending import PendingEntry
     from volgate.drivers.object_store import ObjectStore
 
@@ -207,13 +208,9 @@ class CachedBackend(BaseStorageBackend):
             for entry in self.overlay.entries.values()
             if entry.node is not None and entry.node.work is not None and entry.node.work.staged is not None
         }
-        orphans = [name for name in self.staging.names() if name not in used]
+        orphans = self.staging.take_orphans(used, self._settings.directory / _QUARANTINE)
         if orphans:
-            folder = self.staging.path("..").resolve() / _QUARANTINE
-            folder.mkdir(mode=0o700, exist_ok=True)
-            for name in orphans:
-                os.rename(self.staging.path(name), folder / f"orphan-{name}")
-            log.warning("content that nobody had closed or synced was put aside", extra={"files": len(orphans)})
+            log.warning("content that nobody had closed or synced was put aside", extra={"files": orphans})
         if self.overlay.entries:
             log.info("changes of before are uploaded", extra={"keys": len(self.overlay.entries)})
 
@@ -221,18 +218,21 @@ class CachedBackend(BaseStorageBackend):
         node = None
         content = pending.content
         if content is not None:
-            if content.staging is not None and not self.staging.path(content.staging).exists():
-                # Removed after the bucket had it, or the file was unlinked; a power cut took the record that says so.
-                self.overlay.forget(pending.key)
-                return
+            staged = None
+            if content.staging is not None:
+                try:
+                    staged = self.staging.reopen(content.staging)
+                except NotFound:  # removed after the bucket had it; a power cut took the record that says so
+                    self.overlay.forget(pending.key)
+                    return
             node = self.names.place(pending.key, content.ino)
-            self._restore_node(node, pending)
+            self._restore_node(node, pending, staged)
         entry = Entry(pending.key, pending.remote_etag, node)
         entry.since, entry.era, entry.refused = pending.since, pending.commit_id, pending.refused
         entry.recorded = entry.changes
         self.overlay.restore(entry)
 
-    def _restore_node(self, node: Node, pending: PendingEntry) -> None:
+    def _restore_node(self, node: Node, pending: PendingEntry, staged: StagedFile | None) -> None:
         content = pending.content
         assert content is not None
         node.take_stored(content.attributes, 0, node.mode)
@@ -250,11 +250,11 @@ class CachedBackend(BaseStorageBackend):
         if content.inline is not None:
             work.content = ContentMap(content.size, 0)
             work.is_journaled = True
-        elif content.dirty or base is None or content.base_end != base.size or content.size != base.size:
+        elif staged or content.dirty or base is None or content.base_end != base.size or content.size != base.size:
             work.content = ContentMap(content.size, content.base_end, content.dirty)
-            if content.staging is not None:
-                work.staged = self.staging.reopen(content.staging)
-                self.staging.resize(work.content.staged_bytes)
+            if staged is not None:
+                work.staged = work.recorded = staged
+                self.staging.resize(staged, work.content.staged_bytes)
 
     async def run(self) -> None:
         """See BaseStorageBackend: upload, fetch and ask ahead, and renew the lease until cancelled."""
@@ -285,6 +285,8 @@ class CachedBackend(BaseStorageBackend):
                 if entry.since < oldest and node is not None and node.work is not None and not node.work.is_settled:
                     with contextlib.suppress(StorageException):
                         await self.settle(node, durably=True)
+            with contextlib.suppress(StorageException):
+                await self.overlay.give_back()
             if self._lease is not None:
                 backlog = self.uploads.backlog()
                 self._lease.set_backlog(backlog.bytes_, backlog.files)
@@ -311,6 +313,8 @@ class CachedBackend(BaseStorageBackend):
         async with trio.open_nursery() as nursery:
             for entry in list(self.overlay.entries.values()):
                 nursery.start_soon(upload, entry)
+        with contextlib.suppress(StorageException):
+            await self.overlay.give_back()
         return left
 
     async def close(self) -> None:
@@ -371,8 +375,10 @@ class CachedBackend(BaseStorageBackend):
     async def release(self, node: Node) -> None:
         """Note the last close of a file."""
         if node.is_unlinked:
-            self.overlay.drop_work(node)
+            self.overlay.discard_work(node)
             self.overlay.set_base_key(node, None)
+            with contextlib.suppress(NoSpace):  # the journal still needs what was staged; the next record says that
+                self.overlay.record()
         else:
             await self.settle(node, durably=False)
 

@@ -50,8 +50,8 @@ class CachedFile(BackendFile):
         for origin, start, end in list(work.content.origins(offset, offset + length)):
             if origin is Origin.ZEROS:
                 pieces.append(bytes(end - start))
-            elif origin is Origin.STAGED and work.staged is not None:
-                pieces.append(work.staged.read(start, end - start))
+            elif origin is Origin.STAGED:
+                pieces.append(work.read_staged(start, end))
             else:
                 pieces.append(await self._read_base(start, end - start))
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -96,10 +96,9 @@ class CachedFile(BackendFile):
     def _note_write(self, node: Node, work: Work, start: int, end: int) -> None:
         content = work.content
         assert content is not None
-        before = content.staged_bytes
         content.write(start, end)
-        if work.buffer is None:
-            self._backend.staging.resize(content.staged_bytes - before)
+        if work.staged is not None:
+            self._backend.staging.resize(work.staged, content.staged_bytes)
         node.size = content.size
         self._note_change(node, work, start, end)
 
@@ -145,7 +144,7 @@ class CachedFile(BackendFile):
             size = len(work.buffer)
             work.staged.write(0, bytes(work.buffer))
             work.content = ContentMap(size, 0, ((0, size),) if size else ())
-            staging.resize(size)
+            staging.resize(work.staged, size)
             work.buffer = None
 
     async def truncate(self, size: int) -> None:
@@ -157,7 +156,10 @@ class CachedFile(BackendFile):
             node.touch(time.time_ns())
             self._backend.note_attributes(node)
             return
+        if 0 < size < node.size and node.work is not None and node.work.recorded is not None:
+            await self._backend.settle(node, durably=False)
         work = await self._begin(node, size) if size else self._empty(node)
+        was_settled = work.is_settled
         if work.buffer is not None and size > INLINE_BYTES:
             self._stage(work)
         content = work.content
@@ -166,21 +168,20 @@ class CachedFile(BackendFile):
             self._backend.overlay.note_changed_buffer(work)
             del work.buffer[size:]
             work.buffer.extend(bytes(size - len(work.buffer)))
-        before, old_size = content.staged_bytes, node.size
+        old_size = node.size
         content.truncate(size)
-        if work.buffer is None:
-            self._backend.staging.resize(content.staged_bytes - before)
+        if work.staged is not None:
+            self._backend.staging.resize(work.staged, content.staged_bytes)
         node.size = size
         self._note_change(node, work, min(size, old_size), max(size, old_size))
+        if size < old_size and was_settled and work.recorded is not None and work.recorded is work.staged:
+            # What is written beyond the new end must not be seen within the old one.
+            await self._backend.overlay.sync(self._backend.overlay.record(node))
 
     def _empty(self, node: Node) -> Work:
         """Begin a content anew, of nothing."""
-        overlay = self._backend.overlay
-        work = overlay.work_of(node)
-        if work.staged is None:
-            overlay.note_changed_buffer(work)
-            work.content = ContentMap(0, 0)
-            work.buffer = bytearray()
+        work = self._backend.overlay.work_of(node)
+        self._backend.overlay.begin_anew(work)
         return work
 
     async def sync(self, *, data_only: bool) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -38,6 +39,7 @@ class Work:
         buffer: the whole content, where it is small.
         is_journaled: the whole content lies in the journal, whether there is a buffer or not.
         staged: the file that has the staged ranges, where the content is large.
+        recorded: the staged file that the journal names; another one where the content was begun anew since.
         base_size: size of the object that the rest of the content comes from.
         keeps_metadata: the object's metadata says all that the node's attributes say.
         revision: counts changes of content.
@@ -47,8 +49,8 @@ class Work:
     """
 
     __slots__ = (
-        "base_size", "buffer", "calm", "content", "is_journaled", "is_settled", "keeps_metadata", "revision", "staged",
-        "touched",
+        "base_size", "buffer", "calm", "content", "is_journaled", "is_settled", "keeps_metadata", "recorded",
+        "revision", "staged", "touched",
     )  # fmt: skip
 
     def __init__(self, base_size: int) -> None:
@@ -56,6 +58,7 @@ class Work:
         self.buffer: bytearray | None = None
         self.is_journaled = False
         self.staged: StagedFile | None = None
+        self.recorded: StagedFile | None = None
         self.base_size = base_size
         self.keeps_metadata = True
         self.revision = 0
@@ -67,6 +70,12 @@ class Work:
     def kept_bytes(self) -> int:
         """How many of the object's bytes still count."""
         return self.base_size if self.content is None else self.content.base_end
+
+    def read_staged(self, start: int, end: int) -> bytes:
+        """Return a range whose origin is "staged"; zeros where the content was begun anew since that was said."""
+        if self.buffer is not None:
+            return bytes(self.buffer[start:end]).ljust(end - start, b"\0")
+        return self.staged.read(start, end - start) if self.staged is not None else bytes(end - start)
 
 
 class Entry:
@@ -144,7 +153,9 @@ class Overlay:
         self._buffered_bytes = 0
         self._changed: set[Entry] = set()
         self._based: dict[str, set[Node]] = {}
-        self._discarded: list[Work] = []
+        self._discarded: list[StagedFile] = []
+        self._unneeded: deque[tuple[int, StagedFile]] = deque()
+        """Files that no record names any more, each with the record from which on that is so."""
 
     # -- changing -----------------------------------------------------------------------------------------------
 
@@ -295,13 +306,13 @@ class Overlay:
                 batch.append(self._described(entry))
         sequence = self._append(batch) if batch else self._sequence
         while self._discarded:
-            self._give_back(self._discarded.pop())
+            self._retire(self._discarded.pop(), sequence)
         for entry in kept:
             entry.recorded = entry.changes
             entry.sequence = sequence
             self._changed.discard(entry)
             if entry.node is not None:
-                self._note_journaled(entry.node)
+                self._note_journaled(entry.node, sequence)
             self._on_recorded(entry)
         return sequence
 
@@ -346,9 +357,15 @@ class Overlay:
             refused=entry.refused,
         )
 
-    def _note_journaled(self, node: Node) -> None:
+    def _note_journaled(self, node: Node, sequence: int) -> None:
         work = node.work
-        if work is None or work.buffer is None:
+        if work is None:
+            return
+        if work.recorded is not work.staged:
+            if work.recorded is not None:
+                self._retire(work.recorded, sequence)
+            work.recorded = work.staged
+        if work.buffer is None:
             return
         if not work.is_journaled:
             work.is_journaled = True
@@ -356,6 +373,10 @@ class Overlay:
         if self._buffered_bytes > MAX_BUFFERED_BYTES and not node.handles:
             self._buffered_bytes -= len(work.buffer)
             work.buffer = None
+
+    def _retire(self, file: StagedFile, sequence: int) -> None:
+        self.staging.retire(file)
+        self._unneeded.append((sequence, file))
 
     def load_buffer(self, node: Node) -> bytearray:
         """Return a small content that was changed here, read from the journal where it is not in memory."""
@@ -374,6 +395,13 @@ class Overlay:
     async def sync(self, sequence: int) -> None:
         """Return when the journal is durable up to a record."""
         await self.journal.sync(sequence)
+        while self._unneeded and self._unneeded[0][0] <= sequence:
+            self.staging.remove(self._unneeded.popleft()[1])
+
+    async def give_back(self) -> None:
+        """Remove the staged files that no record names any more, once that is durable."""
+        if self._unneeded:
+            await self.sync(self._unneeded[-1][0])
 
     # -- the bucket has it --------------------------------------------------------------------------------------
 
@@ -417,14 +445,27 @@ class Overlay:
             self._give_back(work)
 
     def discard_work(self, node: Node) -> None:
-        """Give back what a node staged once the journal says that nobody needs it: a crash before that does."""
+        """Give back what a node staged once the journal on the disk says that nobody needs it."""
         work, node.work = node.work, None
         if work is not None:
-            self._discarded.append(work)
+            recorded, work.recorded = work.recorded, None
+            if recorded is not None:
+                self._discarded.append(recorded)
+            if work.staged is recorded:
+                work.staged = None
+            self._give_back(work)
+
+    def begin_anew(self, work: Work) -> None:
+        """Let a content be empty. The staged file that the journal names stays until it names another."""
+        self.note_changed_buffer(work)
+        if work.staged is not None and work.staged is not work.recorded:
+            self.staging.remove(work.staged)
+        work.staged = None
+        work.content, work.buffer = ContentMap(0, 0), bytearray()
 
     def _give_back(self, work: Work) -> None:
         if work.is_journaled and work.buffer is not None:
             self._buffered_bytes -= len(work.buffer)
-        if work.staged is not None:
-            self.staging.resize(-(work.content.staged_bytes if work.content is not None else 0))
-            self.staging.remove(work.staged)
+        for file in {work.staged, work.recorded}:
+            if file is not None:
+                self.staging.remove(file)

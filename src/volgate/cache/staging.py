@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+from collections.abc import Set
 from pathlib import Path
 from typing import Final
 
@@ -24,12 +25,19 @@ INLINE_BYTES: Final = 64 << 10
 _WAIT_S: Final = 30.0
 """How long a writer waits while no staged byte is given back."""
 _CHECK_BYTES: Final = 16 << 20
+_RETIRED: Final = ".old"
 
 
 class StagedFile:
-    """One staging file, open. Attributes: name: within the folder; is_synced: all of it is on the disk."""
+    """One staging file, open.
 
-    __slots__ = ("_fd", "_is_closed", "_syncs", "is_synced", "name")
+    Attributes:
+        name: within the folder.
+        is_synced: all of it is on the disk.
+        staged_bytes: what it counts in ``Staging.used_bytes``.
+    """
+
+    __slots__ = ("_fd", "_is_closed", "_syncs", "is_synced", "name", "staged_bytes")
 
     def __init__(self, name: str, fd: int) -> None:
         self.name = name
@@ -37,6 +45,7 @@ class StagedFile:
         self._is_closed = False
         self._syncs = 0
         self.is_synced = True
+        self.staged_bytes = 0
 
     def read(self, offset: int, length: int) -> bytes:
         """Return bytes; those that were never written are zeros. Blocks for the local disk."""
@@ -99,16 +108,26 @@ class Staging:
         """Make the folder where there is none."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    def names(self) -> list[str]:
-        """Return the names of the files that are there."""
-        return os.listdir(self._directory)
+    def take_orphans(self, used: Set[str], folder: Path) -> int:
+        """Move the files that nobody ``used`` and nobody retired into a folder; returns how many there were."""
+        orphans = 0
+        for name in set(os.listdir(self._directory)) - used:
+            if name.endswith(_RETIRED):
+                os.unlink(self._directory / name)
+                continue
+            folder.mkdir(mode=0o700, exist_ok=True)
+            os.rename(self._directory / name, folder / f"orphan-{name}")
+            orphans += 1
+        return orphans
 
     def create(self) -> StagedFile:
         """Return a new, empty file."""
         return self._open(secrets.token_hex(8), os.O_CREAT | os.O_EXCL)
 
     def reopen(self, name: str) -> StagedFile:
-        """Return a file that was left by an earlier process. Raises NotFound."""
+        """Return a file that was left by an earlier process, retired or not. Raises NotFound."""
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(self._directory / (name + _RETIRED), self._directory / name)
         return self._open(name, 0)
 
     def _open(self, name: str, flags: int) -> StagedFile:
@@ -117,18 +136,23 @@ class Staging:
         except OSError as error:
             raise from_oserror(error) from error
 
-    def path(self, name: str) -> Path:
-        """Return where a file lies."""
-        return self._directory / name
+    def retire(self, file: StagedFile) -> None:
+        """Note that only a power cut, which takes the end of the journal, can make a file needed again."""
+        with contextlib.suppress(OSError):  # then it is found as an orphan after a crash
+            os.rename(self._directory / file.name, self._directory / (file.name + _RETIRED))
+            file.name += _RETIRED
 
     def remove(self, file: StagedFile) -> None:
-        """Close and delete a file."""
+        """Close and delete a file; what it had is given back."""
+        self.resize(file, 0)
         file.close()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._directory / file.name)
 
-    def resize(self, delta_bytes: int) -> None:
-        """Note that as many bytes more, or less, are staged."""
+    def resize(self, file: StagedFile, staged_bytes: int) -> None:
+        """Note how many bytes a file has staged now."""
+        delta_bytes = staged_bytes - file.staged_bytes
+        file.staged_bytes = staged_bytes
         self.used_bytes += delta_bytes
         if delta_bytes < 0:
             self._given_back.set()

@@ -436,8 +436,7 @@ class Uploads:
 
     async def _read_piece(self, node: Node, work: Work, origin: Origin, start: int, end: int) -> bytes:
         if origin is Origin.STAGED:
-            assert work.staged is not None
-            return work.staged.read(start, end - start)
+            return work.read_staged(start, end)
         if origin is Origin.ZEROS:
             return bytes(end - start)
         base = node.base
@@ -577,7 +576,7 @@ class Uploads:
 
     def _keep_attributes_only(self, node: Node, work: Work, etag: str, size: int) -> None:
         """Give back what is staged: the content is in the bucket, and only attributes changed since."""
-        self._overlay.drop_work(node)
+        self._overlay.discard_work(node)
         node.etag = etag
         self._overlay.set_base_key(node, None)
         self._overlay.work_of(node).keeps_metadata = False
