@@ -25,7 +25,7 @@ from volgate.cache.counting import count_objects
 from volgate.cache.journal import Journal
 from volgate.cache.lease import Lease
 from volgate.cache.names import Names
-from volgate.cache.nodes import ROOT_KEY, Node, attach, decode_name, descendants, detach, new_ino
+from volgate.cache.nodes import ASIDE_PREFIX, ROOT_KEY, Node, attach, decode_name, descendants, detach, new_ino
 from volgate.cache.open_file import CachedFile
 from volgate.cache.overlay import Entry, Overlay
 from volgate.cache.quarantine import Quarantine
@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     from volgate.cache.settings import CacheSettings
     from volgate.cache.staging import StagedFile
     from volgate.core.pending import PendingEntry
-    from volgate.drivers.object_store import ObjectStore
+    from volgate.drivers.object_store import ObjectInfo, ObjectStore
 
 log = logging.getLogger(__name__)
 
@@ -137,6 +137,7 @@ class CachedBackend(BaseStorageBackend):
         self._owned = trio.Event()
         self._is_drained = False
         self._counting = trio.Lock()
+        self._on_replaced: Callable[[Usage, Usage], None] = lambda before, after: None
 
     @property
     def capabilities(self) -> Capabilities:
@@ -166,9 +167,7 @@ class CachedBackend(BaseStorageBackend):
         self._blocks, self._journal = blocks, journal
         self.overlay = Overlay(journal, self.staging, self._queue)
         self.reading = Reading(self._store, blocks)
-        self.uploads = Uploads(
-            self._store, self.overlay, self.reading, blocks, self._check_ownership, self._put_into_quarantine
-        )
+        self.uploads = Uploads(self._store, self.overlay, self.reading, blocks, self._check_ownership, self._yield_to)
         self._quarantine = Quarantine(self, self._store, directory / _QUARANTINE)
         self.names = Names(self._store, self.overlay, ttl_s=settings.ttl_s)
         await self.names.open()
@@ -308,7 +307,8 @@ class CachedBackend(BaseStorageBackend):
             except StorageException as error:
                 left += 1
                 self.uploads.note_failure(entry, error)
-                log.warning("not uploaded; it stays in the journal", extra={"key": entry.key, "error": str(error)})
+                if not entry.refused:
+                    log.warning("not uploaded; it stays in the journal", extra={"key": entry.key, "error": str(error)})
 
         async with trio.open_nursery() as nursery:
             for entry in list(self.overlay.entries.values()):
@@ -830,6 +830,14 @@ class CachedBackend(BaseStorageBackend):
         """See BaseStorageBackend: the journal's last word, or what the owner before left in the lease."""
         return self.overlay.usage
 
+    def watch_usage(self, on_replaced: Callable[[Usage, Usage], None]) -> None:
+        """See BaseStorageBackend."""
+        self._on_replaced = on_replaced
+
+    def note_replaced(self, before: Usage, after: Usage) -> None:
+        """Tell whoever watches the usage that what counted ``before`` counts ``after`` now."""
+        self._on_replaced(before, after)
+
     async def count_usage(self, on_progress: Callable[[Usage], None], *, keep: bool = True) -> Usage:
         """See BaseStorageBackend: by listings, several at once."""
         async with self._counting:
@@ -912,8 +920,37 @@ class CachedBackend(BaseStorageBackend):
                     objects += 1
         return Garbage(uploads, objects)
 
-    def _put_into_quarantine(self, entry: Entry, reason: str) -> None:
-        entry.refused = reason
-        entry.changes += 1
-        self.overlay.change(entry)
-        log.error("a change lost to another writer's", extra={"key": entry.key, "reason": reason})
+    def _yield_to(self, entry: Entry, winner: ObjectInfo, reason: str) -> None:
+        """Show what another writer put under a key; what was written here goes into quarantine."""
+        node = entry.node
+        assert node is not None
+        work = self.overlay.work_of(node)
+        if node.directory is not None:
+            self._take_over(entry, node, winner)
+            return
+        counted = Usage(node.recorded, 1) if node.recorded >= 0 else Usage(0, 0)
+        is_kept = work.content is not None or node.base_key is not None
+        won = Usage(self.names.replace(node, winner).charged_size, 1)
+        self.overlay.add_usage(won)
+        if is_kept:
+            entry.refused = reason
+            aside = self.overlay.rekey(entry, f"{ASIDE_PREFIX}{entry.era}/{entry.key}")
+            aside.refused = reason
+            self.names.put_aside(node, aside.key)
+            self.note_replaced(Usage(0, 0), won)
+            log.error("another writer's file has the name of one that was written here", extra={"key": entry.key})
+        else:  # attributes only, of an inode that is gone: as if they had been changed just before
+            self.overlay.give_up(entry)
+            self.overlay.discount(node)
+            self.overlay.drop_work(node)
+            self.note_replaced(counted, won)
+        with contextlib.suppress(NoSpace):  # then it comes with the next record; a crash before it is another race
+            self.overlay.record(node)
+
+    def _take_over(self, entry: Entry, directory: Node, winner: ObjectInfo) -> None:
+        """Let a directory have the attributes that another writer gave it."""
+        self.overlay.give_up(entry)
+        self.overlay.drop_work(directory)
+        self.names.take(directory, winner)
+        with contextlib.suppress(NoSpace):
+            self.overlay.record()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from volgate.cache.nodes import ASIDE_PREFIX
 from volgate.core.names import why_not_shown
 from volgate.core.object_usage import ObjectUsage
 from volgate.dto import Usage
@@ -33,7 +34,7 @@ async def count_objects(
 
     Blocks for the store: a request for each 1000 objects. Raises what the store raises.
     """
-    counted_there = {key for key, usage in passed_over.items() if usage.inodes}
+    counted_there = {key for key, usage in passed_over.items() if usage.inodes and not key.startswith(ASIDE_PREFIX)}
     above = dict.fromkeys(_above(counted_there) - counted_there, Usage(0, 1))
     doubtful = _above(passed_over.keys() - counted_there) - above.keys() - counted_there
     known = ChainMap(above, passed_over)  # type: ignore[arg-type]  # it is only read

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from volgate.cache.nodes import (
+    ASIDE_PREFIX,
     FIRST_NEW_INO,
     MADE_HERE,
     NEVER,
@@ -66,6 +67,7 @@ class Names:
 
     Attributes:
         root: its root.
+        aside: what is in quarantine because another writer's object took its name; no name leads there.
     """
 
     def __init__(self, store: ObjectStore, overlay: Overlay, *, ttl_s: float) -> None:
@@ -81,6 +83,8 @@ class Names:
         """Directories that have keys which no name can show."""
         self.root = Node(1, None, b"", _DIRECTORY)
         self.root.recorded = 0
+        self.aside = Node(new_ino(), None, b"", _DIRECTORY)
+        _directory(self.aside).prefix = ASIDE_PREFIX
 
     async def open(self) -> None:
         """Learn the root's attributes."""
@@ -90,7 +94,7 @@ class Names:
             now = time.time_ns()
             self.root.mtime_ns = self.root.ctime_ns = self.root.atime_ns = now
             return
-        self._take(self.root, info)
+        self.take(self.root, info)
 
     async def run(self) -> None:
         """Ask for the attributes of what was listed, ahead of who wants them, until cancelled."""
@@ -273,7 +277,7 @@ class Names:
         if node is None:
             node = self._make(parent, name, is_directory=is_directory)
         if info is not None:
-            self._take(node, info)
+            self.take(node, info)
         node.known = True
         node.checked_at = time.monotonic()
         return node
@@ -338,7 +342,7 @@ class Names:
         if node.ino < FIRST_NEW_INO:
             self._taken.add(node.ino)
 
-    def _take(self, node: Node, info: ObjectInfo) -> None:
+    def take(self, node: Node, info: ObjectInfo) -> None:
         """Take what an object says of its node, and where it lies."""
         self._take_attributes(node, info)
         node.etag = info.etag
@@ -361,9 +365,9 @@ class Names:
             node.mode = stat.S_IFREG | stat.S_IMODE(node.mode)
         node.take_metadata(info.metadata, info.content_type)
 
-    def _lose(self, node: Node) -> None:
+    def _lose(self, node: Node, *, keep: bool = False) -> None:
         """Take away a node that the bucket does not have any more; who holds it open keeps it."""
-        if node.handles:
+        if node.handles or keep:
             self.keep_ino(node)
             if node.etag is not None and node.base_key is None:
                 node.base_key = node.key  # without the overlay's knowledge: that object is not there to be kept
@@ -532,12 +536,51 @@ class Names:
                 found.update(node.directory.unshown)
         return found
 
+    # -- races with others --------------------------------------------------------------------------------------
+
+    def replace(self, node: Node, winner: ObjectInfo) -> Node:
+        """Let another writer's object have a node's name, as a new inode; returns that."""
+        parent, name = node.parent, node.name
+        assert parent is not None
+        self._lose(node, keep=True)
+        found = self._install(parent, name, winner, is_directory=False)
+        assert found is not None
+        return found
+
+    def put_aside(self, node: Node, key: str) -> None:
+        """Give a node that lost its name a key aside; whoever holds it open is refused from now on."""
+        attach(node, self.aside, key[len(ASIDE_PREFIX) :].encode())
+        node.generation += 1
+
+    async def find_place(self, key: str) -> tuple[Node, bytes]:
+        """Return the directory and the name that a key stands for. Raises NotFound: the directory is not there."""
+        *above, name = key.encode().split(b"/")
+        parent = self.root
+        for part in above:
+            child = await self.find(parent, part)
+            if child is None or child.directory is None:
+                raise NotFound(f"its directory is not there: {part.decode()}")
+            parent = child
+        return parent, name
+
+    def take_back(self, node: Node, parent: Node, name: bytes) -> None:
+        """Give a node that was put aside a name; what the bucket has there is lost to who holds it open."""
+        standing = _directory(parent).children.get(name)
+        if standing is not None:
+            self._lose(standing)
+        detach(node)
+        attach(node, parent, name)
+
     # -- after a crash ------------------------------------------------------------------------------------------
 
     def place(self, key: str, ino: int) -> Node:
         """Return the node of a key that the journal has; it and the directories above are made where not known."""
         if key == ROOT_KEY:
             return self.root
+        if key.startswith(ASIDE_PREFIX):
+            aside = Node(ino, None, b"", _FILE)
+            attach(aside, self.aside, key[len(ASIDE_PREFIX) :].encode())
+            return aside
         *above, name = key.rstrip("/").split("/")
         parent = self.root
         for part in above:

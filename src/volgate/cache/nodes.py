@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 ROOT_KEY: Final = ".volgate/root"
 """The object that has the root's attributes."""
+ASIDE_PREFIX: Final = ".volgate/quarantine/"
+"""What is kept though its name is somebody else's now has a key here. The bucket never has such an object."""
 NOTHING: Final[Mapping[str, str]] = {}
 NO_XATTRS: Final[Mapping[bytes, bytes]] = {}
 NEVER: Final = float("-inf")
@@ -58,12 +60,13 @@ class Node:
         handles: how often it is held open.
         work: what was changed here and is not in the bucket.
         directory: what lies in it; None unless it is a directory.
+        generation: counts how often it lost its name to another writer's object; handles of before are stale.
     """
 
     __slots__ = (
-        "atime_ns", "base_key", "checked_at", "content_type", "ctime_ns", "directory", "etag", "extra", "gid",
-        "handles", "ino", "known", "mode", "modified_at", "mtime_ns", "name", "parent", "rdev", "recorded", "size",
-        "symlink_target", "uid", "work", "xattrs",
+        "atime_ns", "base_key", "checked_at", "content_type", "ctime_ns", "directory", "etag", "extra", "generation",
+        "gid", "handles", "ino", "known", "mode", "modified_at", "mtime_ns", "name", "parent", "rdev", "recorded",
+        "size", "symlink_target", "uid", "work", "xattrs",
     )  # fmt: skip
 
     def __init__(self, ino: int, parent: Node | None, name: bytes, mode: int) -> None:
@@ -84,6 +87,7 @@ class Node:
         self.known = True
         self.checked_at = NEVER
         self.handles = 0
+        self.generation = 0
         self.work: Work | None = None
         self.directory: Directory | None = Directory() if stat.S_ISDIR(mode) else None
 

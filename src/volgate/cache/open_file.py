@@ -29,17 +29,24 @@ MAX_FILE_BYTES: Final = 5 << 40
 class CachedFile(BackendFile):
     """See the module."""
 
-    __slots__ = ("_backend", "_is_open", "_stream", "node")
+    __slots__ = ("_backend", "_generation", "_is_open", "_stream", "node")
 
     def __init__(self, backend: CachedBackend, node: Node) -> None:
         self._backend = backend
         self._stream = Stream()
         self._is_open = True
         self.node = node
+        self._generation = node.generation
         node.handles += 1
+
+    def _check(self) -> None:
+        """Raise Stale where the node lost its name to another writer's object since this was opened."""
+        if self._generation != self.node.generation:
+            raise Stale("another writer replaced the file; see 'volgate quarantine list' for what was written here")
 
     async def read(self, offset: int, length: int) -> bytes:
         """See BackendFile. Raises Stale: the object was replaced by others, and is not cached whole."""
+        self._check()
         node = self.node
         work = node.work
         if work is None or work.content is None:
@@ -115,6 +122,7 @@ class CachedFile(BackendFile):
         """Return the work of a file whose content is about to change and then has up to ``size`` bytes."""
         overlay = self._backend.overlay
         while True:
+            self._check()
             work = overlay.work_of(node)
             if work.calm is not None:
                 await wait_for_upload(work.calm)
@@ -151,6 +159,7 @@ class CachedFile(BackendFile):
         """See BackendFile."""
         if size < 0 or size > MAX_FILE_BYTES:
             raise FileTooLarge(f"an object has at most {MAX_FILE_BYTES} bytes")
+        self._check()
         node = self.node
         if size == node.size:
             node.touch(time.time_ns())
@@ -186,38 +195,47 @@ class CachedFile(BackendFile):
 
     async def sync(self, *, data_only: bool) -> None:
         """See BackendFile: the bucket has it. Raises InputOutput: it is refused; Unavailable: not now, try again."""
+        self._check()
         await self._backend.sync_node(self.node)
 
     async def flush(self) -> None:
         """Return when the local journal has what was written, durably: it will be uploaded, after a crash too."""
+        self._check()
         await self._backend.settle(self.node, durably=True)
 
     async def get_attributes(self) -> FileAttributes:
         """See BackendFile."""
+        self._check()
         return self.node.to_attributes()
 
     async def set_attributes(self, changes: AttributeChanges) -> FileAttributes:
         """See BackendFile."""
+        self._check()
         return self._backend.apply(self.node, changes)
 
     async def reopen(self, *, writable: bool) -> CachedFile:
         """See BackendFile."""
+        self._check()
         return CachedFile(self._backend, self.node)
 
     async def get_xattr(self, name: bytes) -> bytes:
         """See BackendFile."""
+        self._check()
         return self._backend.xattr_of(self.node, name)
 
     async def set_xattr(self, name: bytes, value: bytes) -> None:
         """See BackendFile."""
+        self._check()
         self._backend.change_xattr(self.node, name, value)
 
     async def list_xattrs(self) -> list[bytes]:
         """See BackendFile."""
+        self._check()
         return list(self.node.xattrs)
 
     async def remove_xattr(self, name: bytes) -> None:
         """See BackendFile."""
+        self._check()
         self._backend.change_xattr(self.node, name, None)
 
     async def close(self) -> None:

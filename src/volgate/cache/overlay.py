@@ -154,6 +154,7 @@ class Overlay:
         self._changed: set[Entry] = set()
         self._based: dict[str, set[Node]] = {}
         self._discarded: list[StagedFile] = []
+        self._forgotten: list[DoneEntry] = []
         self._unneeded: deque[tuple[int, StagedFile]] = deque()
         """Files that no record names any more, each with the record from which on that is so."""
 
@@ -214,6 +215,29 @@ class Overlay:
             recorded = before.recorded if before is not None else -1
             self._touched[entry.key] = Usage(max(0, recorded), int(recorded >= 0))
         return entry
+
+    def give_up(self, entry: Entry) -> None:
+        """Forget an entry, whatever the bucket has under its key; the next record says so."""
+        del self.entries[entry.key]
+        self._changed.discard(entry)
+        if entry.recorded != NEVER_RECORDED:
+            self._forgotten.append(DoneEntry(entry.key))
+
+    def rekey(self, entry: Entry, key: str) -> Entry:
+        """Let another key hold what an entry holds; the next record says so."""
+        work = entry.node.work if entry.node is not None else None
+        if work is not None and work.is_journaled:
+            if work.buffer is None:
+                work.buffer = bytearray(self.journal.read_inline(entry.key))
+                self._buffered_bytes += len(work.buffer)
+            self.note_changed_buffer(work)
+        self.give_up(entry)
+        if key in self.entries:
+            self._changed.discard(self.entries[key])
+        moved = self.entries[key] = Entry(key, None, entry.node)
+        moved.since = entry.since
+        self._changed.add(moved)
+        return moved
 
     def set_base_key(self, node: Node, key: str | None) -> None:
         """Note where the object lies that a node's content is made of; None = under its own key."""
@@ -290,7 +314,7 @@ class Overlay:
         """
         if settled is not None and settled.work is not None:
             settled.work.is_settled = True
-        batch: list[PendingEntry | DoneEntry] = []
+        batch: list[PendingEntry | DoneEntry] = [*self._forgotten]
         kept: list[Entry] = []
         for entry in list(self._changed):
             node = entry.node
@@ -305,6 +329,7 @@ class Overlay:
                 kept.append(entry)
                 batch.append(self._described(entry))
         sequence = self._append(batch) if batch else self._sequence
+        self._forgotten.clear()
         while self._discarded:
             self._retire(self._discarded.pop(), sequence)
         for entry in kept:

@@ -1,7 +1,8 @@
 """The changes that a bucket refuses, and contents that nobody had closed or synced when a process died: kept here.
 
 A refused change stays an entry of the overlay, so it is journalled, charged and shown by its name until somebody
-decides. An orphan is a file of ``CACHE/quarantine`` that belongs to no entry.
+decides. What lost its name to another writer's object is an entry under a key aside: journalled and charged, but not
+shown. An orphan is a file of ``CACHE/quarantine`` that belongs to no entry.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 import trio
 
-from volgate.cache.nodes import detach
+from volgate.cache.nodes import ASIDE_PREFIX, detach
 from volgate.cache.open_file import CachedFile
 from volgate.drivers.report import BackendQuarantine, RefusedChange
 from volgate.dto import Usage
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _ORPHAN: Final = "orphan-"
 _NOTHING: Final = Usage(0, 0)
 _PIECE_BYTES: Final = 4 << 20
+_ERA_LETTERS: Final = 8
 
 
 class Quarantine(BackendQuarantine):
@@ -48,7 +50,9 @@ class Quarantine(BackendQuarantine):
     def list(self) -> list[RefusedChange]:
         """See BackendQuarantine."""
         found = [
-            RefusedChange(entry.key, entry.node.size if entry.node is not None else None, entry.since, entry.refused)
+            RefusedChange(
+                _name_of(entry), entry.node.size if entry.node is not None else None, entry.since, entry.refused
+            )
             for entry in self._overlay.entries.values()
             if entry.refused
         ]
@@ -60,9 +64,9 @@ class Quarantine(BackendQuarantine):
         return sorted(found, key=lambda change: change.since)
 
     def _find(self, name: str) -> Entry | Path:
-        entry = self._overlay.entries.get(name)
-        if entry is not None and entry.refused:
-            return entry
+        for entry in self._overlay.entries.values():
+            if entry.refused and _name_of(entry) == name:
+                return entry
         orphan = self._directory / name
         if name.startswith(_ORPHAN) and "/" not in name and orphan.exists():
             return orphan
@@ -73,11 +77,43 @@ class Quarantine(BackendQuarantine):
         entry = self._find(name)
         if isinstance(entry, Path):
             raise InvalidArgument(f"'{name}' belongs to no file any more: export it, or drop it")
+        if entry.key.startswith(ASIDE_PREFIX):
+            await self._take_back(entry, name)
+            return
         found = await self._ask(name)
         entry.remote_etag = None if found is None else found.etag
         entry.refused, entry.error, entry.failures = "", "", 0
         entry.changes += 1
         self._overlay.change(entry)
+
+    async def _take_back(self, entry: Entry, name: str) -> None:
+        """Let a file that was put aside have its name again; what the bucket has there will be replaced."""
+        node, key = entry.node, _key_of(entry)
+        assert node is not None
+        try:
+            parent, last = await self._backend.names.find_place(key)
+        except NotFound as error:
+            raise NotFound(f"'{name}' cannot go back, {error}; make that again, or export the content") from error
+        found = await self._ask(key)
+        standing = await self._backend.names.find(parent, last)
+        if standing is not None and (standing.work is not None or standing.directory is not None):
+            raise Busy(f"{key} has changes of its own, or is a directory: move it away, or export the content")
+        self._check_still_there(entry, name)
+        before = _NOTHING
+        if standing is not None:
+            before = Usage(max(0, standing.recorded), 1)
+            self._overlay.discount(standing)
+        self._backend.names.take_back(node, parent, last)
+        if node.base_key == key:
+            self._overlay.set_base_key(node, None)
+        taken = self._overlay.rekey(entry, key)
+        taken.remote_etag = None if found is None else found.etag
+        self._overlay.record(node)
+        self._backend.note_replaced(before, _NOTHING)
+
+    def _check_still_there(self, entry: Entry, name: str) -> None:
+        if self._overlay.entries.get(entry.key) is not entry or not entry.refused:
+            raise NotFound(f"'{name}' is not in quarantine any more")
 
     async def _ask(self, key: str) -> ObjectInfo | None:
         try:
@@ -100,20 +136,22 @@ class Quarantine(BackendQuarantine):
         finally:
             await file.close()
 
-    async def drop(self, name: str) -> tuple[Usage, Usage]:
+    async def drop(self, name: str) -> None:
         """See BackendQuarantine."""
         entry = self._find(name)
         if isinstance(entry, Path):
             entry.unlink()
-            return _NOTHING, _NOTHING
+            return
+        if entry.key.startswith(ASIDE_PREFIX):
+            self._give_up(entry, None)
+            return
         found = await self._ask(name)
         if entry.node is not None and entry.node.handles:
             raise Busy(f"'{name}' is open; close it first")
-        if self._overlay.entries.get(name) is not entry or not entry.refused:
-            raise NotFound(f"'{name}' is not in quarantine any more")
-        return self._give_up(entry, found)
+        self._check_still_there(entry, name)
+        self._give_up(entry, found)
 
-    def _give_up(self, entry: Entry, found: ObjectInfo | None) -> tuple[Usage, Usage]:
+    def _give_up(self, entry: Entry, found: ObjectInfo | None) -> None:
         """Forget a change, and let its name mean what the bucket has. Without an await since that is known."""
         node = entry.node
         lives_on = node is not None and node.directory is not None and bool(node.directory.children)
@@ -122,8 +160,9 @@ class Quarantine(BackendQuarantine):
         if node is not None:
             self._overlay.discount(node)
         self._overlay.add_usage(after)
-        self._overlay.finish(entry)
+        self._overlay.give_up(entry)
         if node is not None:
+            self._overlay.discard_work(node)
             self._overlay.set_base_key(node, None)
             if lives_on:
                 node.etag = found.etag if found is not None else None
@@ -131,8 +170,22 @@ class Quarantine(BackendQuarantine):
             elif node.parent is not None:
                 self._backend.names.keep_ino(node)
                 detach(node)
+        self._overlay.record()
         self._backend.names.refresh()
-        return before, after
+        self._backend.note_replaced(before, after)
+
+
+def _key_of(entry: Entry) -> str:
+    """Return the key that an entry is, or was before it was put aside."""
+    return entry.key[len(ASIDE_PREFIX) :].split("/", 1)[1] if entry.key.startswith(ASIDE_PREFIX) else entry.key
+
+
+def _name_of(entry: Entry) -> str:
+    """Return what people call an entry."""
+    if not entry.key.startswith(ASIDE_PREFIX):
+        return entry.key
+    era, key = entry.key[len(ASIDE_PREFIX) :].split("/", 1)
+    return f"{key}@{era[:_ERA_LETTERS]}"
 
 
 async def _write_out(file: CachedFile, size: int, path: Path) -> None:

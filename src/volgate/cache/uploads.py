@@ -99,7 +99,8 @@ class Uploads:
         store: open. overlay: what is to be done. reading: of contents that are kept.
         blocks: takes what was uploaded.
         check_ownership: raises where this host may not write any more; called before every change.
-        on_conflict: called with an entry that lost to somebody else's object.
+        on_conflict: called with an entry that lost to somebody else's object, that object, and what happened; without
+            an await since the object was seen.
     """
 
     def __init__(
@@ -109,7 +110,7 @@ class Uploads:
         reading: Reading,
         blocks: BlockStore,
         check_ownership: Callable[[], None],
-        on_conflict: Callable[[Entry, str], None],
+        on_conflict: Callable[[Entry, ObjectInfo, str], None],
     ) -> None:
         self._store = store
         self._overlay = overlay
@@ -166,9 +167,10 @@ class Uploads:
 
     def note_failure(self, entry: Entry, error: StorageException) -> None:
         """Note that a commit failed, and try it again later."""
-        entry.error = self._error = str(error)
+        entry.error = str(error)
         if entry.refused or self._overlay.entries.get(entry.key) is not entry:
             return
+        self._error = entry.error
         entry.failures += 1
         pause_s = min(_MAX_PAUSE_S, 0.5 * 2**entry.failures)
         if entry.failures == 1:
@@ -200,8 +202,7 @@ class Uploads:
         """
         wanted = entry.changes
         while self._overlay.entries.get(entry.key) is entry and entry.uploaded < wanted:
-            if entry.refused:
-                raise InputOutput(f"{entry.key} is refused: {entry.refused}")
+            _check_refused(entry)
             if entry.running is not None:
                 await wait_for_upload(entry)
             elif not entry.is_recorded:
@@ -210,6 +211,7 @@ class Uploads:
                 if entry.node is None and self._overlay.based_on(entry.key):
                     return  # a removed file is still open; the last close brings it back
                 await self._perform(entry)
+        _check_refused(entry)
 
     async def _record(self, entry: Entry) -> None:
         """Have the journal know what is about to be uploaded, so that a crash leaves it counted."""
@@ -231,9 +233,9 @@ class Uploads:
                 await self._move_aside(entry)
                 return True
             other = self._overlay.entries.get(node.key)
-            if other is None:
+            if other is None or (other.refused and (entry.node is None or node.etag != entry.remote_etag)):
                 continue
-            if other in above or other is entry:
+            if other.refused or other in above or other is entry:
                 await self._move_aside(entry)
             else:
                 await self.commit(other, above | {entry})
@@ -322,9 +324,7 @@ class Uploads:
             return
         if found.etag == entry.remote_etag:
             await self._look_for_source(entry, error)
-        reason = f"another writer put an object there ({error})"
-        self._on_conflict(entry, reason)
-        raise InputOutput(f"{entry.key} lies in quarantine: {reason}")
+        self._on_conflict(entry, found, f"another writer put an object there ({error})")
 
     async def _look_for_source(self, entry: Entry, error: StorageException) -> None:
         """Refuse an entry where others changed what its content is made of; else the server contradicts itself.
@@ -603,6 +603,11 @@ class Uploads:
     def _is_of(self, node: Node, entry: Entry) -> bool:
         """Return whether a node's content may be read from the object under an entry's key."""
         return entry.node is node or node.base_key == entry.key
+
+
+def _check_refused(entry: Entry) -> None:
+    if entry.refused:
+        raise InputOutput(f"{entry.key} is refused: {entry.refused}")
 
 
 def _waiting_bytes(entry: Entry) -> int:

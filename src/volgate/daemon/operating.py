@@ -78,6 +78,7 @@ def routes(volume: Volume, session: FuseSession) -> dict[tuple[str, str], Route]
 
     async def retry(body: bytes) -> Reply:
         await _quarantine(backend).retry(_member(body, "name", str))
+        await session.drop_caches()
         return json_reply({})
 
     async def export(body: bytes) -> Reply:
@@ -86,7 +87,7 @@ def routes(volume: Volume, session: FuseSession) -> dict[tuple[str, str], Route]
 
     async def drop(body: bytes) -> Reply:
         name = _member(body, "name", str)
-        volume.gate.note_replaced(*await _quarantine(backend).drop(name))
+        await _quarantine(backend).drop(name)
         log.warning("a change was given up, as was asked for", extra={"key": name})
         await session.drop_caches()
         return json_reply({})

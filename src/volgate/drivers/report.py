@@ -11,8 +11,6 @@ from pathlib import Path
 
 import attrs
 
-from volgate.dto import Usage
-
 
 @attrs.frozen
 class BackendReport:
@@ -57,7 +55,7 @@ class RefusedChange:
     """A change that is kept on local disk, since the storage refuses it or nobody said that it counts.
 
     Attributes:
-        name: the file's key, or the name of a file that belongs to no key any more.
+        name: the file's key; KEY@ERA where another writer's file has that key now; or the name of an orphan.
         size: bytes of its content; None for a deletion.
         since: UNIX seconds. reason: why it is not in the storage.
         is_orphan: it belongs to no key: it was never closed or synced, and is charged to nobody.
@@ -87,7 +85,11 @@ class BackendQuarantine(ABC):
 
     @abstractmethod
     async def retry(self, name: str) -> None:
-        """Let a change be stored over whatever the storage has now. Raises InvalidArgument: it is an orphan."""
+        """Let a change be stored over whatever the storage has now.
+
+        Raises:
+            InvalidArgument: it is an orphan. NotFound: its directory is gone. Busy: its name has other changes.
+        """
 
     @abstractmethod
     async def export(self, name: str, path: Path) -> None:
@@ -98,8 +100,8 @@ class BackendQuarantine(ABC):
         """
 
     @abstractmethod
-    async def drop(self, name: str) -> tuple[Usage, Usage]:
-        """Give the change up and show what the storage has; return what it counted, and what stands there counts.
+    async def drop(self, name: str) -> None:
+        """Give the change up and show what the storage has.
 
         Raises:
             Busy: somebody has the file open.

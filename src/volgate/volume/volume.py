@@ -210,6 +210,7 @@ async def open_volume(
             quota_inodes=identity.quota_inodes,
         )
         stack.callback(_close_gate, gate)
+        backend.watch_usage(gate.note_replaced)
         return Volume(
             backend, root, identity, gate, context, counted=counted, on_progress=on_progress, held=stack.pop_all()
         )
