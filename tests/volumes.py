@@ -132,9 +132,10 @@ class Volume:
 
     async def read(self, path):
         file = await self.open(path, writable=False)
-        content = await file.read(0, (await file.get_attributes()).size + 1)
-        await file.close()
-        return content
+        try:
+            return await file.read(0, (await file.get_attributes()).size + 1)
+        finally:
+            await file.close()
 
     async def mkdir(self, path):
         directory, name = await self.place(path)

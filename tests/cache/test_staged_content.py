@@ -105,3 +105,32 @@ def test_staged_files_that_nobody_needs_are_given_back(folder):
             assert volume.backend.staging.used_bytes == 0
 
     trio.run(run)
+
+
+def test_a_file_that_grows_while_its_object_is_copied_knows_where_that_ends(folder):
+    """A rename and an append at once: what is kept of the object has the object's length, after a crash too."""
+
+    class Store(SlowStore):
+        async def after(self, name, key):
+            if name == "copy":
+                file = await volume.open("new")
+                await volumes.write_all(file, NEW * 5, len(OLD * 2))
+                await file.close()
+
+    store, stored = Store(), SlowStore()
+
+    async def run():
+        nonlocal volume
+        async with volumes.opened(store, folder / "cache", background=False) as volume:
+            await volume.write("file", OLD * 2)
+            assert await volume.backend.drain() == 0
+            await volume.rename("file", "new")
+            assert await volume.backend.drain() == 0  # what was written meanwhile is another round
+            left, stored._objects = crash(folder), dict(store._objects)
+        async with volumes.opened(stored, left, background=False) as restored:
+            assert await restored.read("new") == OLD * 2 + NEW * 5
+        for each in (store, stored):
+            assert await each.get_range("new", 0, 1000) == OLD * 2 + NEW * 5
+
+    volume = None
+    trio.run(run)

@@ -310,12 +310,20 @@ class CachedBackend(BaseStorageBackend):
                 if not entry.refused:
                     log.warning("not uploaded; it stays in the journal", extra={"key": entry.key, "error": str(error)})
 
-        async with trio.open_nursery() as nursery:
-            for entry in list(self.overlay.entries.values()):
-                nursery.start_soon(upload, entry)
+        waiting = list(self.overlay.entries.values())
+        while waiting and not left:
+            async with trio.open_nursery() as nursery:
+                for entry in waiting:
+                    nursery.start_soon(upload, entry)
+            # A deletion waits for what is made of its object, and that is in the bucket only now.
+            waiting = [entry for entry in waiting if entry.node is None and self._is_next(entry)]
         with contextlib.suppress(StorageException):
             await self.overlay.give_back()
         return left
+
+    def _is_next(self, entry: Entry) -> bool:
+        """Whether an entry is still to be uploaded, and nothing keeps it from that."""
+        return self.overlay.entries.get(entry.key) is entry and not self.overlay.based_on(entry.key)
 
     async def close(self) -> None:
         """See BaseStorageBackend. What could not be uploaded is in the journal, for the next mount."""
@@ -386,7 +394,7 @@ class CachedBackend(BaseStorageBackend):
         """Note that attributes were changed."""
         if node.is_unlinked:
             return
-        self.overlay.pend(node)
+        self.overlay.pend(node).refused = ""  # what was refused is not what it holds now
         self.overlay.work_of(node).keeps_metadata = False
         self.overlay.record()
 

@@ -36,7 +36,7 @@ from volgate.cache.nodes import (
 )
 from volgate.core.names import GATEWAY_NAME, RCLONE_LINK, RESERVED_ROOT_NAMES, name_of, why_not_shown
 from volgate.core.object_metadata import decode
-from volgate.errors import CrossDevice, IllegalName, NotFound, Stale, StorageException
+from volgate.errors import CrossDevice, IllegalName, NotFound, StorageException
 
 if TYPE_CHECKING:
     from volgate.cache.overlay import Overlay
@@ -206,13 +206,16 @@ class Names:
         return self._install(parent, name, info, is_directory=node.directory is not None)
 
     async def _learn(self, node: Node) -> Node:
-        """Ask for the attributes of a node that was moved before anybody looked at it. Raises Stale: it is gone."""
-        try:
+        """Ask for the attributes of a node that was moved before anybody looked at it.
+
+        Where others deleted its object, it has those that its listing showed, so that it can be removed.
+        """
+        info = None
+        with contextlib.suppress(NotFound):
             info = await self._store.head(node.object_key)
-        except NotFound as error:
-            raise Stale(f"{node.object_key} was deleted by others") from error
         if not node.known:
-            self._take_attributes(node, info)
+            if info is not None:
+                self._take_attributes(node, info)
             node.known = True
         return node
 

@@ -116,7 +116,7 @@ class CachedFile(BackendFile):
             work.touched.append((start, end))
         node.touch(time.time_ns())
         if not node.is_unlinked:
-            self._backend.overlay.pend(node)
+            self._backend.overlay.pend(node).refused = ""  # what was refused is not what it holds now
 
     async def _begin(self, node: Node, size: int) -> Work:
         """Return the work of a file whose content is about to change and then has up to ``size`` bytes."""

@@ -254,6 +254,12 @@ class Overlay:
         if key is not None:
             self._based.setdefault(key, set()).add(node)
 
+    def lose_base(self, node: Node) -> None:
+        """Note that the object that a node's content is made of is not there any more, so nothing waits for it."""
+        key = node.base_key
+        self.set_base_key(node, None)
+        node.base_key = key
+
     def based_on(self, key: str) -> set[Node]:
         """Return the nodes elsewhere whose content is made of the object under a key."""
         return self._based.get(key, set())

@@ -172,7 +172,7 @@ class Uploads:
             return
         self._error = entry.error
         entry.failures += 1
-        pause_s = min(_MAX_PAUSE_S, 0.5 * 2**entry.failures)
+        pause_s = min(_MAX_PAUSE_S, 0.5 * 2 ** min(entry.failures, 10))
         if entry.failures == 1:
             log.warning("an upload failed; it is tried again", extra={"key": entry.key, "error": str(error)})
         if not entry.is_queued:
@@ -254,7 +254,13 @@ class Uploads:
         aside.uploads, aside.running = 1, trio.Event()
         try:
             self._overlay.record()
-            aside.remote_etag = etag = await self._store.copy(entry.key, key, source_etag=base.etag)
+            try:
+                aside.remote_etag = etag = await self._store.copy(entry.key, key, source_etag=base.etag)
+            except (Stale, NotFound):  # others replaced it: what is left of it is what is cached
+                for node in nodes:
+                    if node.etag == base.etag:
+                        self._overlay.lose_base(node)
+                return
             for node in nodes:
                 if node.base_key == entry.key and node.etag == base.etag:
                     self._overlay.set_base_key(node, key)
@@ -332,13 +338,15 @@ class Uploads:
         Raises:
             InputOutput: it is refused. StorageException: ``error``, to be tried again.
         """
-        base = entry.node.base if entry.node is not None else None
-        if base is not None:
+        node = entry.node
+        base = node.base if node is not None else None
+        if node is not None and base is not None:
             try:
                 found = (await self._store.head(base.key)).etag
             except NotFound:
                 found = None
             if found != base.etag:
+                self._overlay.lose_base(node)
                 self._refuse(entry, str(error))
                 raise InputOutput(f"{entry.key} cannot be made: {error}")
         raise error
@@ -378,11 +386,12 @@ class Uploads:
         work = self._overlay.work_of(node)
         is_file = stat.S_ISREG(node.mode)
         if work.content is None and node.etag is not None and (is_file or stat.S_ISLNK(node.mode)) and node.size:
+            size = work.base_size  # it may be written into meanwhile
             if node.base_key is None and work.keeps_metadata and entry.remote_etag == node.etag:
                 etag = node.etag  # renamed there and back
             else:
                 etag = await self._copy(entry, node)
-            self._note_done(entry, node, changes, etag)
+            self._note_done(entry, node, changes, etag, size)
         elif not is_file or node.size <= _SINGLE_BYTES:
             body = await self._read_body(node, work)
             changes = entry.changes
@@ -581,10 +590,9 @@ class Uploads:
         self._overlay.set_base_key(node, None)
         self._overlay.work_of(node).keeps_metadata = False
 
-    def _note_done(self, entry: Entry, node: Node | None, changes: int, etag: str | None, size: int = -1) -> None:
+    def _note_done(self, entry: Entry, node: Node | None, changes: int, etag: str | None, size: int = 0) -> None:
         """Note what the bucket holds under a key now. Without an await since it is known."""
         entry.remote_etag = etag
-        size = node.size if node is not None and size < 0 else size
         if node is not None and etag is not None and self._is_of(node, entry):
             if node.work is not None:
                 node.work.base_size = size
@@ -598,7 +606,8 @@ class Uploads:
             self._overlay.finish(entry)
         else:
             self._overlay.change(entry)
-        entry.uploaded = changes  # not where the local disk is full: it is done once more
+        if entry.node is node:  # not where the local disk is full: it is done once more
+            entry.uploaded = changes
 
     def _is_of(self, node: Node, entry: Entry) -> bool:
         """Return whether a node's content may be read from the object under an entry's key."""
