@@ -33,6 +33,7 @@ class Camera:
         self.numbers = itertools.count()
         self.store = _WatchedStore(self)
         self.pictures = []
+        self.durable = None
         self.is_on = False
 
     @property
@@ -44,6 +45,15 @@ class Camera:
             directory = self.place / f"picture-{next(self.numbers)}"
             shutil.copytree(self.directory, directory)
             self.pictures.append((moment, self.store.snapshot(), directory))
+            if self.durable is not None:
+                shutil.rmtree(directory / "journal")
+                shutil.copytree(self.durable, directory / "journal")
+
+    def note_synced(self):
+        """From now on a picture is what a power cut leaves: the journal as it was synced last."""
+        durable = self.place / f"durable-{next(self.numbers)}"
+        shutil.copytree(self.directory / "journal", durable)
+        self.durable = durable
 
 
 class _WatchedStore(SlowStore):
@@ -202,7 +212,9 @@ async def take_pictures(camera, work, pause):
     return before, after
 
 
-async def look_at(moment, store, directory, allowed, last):
+async def look_at(moment, store, directory, allowed, last, blocks):
+    if blocks == "lost":
+        shutil.rmtree(directory / "blocks")
     async with volumes.opened(store, directory) as volume:
         tree = await volume.tree()
         assert tree in allowed, (moment, [{k for k, _ in found ^ tree.items()} for found in map(dict.items, allowed)])
@@ -217,13 +229,34 @@ async def look_at(moment, store, directory, allowed, last):
 
 
 @pytest.mark.parametrize("work", WORK, ids=lambda work: work.__name__)
-def test_a_crash_at_any_step_leaves_what_was_or_what_became_and_never_less_than_was_acknowledged(work, camera):
+@pytest.mark.parametrize("blocks", ["kept", "lost"])
+def test_a_crash_at_any_step_leaves_what_was_or_what_became_and_never_less_than_was_acknowledged(work, camera, blocks):
     before, after = trio.run(take_pictures, camera, work, 0)
     assert camera.pictures
     acknowledged = False
     for moment, store, directory in camera.pictures:
         acknowledged = acknowledged or moment == "acknowledged"
-        trio.run(look_at, moment, store, directory, [before, *steps_between(work, before), after], acknowledged)
+        allowed = [before, *steps_between(work, before), after]
+        trio.run(look_at, moment, store, directory, allowed, acknowledged, blocks)
+
+
+@pytest.mark.parametrize("work", WORK, ids=lambda work: work.__name__)
+def test_a_power_cut_that_takes_the_end_of_the_journal_leaves_what_was_or_what_became(work, camera, monkeypatch):
+    sync = Journal.sync
+
+    async def watched(self, sequence):
+        is_done = self._durable.sequence >= sequence
+        await sync(self, sequence)
+        if not is_done:
+            camera.note_synced()
+
+    monkeypatch.setattr(Journal, "sync", watched)
+    before, after = trio.run(take_pictures, camera, work, 0)
+    monkeypatch.setattr(Journal, "sync", sync)
+    assert camera.durable is not None
+    for moment, store, directory in camera.pictures:
+        allowed = [before, *steps_between(work, before), after]
+        trio.run(look_at, moment, store, directory, allowed, False, "lost")
 
 
 def steps_between(work, before):

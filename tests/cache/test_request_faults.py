@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from test_crash_points import WORK, begin
+from test_crash_points import WORK, begin, unlink_what_is_new
 
 import volumes
 from volgate.errors import PermissionDenied, Unavailable
@@ -81,7 +81,7 @@ def test_whichever_request_fails_the_bucket_has_in_the_end_what_was_written(work
         store = FailingStore(late=late)
         store.at = at
         if not trio.run(work_with_a_fault, store, folder / str(at), work):
-            assert at > 1
+            assert at > 1 or work is unlink_what_is_new  # it may be gone before anything was sent
             return
     raise AssertionError("it never came to an end")
 

@@ -434,3 +434,17 @@ def test_a_volume_in_a_bucket_is_created_shown_limited_counted_and_adopted_by_na
         assert volgate("volume", "adopt", source).returncode == 0
     finally:
         volgate("volume", "delete", name)
+
+
+def test_a_volume_within_another_is_refused_from_below_and_told_from_above(bucket, server, place):
+    (bucket / "a" / "b" / ".volgate").mkdir(parents=True)
+    (bucket / "a" / "b" / ".volgate" / "identity.json").write_text("{}")
+    (place / "other").mkdir()
+    for prefix in ("a/b/c", "a/b/c/d/"):
+        refused = volgate("mount", f"s3://{bucket.name}/{prefix}", place / "other", "-d")
+        assert refused.returncode != 0
+        assert f"lies in the volume s3://{bucket.name}/a/b, whose limit it would pass" in refused.stderr
+    with mounted(bucket, place) as mount:
+        assert volgate("flush", mount.path).returncode == 0
+        wait_until(lambda: mount.status()["storage"]["volumes_within"] == ["a/b/"])
+        assert "a/b/ is a volume of its own" in volgate("status", mount.path).stdout

@@ -11,7 +11,7 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -137,6 +137,7 @@ class CachedBackend(BaseStorageBackend):
         self._owned = trio.Event()
         self._is_drained = False
         self._counting = trio.Lock()
+        self._volumes_within: tuple[str, ...] = ()
         self._on_replaced: Callable[[Usage, Usage], None] = lambda before, after: None
 
     @property
@@ -221,7 +222,7 @@ class CachedBackend(BaseStorageBackend):
             if content.staging is not None:
                 try:
                     staged = self.staging.reopen(content.staging)
-                except NotFound:  # removed after the bucket had it; a power cut took the record that says so
+                except NotFound:  # somebody removed it, or the disk lost it
                     self.overlay.forget(pending.key)
                     return
             node = self.names.place(pending.key, content.ino)
@@ -310,20 +311,22 @@ class CachedBackend(BaseStorageBackend):
                 if not entry.refused:
                     log.warning("not uploaded; it stays in the journal", extra={"key": entry.key, "error": str(error)})
 
-        waiting = list(self.overlay.entries.values())
+        asked = set(self.overlay.entries.values())
+        waiting = list(asked)
         while waiting and not left:
             async with trio.open_nursery() as nursery:
                 for entry in waiting:
                     nursery.start_soon(upload, entry)
             # A deletion waits for what is made of its object, and that is in the bucket only now.
-            waiting = [entry for entry in waiting if entry.node is None and self._is_next(entry)]
+            waiting = [entry for entry in self.overlay.entries.values() if self._is_left(entry, asked)]
         with contextlib.suppress(StorageException):
             await self.overlay.give_back()
         return left
 
-    def _is_next(self, entry: Entry) -> bool:
-        """Whether an entry is still to be uploaded, and nothing keeps it from that."""
-        return self.overlay.entries.get(entry.key) is entry and not self.overlay.based_on(entry.key)
+    def _is_left(self, entry: Entry, asked: Set[Entry]) -> bool:
+        """Whether an object is still to be deleted, of ``asked`` or copied aside for them, and nobody needs it."""
+        is_meant = entry in asked or entry.key.startswith(_RESERVED)
+        return is_meant and entry.node is None and not self.overlay.based_on(entry.key)
 
     async def close(self) -> None:
         """See BaseStorageBackend. What could not be uploaded is in the journal, for the next mount."""
@@ -851,11 +854,13 @@ class CachedBackend(BaseStorageBackend):
         async with self._counting:
             changed = self.overlay.begin_counting()
             changed[ROOT_KEY] = Usage(0, 0)
+            within: set[str] = set()
             try:
-                counted = await count_objects(self._store, changed, on_progress)
+                counted = await count_objects(self._store, changed, on_progress, within.add)
             finally:
                 if not keep:
                     self.overlay.forget_counting()
+            self._volumes_within = tuple(sorted(within))
             total = Usage(
                 counted.bytes_ + sum(usage.bytes_ for usage in changed.values()),
                 counted.inodes + sum(usage.inodes for usage in changed.values()),
@@ -884,6 +889,7 @@ class CachedBackend(BaseStorageBackend):
             last_error=backlog.error,
             lease="none" if lease is None else lease.state,
             lease_holder="" if lease is None else lease.lost_to,
+            volumes_within=self._volumes_within,
             broken_promises=tuple(name for name, kept in promises.items() if not kept),
             cached_bytes=blocks.cached_bytes,
             max_cached_bytes=blocks.max_bytes,
@@ -950,7 +956,7 @@ class CachedBackend(BaseStorageBackend):
         else:  # attributes only, of an inode that is gone: as if they had been changed just before
             self.overlay.give_up(entry)
             self.overlay.discount(node)
-            self.overlay.drop_work(node)
+            self.overlay.discard_work(node)
             self.note_replaced(counted, won)
         with contextlib.suppress(NoSpace):  # then it comes with the next record; a crash before it is another race
             self.overlay.record(node)
@@ -958,7 +964,7 @@ class CachedBackend(BaseStorageBackend):
     def _take_over(self, entry: Entry, directory: Node, winner: ObjectInfo) -> None:
         """Let a directory have the attributes that another writer gave it."""
         self.overlay.give_up(entry)
-        self.overlay.drop_work(directory)
+        self.overlay.discard_work(directory)
         self.names.take(directory, winner)
         with contextlib.suppress(NoSpace):
             self.overlay.record()

@@ -11,18 +11,22 @@ import trio
 from volgate.cache.nodes import ASIDE_PREFIX
 from volgate.core.names import why_not_shown
 from volgate.core.object_usage import ObjectUsage
+from volgate.drivers.object_store import IDENTITY_KEY
 from volgate.dto import Usage
 from volgate.errors import StorageException
 
 if TYPE_CHECKING:
-    from volgate.drivers.object_store import ObjectStore
+    from volgate.drivers.object_store import ListPage, ObjectStore
 
 _PARALLEL: Final = 8
 _MAX_LEVELS: Final = 3
 
 
 async def count_objects(
-    store: ObjectStore, passed_over: Mapping[str, Usage], on_progress: Callable[[Usage], None]
+    store: ObjectStore,
+    passed_over: Mapping[str, Usage],
+    on_progress: Callable[[Usage], None],
+    on_volume: Callable[[str], None] = lambda prefix: None,
 ) -> Usage:
     """Return what all objects count, but for some keys; those may grow more while this runs.
 
@@ -31,6 +35,7 @@ async def count_objects(
             the others are there though the bucket may not show them yet, and those above the leaving may be shown
             though they are not.
         on_progress: called with what was counted so far.
+        on_volume: called with each prefix below that is a volume of its own.
 
     Blocks for the store: a request for each 1000 objects. Raises what the store raises.
     """
@@ -41,6 +46,11 @@ async def count_objects(
     counted = [0, len(above)]
     failed: list[StorageException] = []
     limiter = trio.CapacityLimiter(_PARALLEL)
+
+    def look_for_volumes(page: ListPage) -> None:
+        for listed in page.objects:
+            if listed.key.endswith("/" + IDENTITY_KEY):
+                on_volume(listed.key.removesuffix(IDENTITY_KEY))
 
     def add(usage: ObjectUsage, before: tuple[int, int]) -> tuple[int, int]:
         counted[0] += usage.bytes_ - before[0]
@@ -55,6 +65,7 @@ async def count_objects(
                 usage, before, page = ObjectUsage(without, known), (0, 0), None
                 while True:
                     found = await store.list_page(prefix, page=page)
+                    look_for_volumes(found)
                     for listed in found.objects:
                         usage.add(listed.key, listed.size)
                     before, page = add(usage, before), found.next_page
@@ -69,6 +80,7 @@ async def count_objects(
         usage = ObjectUsage(prefix, known)
         below: list[str] = []
         first = await store.list_page(prefix, delimiter="/")
+        look_for_volumes(first)
         if first.next_page is not None or not first.prefixes or level == _MAX_LEVELS:
             nursery.start_soon(count_below, prefix, prefix)
             return

@@ -64,15 +64,22 @@ class CachedFile(BackendFile):
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def _read_base(self, offset: int, length: int) -> bytes:
-        """Read of the object that has the content; an upload or a rename may put another in its place meanwhile."""
+        """Read of the object that has the content; an upload or a rename may put another in its place meanwhile.
+
+        That upload may be one of before a crash, of which nobody knows whether it was done.
+        """
+        node = self.node
         while True:
-            base = self.node.base
+            base = node.base
             if base is None:
                 raise InputOutput("the content's object is not known any more")
             try:
                 return await self._backend.reading.read(base, offset, length, self._stream)
             except Stale:
-                if self.node.base == base:
+                entry = self._backend.overlay.entries.get(node.key) if not node.is_unlinked else None
+                if node.base == base and entry is not None:
+                    await self._backend.uploads.look_for_own(entry)
+                if node.base == base:
                     raise
 
     async def write(self, offset: int, data: bytes) -> int:

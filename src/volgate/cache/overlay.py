@@ -336,8 +336,7 @@ class Overlay:
                 batch.append(self._described(entry))
         sequence = self._append(batch) if batch else self._sequence
         self._forgotten.clear()
-        while self._discarded:
-            self._retire(self._discarded.pop(), sequence)
+        self._retire_discarded(sequence)
         for entry in kept:
             entry.recorded = entry.changes
             entry.sequence = sequence
@@ -405,6 +404,10 @@ class Overlay:
             self._buffered_bytes -= len(work.buffer)
             work.buffer = None
 
+    def _retire_discarded(self, sequence: int) -> None:
+        while self._discarded:
+            self._retire(self._discarded.pop(), sequence)
+
     def _retire(self, file: StagedFile, sequence: int) -> None:
         self.staging.retire(file)
         self._unneeded.append((sequence, file))
@@ -428,6 +431,10 @@ class Overlay:
         await self.journal.sync(sequence)
         while self._unneeded and self._unneeded[0][0] <= sequence:
             self.staging.remove(self._unneeded.popleft()[1])
+
+    async def sync_all(self) -> None:
+        """Return when the journal is durable as it is at the call."""
+        await self.sync(self._sequence)
 
     async def give_back(self) -> None:
         """Remove the staged files that no record names any more, once that is durable."""
@@ -463,17 +470,12 @@ class Overlay:
         self._changed.discard(entry)
         node = entry.node
         if node is not None:
-            self.drop_work(node)
+            self.discard_work(node)
+            self._retire_discarded(self._sequence)
             if node.parent is not None and node.parent.directory is not None:
                 note_change(node.parent.directory, node.name)
         elif entry.place is not None:
             note_change(*entry.place)
-
-    def drop_work(self, node: Node) -> None:
-        """Give back what a node staged."""
-        work, node.work = node.work, None
-        if work is not None:
-            self._give_back(work)
 
     def discard_work(self, node: Node) -> None:
         """Give back what a node staged once the journal on the disk says that nobody needs it."""

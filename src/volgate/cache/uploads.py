@@ -10,6 +10,7 @@ circle (two names were exchanged), or a file is still open that was removed, the
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import logging
@@ -244,36 +245,41 @@ class Uploads:
 
     async def _move_aside(self, entry: Entry) -> None:
         """Copy the object under a key, so that what is made of it is not in the way of what comes there."""
-        nodes = [node for node in self._overlay.based_on(entry.key) if node is not entry.node]
-        base = next(iter(nodes)).base
+        base = next(node for node in self._overlay.based_on(entry.key) if node is not entry.node).base
         if base is None:
             return
         key = _ASIDE + uuid.uuid4().hex
         self._check_ownership()
         aside = self._overlay.remove_later(key, None)  # in the journal before it is in the bucket
-        aside.uploads, aside.running = 1, trio.Event()
+        aside.uploads = 1
+        aside.running = entry.running = moved = trio.Event()
         try:
-            self._overlay.record()
-            try:
-                aside.remote_etag = etag = await self._store.copy(entry.key, key, source_etag=base.etag)
-            except (Stale, NotFound):  # others replaced it: what is left of it is what is cached
-                for node in nodes:
-                    if node.etag == base.etag:
-                        self._overlay.lose_base(node)
-                return
-            for node in nodes:
-                if node.base_key == entry.key and node.etag == base.etag:
-                    self._overlay.set_base_key(node, key)
-                    node.etag = etag
-                    if node.parent is not None:
-                        self._overlay.pend(node)
+            await self._overlay.sync(self._overlay.record())
+            with contextlib.suppress(Stale, NotFound):  # else others replaced it: what is left of it is what is cached
+                aside.remote_etag = await self._store.copy(entry.key, key, source_etag=base.etag)
+            for node in [node for node in self._overlay.based_on(entry.key) if node is not entry.node]:
+                if node.etag == base.etag:
+                    self._rebase(node, aside)
             self._overlay.change(aside)
         finally:
-            running, aside.running = aside.running, None
-            running.set()
+            aside.running = entry.running = None
+            moved.set()
+
+    def _rebase(self, node: Node, aside: Entry) -> None:
+        """Let a node's content be made of what was copied aside, where that is there."""
+        if aside.remote_etag is None:
+            self._overlay.lose_base(node)
+            return
+        self._overlay.set_base_key(node, aside.key)
+        node.etag = aside.remote_etag
+        if node.parent is not None:
+            self._overlay.pend(node)
 
     async def _perform(self, entry: Entry) -> None:
-        """Make the bucket hold what an entry holds now."""
+        """Make the bucket hold what an entry holds now; the disk knows all that was recorded and done before that."""
+        await self._overlay.sync_all()
+        if entry.running is not None or not entry.is_recorded or self._overlay.entries.get(entry.key) is not entry:
+            return
         self._check_ownership()
         entry.running = trio.Event()
         entry.uploads += 1
@@ -317,10 +323,9 @@ class Uploads:
                 await self._look_for_source(entry, error)
             entry.remote_etag = None
             return
-        if found.metadata.get(COMMIT_KEY, "").startswith(entry.era):
+        if _is_own(entry, found):
             if entry.remote_etag == found.etag and not self._is_outdated(entry, found):
                 await self._look_for_source(entry, error)
-            entry.remote_etag = found.etag  # ours, of before a crash, or a try whose reply was lost
             self._take_for_base(entry, found)
             return
         if entry.node is None:
@@ -356,8 +361,22 @@ class Uploads:
         node = entry.node
         return node is not None and node.etag is not None and node.object_key == entry.key and node.etag != found.etag
 
+    async def look_for_own(self, entry: Entry) -> None:
+        """Find out whether the object that an entry's content is made of was replaced by an upload of that entry."""
+        await wait_for_upload(entry)
+        try:
+            found = await self._store.head(entry.key)
+        except NotFound:
+            return
+        if _is_own(entry, found):
+            self._take_for_base(entry, found)
+
     def _take_for_base(self, entry: Entry, found: ObjectInfo) -> None:
-        """Let an entry's content be made of what an upload of ours made: it has what was kept of the object before."""
+        """Let an entry's content be made of what an upload of ours made: it has what was kept of the object before.
+
+        That was an upload of before a crash, or a try whose reply was lost.
+        """
+        entry.remote_etag = found.etag
         node = entry.node
         if node is None or not self._is_outdated(entry, found):
             return
@@ -376,8 +395,7 @@ class Uploads:
                 found = await self._store.head(entry.key)
             except NotFound:
                 return
-            is_ours = found.metadata.get(COMMIT_KEY, "").startswith(entry.era) or entry.key.startswith(_ASIDE)
-            if not is_ours:
+            if not _is_own(entry, found) and not entry.key.startswith(_ASIDE):
                 return
             etag = found.etag
         await self._store.delete(entry.key, if_match=etag if self._store.capabilities.conditional_delete else None)
@@ -612,6 +630,11 @@ class Uploads:
     def _is_of(self, node: Node, entry: Entry) -> bool:
         """Return whether a node's content may be read from the object under an entry's key."""
         return entry.node is node or node.base_key == entry.key
+
+
+def _is_own(entry: Entry, found: ObjectInfo) -> bool:
+    """Return whether an object was made by an upload of an entry."""
+    return found.metadata.get(COMMIT_KEY, "").startswith(entry.era)
 
 
 def _check_refused(entry: Entry) -> None:

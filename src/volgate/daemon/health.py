@@ -137,6 +137,12 @@ def find_storage_problems(report: BackendReport | None, mount_point: str) -> lis
             f"{report.oldest_s:.0f} s: {report.last_error or 'more is written than the storage takes'}"
         )
         problems.append(Problem("not_stored", message, degrades=bool(report.last_error)))
+    if report.volumes_within:
+        message = (
+            f"{report.volumes_within[0]} is a volume of its own: its files count here too, and it passes this limit; "
+            "unmount one of the two for good, or move it to a prefix beside this one"
+        )
+        problems.append(Problem("volume_within", message, degrades=False))
     if report.refused:
         message = f"the storage refuses {report.refused} files: volgate quarantine list {mount_point}"
         problems.append(Problem("refused", message, degrades=False))

@@ -27,6 +27,8 @@ import attrs
 from volgate.dto import BackendType
 from volgate.errors import InputOutput
 
+IDENTITY_KEY: Final = ".volgate/identity.json"
+"""Where a volume's identity lies, so below which prefix one begins."""
 COMMIT_KEY: Final = "volgate-commit"
 """Metadata that names the ``put`` or upload that made an object, to tell a lost reply from a lost race. Who passes it
 finds that object again by it; else the driver gives each its own."""

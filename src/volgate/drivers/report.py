@@ -24,6 +24,7 @@ class BackendReport:
         last_error: what the last failure said, "" once all is well.
         lease: "held", "fenced" (not renewed in time, may come back), "lost" (another has it), "none".
         lease_holder: who has it where it is lost, as a line of JSON; else "".
+        volumes_within: prefixes that are volumes of their own, as of the last count: their files count here too.
         broken_promises: names of the ``StoreCapabilities`` that the server does not keep.
         cached_bytes: of clean content on local disk. max_cached_bytes: their limit.
         cache_hits: reads answered by it. cache_misses: reads that were not.
@@ -40,6 +41,7 @@ class BackendReport:
     last_error: str
     lease: str
     lease_holder: str
+    volumes_within: tuple[str, ...]
     broken_promises: tuple[str, ...]
     cached_bytes: int
     max_cached_bytes: int

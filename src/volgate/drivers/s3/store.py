@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, unquote
 from xml.etree import ElementTree
@@ -16,6 +17,7 @@ from awscrt import checksums
 
 from volgate.drivers.object_store import (
     COMMIT_KEY,
+    IDENTITY_KEY,
     MAX_KEY_BYTES,
     ListedObject,
     ListPage,
@@ -89,8 +91,26 @@ class S3ObjectStore(ObjectStore):
         if "date" in response.headers:
             self.clock_skew_s = time.time() - _http_date(response.headers["date"])
         _parse(response)
+        await self._check_not_within_another()
         if writable:
             self._capabilities = await find_capabilities(self)
+
+    async def _check_not_within_another(self) -> None:
+        """Refuse a prefix that lies within a volume's: what is written here would pass that volume's limit.
+
+        Raises:
+            InvalidArgument: it does; names the other. Where the credentials may not look, nothing is found.
+        """
+        place = f"s3://{self._settings.bucket}/"
+        *parts, _ = self._settings.prefix.split("/")
+        for depth in range(len(parts)):
+            above = "".join(f"{part}/" for part in parts[:depth])
+            response = await self._client.request("HeadObject", "HEAD", above + IDENTITY_KEY)
+            if response.status == HTTPStatus.OK:
+                raise InvalidArgument(
+                    f"{place}{self._settings.prefix.rstrip('/')} lies in the volume {place}{above.rstrip('/')}, whose "
+                    "limit it would pass: mount that, or choose a prefix outside"
+                )
 
     async def head(self, key: str) -> ObjectInfo:
         """See ObjectStore."""
