@@ -5,10 +5,12 @@ import subprocess
 import traceback
 
 import attrs
+import boto3
 import pytest
 import trio
 
 import faulty_http
+import forward_proxy
 import s3_server
 from faulty_http import Fault
 from volgate import errors
@@ -391,3 +393,83 @@ def test_a_server_of_another_authority_is_trusted_only_with_its_bundle(settings,
         opening(attrs.evolve(settings, endpoint_url=url, ca_bundle=certificate))
     with pytest.raises(errors.BadConfiguration, match="cannot be read"):
         S3ObjectStore(attrs.evolve(settings, endpoint_url=url, ca_bundle=tmp_path / "missing"))
+
+
+@pytest.mark.parametrize("how", ["option", "environment"])
+def test_a_proxy_is_asked_where_one_is_set(settings, monkeypatch, how):
+    with forward_proxy.running() as proxy:
+        for name in ("http_proxy", "HTTP_PROXY"):  # the option sets them too; so they are put back afterwards
+            monkeypatch.setenv(name, f"http://user:secret@{proxy.netloc}" if how == "environment" else "")
+        if how == "option":
+            settings = attrs.evolve(settings, proxy=f"http://{proxy.netloc}")
+
+        async def main():
+            store = S3ObjectStore(settings)
+            await store.put("f", b"x" * 100_000)
+            assert len(await store.get_range("f", 0, 1 << 20)) == 100_000
+            await store.close()
+
+        trio.run(main)
+        assert [line.split("/bucket")[0] for line in proxy.asked[:1]] == [f"PUT {settings.endpoint_url}"]
+        assert set(proxy.credentials) == ({"Basic dXNlcjpzZWNyZXQ="} if how == "environment" else set())
+
+
+def test_a_proxy_that_is_not_there_is_named_without_its_password(settings, monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "http://user:secret@127.0.0.1:9")
+
+    async def main():
+        with pytest.raises(errors.Unavailable) as caught:
+            await S3ObjectStore(settings).head("f")
+        assert "asked through the proxy 127.0.0.1:9, does not answer" in str(caught.value)
+        assert "secret" not in str(caught.value)
+
+    trio.run(main)
+
+
+def test_hosts_that_need_no_proxy_are_asked_directly(settings, monkeypatch):
+    for name, value in {"http_proxy": "http://127.0.0.1:9", "no_proxy": "127.0.0.1", "NO_PROXY": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
+    opening(settings)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"proxy": "https://p:1"}, "write it as http://HOST:PORT"),
+        ({"proxy": "http://user:secret@p:1"}, "a password does not belong"),
+        ({"upload_limit": "fast"}, "upload_limit: .*bytes a second"),
+    ],
+)
+def test_a_proxy_or_limit_that_is_none_is_refused(options, message):
+    with pytest.raises(errors.BadConfiguration, match=message) as caught:
+        S3Settings.from_source("s3://bucket", options)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_limit_holds_for_large_transfers_and_small_ones_pass(settings):
+    async def main():
+        store = S3ObjectStore(attrs.evolve(settings, upload_limit=2 << 20, download_limit=4 << 20))
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            for number in range(5):
+                nursery.start_soon(store.put, f"large-{number}", bytes(1 << 20))
+            await trio.sleep(0.1)
+            await store.put("small", b"x")
+            assert store.requests["PutObject"] == 6 and trio.current_time() - began < 1.5
+        assert trio.current_time() - began >= (4 << 20) / (2 << 20) - 0.3
+        began = trio.current_time()
+        for number in range(5):
+            await store.get_range(f"large-{number}", 0, 1 << 20)
+        assert trio.current_time() - began >= (4 << 20) / (4 << 20) - 0.3
+        await store.close()
+
+    trio.run(main)
+
+
+def test_a_bucket_that_keeps_versions_is_known(rgw_settings):
+    assert opening(rgw_settings).keeps_versions is False
+    client = boto3.session.Session().client("s3")
+    client.put_bucket_versioning(Bucket=rgw_settings.bucket, VersioningConfiguration={"Status": "Enabled"})
+    client.close()
+    assert opening(rgw_settings).keeps_versions is True

@@ -39,9 +39,8 @@ def test_a_standstill_needs_waiting_requests_and_no_answer_between_two_looks():
 
 STORED = BackendReport(
     backlog_files=0, backlog_bytes=0, stored_bytes=9, oldest_s=0.0, oldest_key="", refused=0, last_error="",
-    lease="held", lease_holder="", volumes_within=(), broken_promises=(), cached_bytes=0, max_cached_bytes=1,
-    cache_hits=0, cache_misses=0,
-    staged_bytes=0, max_staged_bytes=1, requests={},
+    lease="held", lease_holder="", keeps_versions=None, volumes_within=(), broken_promises=(), cached_bytes=0,
+    max_cached_bytes=1, cache_hits=0, cache_misses=0, staged_bytes=0, max_staged_bytes=1, requests={},
 )  # fmt: skip
 HOLDER = json.dumps({"mount_point": "/mnt/b", "pid": 7, "host": "ann", "since": 0})
 

@@ -889,6 +889,7 @@ class CachedBackend(BaseStorageBackend):
             last_error=backlog.error,
             lease="none" if lease is None else lease.state,
             lease_holder="" if lease is None else lease.lost_to,
+            keeps_versions=self._store.keeps_versions,
             volumes_within=self._volumes_within,
             broken_promises=tuple(name for name, kept in promises.items() if not kept),
             cached_bytes=blocks.cached_bytes,

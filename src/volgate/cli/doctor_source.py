@@ -32,8 +32,8 @@ _LACKS: Final = {
 }
 """What a mount lacks where a directory does not have one of ``Capabilities``."""
 _LEAST_POLICY: Final = (
-    "allow s3:ListBucket, s3:ListBucketMultipartUploads on the bucket, and s3:GetObject, s3:PutObject, "
-    "s3:DeleteObject, s3:AbortMultipartUpload on what is in it"
+    "allow s3:ListBucket, s3:ListBucketMultipartUploads, s3:GetBucketVersioning on the bucket, and s3:GetObject, "
+    "s3:PutObject, s3:DeleteObject, s3:AbortMultipartUpload on what is in it"
 )
 _CLOCK_S: Final = 60
 
@@ -106,7 +106,7 @@ def _bucket_options(endpoint_url: str | None, options: tuple[str, ...]) -> dict[
     from volgate.config.settings import SETTINGS
 
     found = dict(word.partition("=")[::2] for text in options for word in text.split(",") if word)
-    unknown = found.keys() - {"region", "credentials_file", "anonymous", "addressing", "ca_bundle"}
+    unknown = found.keys() - {"region", "credentials_file", "anonymous", "addressing", "ca_bundle", "proxy"}
     if unknown:
         raise click.UsageError(f"-o: unknown option '{min(unknown)}'")
     if endpoint_url:
@@ -139,6 +139,9 @@ def _check_bucket(source: str, options: dict[str, str]) -> Iterator[Finding]:
         yield Finding("clock", "warning", message, "timedatectl set-ntp true")
     else:
         yield Finding("clock", "ok", "it agrees with the server's")
+    if store.keeps_versions:
+        message = "the bucket keeps what is replaced and deleted: that takes space, and no limit counts it"
+        yield Finding("versions", "warning", message, "a lifecycle rule with NoncurrentVersionExpiration ends it")
     for promise, loss in PROMISES.items():
         if getattr(store.capabilities, promise):
             yield Finding(promise, "ok", "the server keeps it")

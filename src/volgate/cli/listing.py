@@ -119,6 +119,10 @@ def _show_storage(storage: dict[str, Any]) -> None:
     click.echo(f"  staging   {staged} of {limit}")
     if storage["lease"] != "none":
         click.echo(f"  lease     {storage['lease']}")
+    if storage["keeps_versions"]:
+        click.echo(
+            "  versions  the bucket keeps what is replaced and deleted: that takes space, and no limit counts it"
+        )
     for name in storage["broken_promises"]:
         click.echo(f"  weaker    the server ignores {name}: {PROMISES.get(name, 'see SEMANTICS')}")
     for shown in storage["unshown_first"]:

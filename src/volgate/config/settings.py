@@ -88,6 +88,7 @@ SETTINGS: Final = (
         "s3", "addressing", "auto", _one_of("auto", "path", "virtual"), "HOST/BUCKET, BUCKET.HOST, or the usual one"
     ),
     Setting("s3", "credentials_file", None, _text("path"), "written as ~/.aws/credentials, mode 600; empty = as boto3"),
+    Setting("s3", "proxy", None, _text("URL"), "http://HOST:PORT to ask through; empty = HTTPS_PROXY, NO_PROXY"),
     Setting("s3", "ca_bundle", None, _text("path"), "PEM file of authorities to trust in place of the system's"),
     Setting("log", "format", "text", _one_of("text", "json"), "text (key=value) or json, one object a line"),
     Setting("log", "level", "info", _one_of("debug", "info", "warning", "error"), "the least level that is logged"),

@@ -136,6 +136,8 @@ class ObjectStore(ABC):
     max_parts: ClassVar[int] = 10_000
     max_put_bytes: ClassVar[int] = 5 << 30
     """The largest object that ``put`` and ``copy`` make; beyond it lie uploads in parts."""
+    keeps_versions: bool | None = None
+    """Whether the store keeps what is replaced and deleted; known after ``open``, None where it does not say."""
 
     @property
     @abstractmethod

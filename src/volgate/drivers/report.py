@@ -24,6 +24,7 @@ class BackendReport:
         last_error: what the last failure said, "" once all is well.
         lease: "held", "fenced" (not renewed in time, may come back), "lost" (another has it), "none".
         lease_holder: who has it where it is lost, as a line of JSON; else "".
+        keeps_versions: the storage keeps what is replaced and deleted, uncounted; None where it does not say.
         volumes_within: prefixes that are volumes of their own, as of the last count: their files count here too.
         broken_promises: names of the ``StoreCapabilities`` that the server does not keep.
         cached_bytes: of clean content on local disk. max_cached_bytes: their limit.
@@ -41,6 +42,7 @@ class BackendReport:
     last_error: str
     lease: str
     lease_holder: str
+    keeps_versions: bool | None
     volumes_within: tuple[str, ...]
     broken_promises: tuple[str, ...]
     cached_bytes: int

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
+from urllib.request import getproxies_environment, proxy_bypass
 
 import attrs
 import trio
@@ -21,6 +23,7 @@ from awscrt import io as crt_io
 from awscrt.exceptions import AwsCrtError
 
 from volgate.concurrency import note_progress
+from volgate.drivers.s3.throttle import Throttle
 from volgate.errors import BadConfiguration, InputOutput, StorageException, TimedOut, Unavailable
 
 if TYPE_CHECKING:
@@ -65,6 +68,9 @@ class S3HttpClient:
         self.requests: Counter[str] = Counter()
         self._no_credentials: StorageException | None = None
         self._host = settings.host
+        self._sending, self._receiving = Throttle(settings.upload_limit), Throttle(settings.download_limit)
+        proxy = use_proxy(settings)
+        self._way = self._host if proxy is None else f"{self._host}, asked through the proxy {proxy},"
         self._always = {"x-amz-request-payer": "requester"} if settings.requester_pays else {}
         self._bucket_path = settings.bucket_path
         group = crt_io.EventLoopGroup(1)
@@ -101,6 +107,8 @@ class S3HttpClient:
             PermissionDenied, BadConfiguration: there are no credentials (any more).
         """
         self.requests[operation] += 1
+        await self._sending.wait(len(body or b""))
+        await self._receiving.wait(expected_bytes)
         token = trio.lowlevel.current_trio_token()
         done = trio.Event()
         answer = _Answer()
@@ -122,9 +130,9 @@ class S3HttpClient:
                 with trio.CancelScope(shield=True):
                     await done.wait()
         if waited.cancelled_caught:
-            raise TimedOut(f"{self._host} did not answer {operation} within {deadline_s:.0f} s")
+            raise TimedOut(f"{self._way} did not answer {operation} within {deadline_s:.0f} s")
         note_progress()
-        response = answer.finish(request.finished_future, self._host)
+        response = answer.finish(request.finished_future, self._way)
         if self._no_credentials is not None and response.status in _REFUSALS:
             raise self._no_credentials
         return response
@@ -198,6 +206,21 @@ class _Answer:
             what = "cannot serve now" if error.name.startswith("AWS_ERROR_S3") else "does not answer"
             raise Unavailable(f"{host} {what}: {error.message or error.name}") from error
         raise InputOutput(f"{host}: {error}") from error
+
+
+def use_proxy(settings: S3Settings) -> str | None:
+    """Let the runtime ask through the proxy of the settings, which it takes from the environment alone.
+
+    Returns:
+        The proxy that the server is asked through, without its password; None where it is asked directly.
+    """
+    scheme = "https" if settings.is_tls else "http"
+    if settings.proxy is not None:
+        os.environ[f"{scheme}_proxy"] = os.environ[f"{scheme.upper()}_PROXY"] = settings.proxy
+    found = getproxies_environment().get(scheme)
+    if found is None or proxy_bypass(settings.host):
+        return None
+    return urlsplit(found).netloc.rpartition("@")[2]
 
 
 def _wake(token: trio.lowlevel.TrioToken, done: trio.Event, _: object) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from volgate.drivers.object_store import StoreCapabilities
+from volgate.drivers.s3.client import use_proxy
 from volgate.errors import AlreadyExists, BadConfiguration, PermissionDenied, Stale, StorageException
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ async def check_trust(settings: S3Settings) -> None:
     Raises:
         BadConfiguration: the certificate does not fit; says in which way. Whatever else fails here fails later again.
     """
-    if not settings.is_tls:
+    if not settings.is_tls or use_proxy(settings) is not None:
         return
     name, _, port = settings.host.partition(":")
     context = ssl.create_default_context(cafile=settings.ca_bundle)

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
+from volgate.core.sizes import parse_size
 from volgate.errors import BadConfiguration
 
 _BUCKET: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{1,253}[a-zA-Z0-9]")
@@ -35,6 +36,8 @@ class S3Settings:
         encryption: how the server encrypts them: "AES256" or "aws:kms"; "" = the bucket's own choice.
         kms_key: id of the key for "aws:kms"; "" = the account's.
         requester_pays: whoever asks agrees to pay for it.
+        proxy: ``http://host:port`` to ask through; None = as HTTPS_PROXY, HTTP_PROXY and NO_PROXY say.
+        upload_limit, download_limit: bytes a second on average; None = as many as the net takes.
     """
 
     bucket: str
@@ -49,6 +52,9 @@ class S3Settings:
     encryption: str = ""
     kms_key: str = ""
     requester_pays: bool = False
+    proxy: str | None = None
+    upload_limit: int | None = None
+    download_limit: int | None = None
 
     @classmethod
     def from_source(cls, source: str, options: Mapping[str, str], environment: Mapping[str, str] = os.environ) -> Self:
@@ -90,6 +96,9 @@ class S3Settings:
             encryption=encryption,
             kms_key=options.get("kms_key", ""),
             requester_pays=_is_on(options, "requester_pays"),
+            proxy=_proxy(options.get("proxy")),
+            upload_limit=_rate(options, "upload_limit"),
+            download_limit=_rate(options, "download_limit"),
         )
 
     @property
@@ -117,6 +126,26 @@ class S3Settings:
 
 def _is_on(options: Mapping[str, str], name: str) -> bool:
     return options.get(name, "no") in ("", "yes", "true", "1")
+
+
+def _proxy(url: str | None) -> str | None:
+    if not url:
+        return None
+    parts = urlsplit(url)
+    if parts.scheme != "http" or not parts.hostname or parts.path.strip("/"):
+        raise BadConfiguration(f"proxy '{url}': write it as http://HOST:PORT")
+    if "@" in parts.netloc:
+        raise BadConfiguration("proxy: a password does not belong into an option; set HTTPS_PROXY in the environment")
+    return url
+
+
+def _rate(options: Mapping[str, str], name: str) -> int | None:
+    if not options.get(name):
+        return None
+    try:
+        return parse_size(options[name])
+    except ValueError as error:
+        raise BadConfiguration(f"{name}: {error}; it is bytes a second") from error
 
 
 def _first(

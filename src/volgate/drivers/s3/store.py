@@ -92,8 +92,16 @@ class S3ObjectStore(ObjectStore):
             self.clock_skew_s = time.time() - _http_date(response.headers["date"])
         _parse(response)
         await self._check_not_within_another()
+        self.keeps_versions = await self._find_versioning()
         if writable:
             self._capabilities = await find_capabilities(self)
+
+    async def _find_versioning(self) -> bool | None:
+        """Ask whether the bucket keeps versions; None where the server has none, or the credentials may not ask."""
+        response = await self._client.request("GetBucketVersioning", "GET", query={"versioning": ""})
+        if response.status != HTTPStatus.OK:
+            return None
+        return _parse(response).findtext("{*}Status") == "Enabled"
 
     async def _check_not_within_another(self) -> None:
         """Refuse a prefix that lies within a volume's: what is written here would pass that volume's limit.
