@@ -92,7 +92,7 @@ def test_status_names_the_backlog_and_flush_waits_until_the_bucket_has_it(bucket
             (mount.path / "late").write_text("hello")
             wait_until(lambda: storage(mount)["backlog_files"] == 1)
             shown = volgate("status", mount.path).stdout
-            assert re.search(r"backlog   1 files, 5 B; oldest \d+ s: late\n", shown), shown
+            assert re.search(r"backlog   1 file, 5 B; oldest \d+ s: late\n", shown), shown
             assert os.getxattr(mount.path, "user.volgate.backlog.files") == b"1"
             assert os.getxattr(mount.path, "user.volgate.backlog.bytes") == b"5"
         done = volgate("flush", mount.path)
@@ -109,7 +109,7 @@ def test_flush_says_what_is_left_and_why(bucket, place):
         done = volgate("flush", mount.path)
         assert done.returncode == 75
         assert done.stderr == (
-            f"volgate: not stored: 1 files, 4 B; 1 are refused, see 'volgate quarantine list {mount.path}'\n"
+            f"volgate: not stored: 1 file, 4 B; 1 of them refused, see 'volgate quarantine list {mount.path}'\n"
         )
         assert json.loads(volgate("flush", mount.path, "--json").stdout)["refused"] == 1
 
@@ -126,7 +126,7 @@ def test_flush_ends_with_the_error_where_the_server_is_gone(place, monkeypatch):
         (mount.path / "f").write_text("hello")
         done = volgate("flush", mount.path, timeout_s=100)
         assert done.returncode == 75
-        assert re.match(r"volgate: not stored: 1 files, 5 B; oldest: f: .+", done.stderr), done
+        assert re.match(r"volgate: not stored: 1 file, 5 B; oldest: f: .+", done.stderr), done
         again = undo.enter_context(s3_server.running(place / "s3", port=int(server.url.rpartition(":")[2])))
         assert volgate("flush", mount.path, timeout_s=100).returncode == 0
         assert (again.data / "bucket" / "f").read_text() == "hello"
@@ -235,7 +235,7 @@ def test_on_a_terminal_it_is_shown_how_much_is_left(bucket, server, place, verb)
             (mount.path / "late").write_text("hello")
             process = subprocess.Popen([sys.executable, "-m", "volgate", verb, mount.path], stderr=theirs)
             said = b""
-            while b"storing what is left: 1 files, 5 B" not in said:
+            while b"storing what is left: 1 file, 5 B" not in said:
                 said += os.read(ours, 1000)
         while process.poll() is None:
             if select.select([ours], [], [], 0.1)[0]:
@@ -251,7 +251,7 @@ def test_umount_names_what_the_bucket_did_not_take_and_the_next_mount_stores_it(
         refuse(bucket, mount)
         done = volgate("umount", mount.path)
         assert done.returncode == 0
-        assert "not stored: 1 files, 4 B; 1 are refused" in done.stderr and "mount again" in done.stderr
+        assert "not stored: 1 file, 4 B; 1 of them refused" in done.stderr and "mount again" in done.stderr
         assert mount.process.wait(5) == 0
     with mounted(bucket, place) as mount:
         assert (mount.path / "f").read_bytes() == b"theirs!"
@@ -306,7 +306,7 @@ def test_a_file_in_quarantine_is_listed_exported_retried_and_dropped(bucket, pla
         assert volgate("quarantine", "export", mount.path, found["name"], copy).returncode == 0
         assert copy.read_bytes() == b"ours" and copy.stat().st_mode & 0o777 == 0o600
         again = volgate("quarantine", "export", mount.path, found["name"], copy)
-        assert again.returncode != 0 and "File exists" in again.stderr
+        assert again.returncode == 73 and "copy exists" in again.stderr
         assert volgate("quarantine", "drop", mount.path, "nothing").returncode == 69
 
         assert volgate("quarantine", "drop", mount.path, found["name"]).returncode == 0
@@ -448,3 +448,31 @@ def test_a_volume_within_another_is_refused_from_below_and_told_from_above(bucke
         assert volgate("flush", mount.path).returncode == 0
         wait_until(lambda: mount.status()["storage"]["volumes_within"] == ["a/b/"])
         assert "a/b/ is a volume of its own" in volgate("status", mount.path).stdout
+
+
+def test_a_bucket_that_is_mounted_already_says_where_and_one_that_is_not_says_how(bucket, place):
+    other = place / "other"
+    other.mkdir()
+    with mounted(bucket, place) as mount:
+        again = volgate("mount", f"s3://{bucket.name}", other, "-d", "-o", f"cache_dir={place / 'cache'}")
+        assert f"mounted here already, at {mount.path} by process {mount.process.pid}" in again.stderr
+    missing = volgate("mount", "s3://no-such-bucket-here", other, "-d")
+    assert "there is no bucket 'no-such-bucket-here'" in missing.stderr
+
+
+def test_a_secret_that_does_not_fit_is_told_in_words(bucket, place, monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    (place / "mnt").mkdir()
+    refused = volgate("mount", f"s3://{bucket.name}", place / "mnt", "-d")
+    assert "the secret key does not fit the access key" in refused.stderr and refused.stderr.count("\n") == 1
+
+
+def test_a_volume_that_is_known_and_not_mounted_says_how_to_mount_it(bucket, place):
+    assert volgate("volume", "create", "known", f"s3://{bucket.name}").returncode == 0
+    for verb in (["status"], ["flush"], ["refresh"], ["quarantine", "list"]):
+        done = volgate(*verb, "known")
+        assert done.returncode == 69
+        assert "volume known is not mounted; 'volgate mount known' mounts it" in done.stderr
+    checked = volgate("quota", "check", "known")
+    assert (checked.returncode, checked.stdout.splitlines()[1]) == (0, "ledger:  nothing yet; the first mount counts")
+    assert volgate("volume", "delete", "known").returncode == 0

@@ -68,7 +68,7 @@ def test_a_backlog_that_grows_old_is_a_problem_sooner_where_the_storage_gives_er
         ({"lease": "lost", "lease_holder": HOLDER}, "at /mnt/b by process 7 on host ann since"),
         (
             {"lease": "lost", "backlog_files": 2, "backlog_bytes": 2048},
-            "2 files (2 KiB) that were written here will not",
+            "will not be stored (2 files, 2 KiB)",
         ),
     ],
 )

@@ -154,7 +154,7 @@ class CachedBackend(BaseStorageBackend):
         """See BaseStorageBackend; what an earlier process left in the journal is there again."""
         self._read_only = context.read_only
         await self._store.open(writable=not context.read_only)
-        directory = self._take_directory()
+        directory = self._take_directory(context.mount_path)
         settings = self._settings
         blocks = BlockStore(directory / "blocks", max_bytes=settings.max_bytes, min_free_bytes=settings.min_free_bytes)
         await trio.to_thread.run_sync(blocks.open)
@@ -175,7 +175,7 @@ class CachedBackend(BaseStorageBackend):
         self._restore()
         return CachedDirectory(self.names.root)
 
-    def _take_directory(self) -> Path:
+    def _take_directory(self, mount_point: Path) -> Path:
         """Lock the cache's directory; a reader beside the owner takes one that is gone with it."""
         directory = self._settings.directory
         if self._read_only:
@@ -185,16 +185,16 @@ class CachedBackend(BaseStorageBackend):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            holder = os.pread(lock, 64, 0).decode("ascii", "replace").strip()
+            holder = os.pread(lock, 4096, 0).decode("ascii", "replace").strip()
             os.close(lock)
             if not self._read_only:
-                raise Busy(f"the cache {directory} is in use by process {holder or 'unknown'}") from error
+                raise Busy(f"it is mounted here already, {holder}; one daemon a cache ({directory})") from error
             directory = Path(tempfile.mkdtemp(prefix="volgate-ro-"))
             self._held.callback(shutil.rmtree, directory, ignore_errors=True)
             return directory
         self._held.callback(os.close, lock)
         os.truncate(lock, 0)
-        os.pwrite(lock, b"%d\n" % os.getpid(), 0)
+        os.pwrite(lock, f"at {mount_point} by process {os.getpid()}\n".encode(errors="surrogateescape"), 0)
         return directory
 
     def _restore(self) -> None:

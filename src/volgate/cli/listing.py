@@ -10,7 +10,7 @@ import click
 
 from volgate.cli.arguments import Target
 from volgate.cli.mounts import FIELDS, UNKNOWN, find, find_all
-from volgate.core.sizes import format_size
+from volgate.core.sizes import format_backlog, format_size
 
 
 @click.command("list")
@@ -29,6 +29,8 @@ def list_(as_json: bool) -> None:
     rows: list[tuple[str, ...]] = [("VOLUME", "MOUNT POINT", "STATE", "USED", "LIMIT", "FILES", "SOURCE")]
     rows += [_row(mount) for mount in mounts]
     print_table(rows)
+    if not mounts:
+        click.echo("nothing is mounted; 'volgate mount DIRECTORY|s3://BUCKET MOUNTPOINT' mounts", err=True)
 
 
 def print_table(rows: Sequence[tuple[str, ...]]) -> None:
@@ -105,7 +107,7 @@ def _show_storage(storage: dict[str, Any]) -> None:
     """Show what is on its way to the storage, and what the storage is not capable of."""
     from volgate.daemon.health import PROMISES
 
-    waiting = f"{storage['backlog_files']} files, {format_size(storage['backlog_bytes'])}"
+    waiting = format_backlog(storage["backlog_files"], storage["backlog_bytes"])
     if storage["oldest_key"]:
         waiting += f"; oldest {storage['oldest_s']:.0f} s: {storage['oldest_key']}"
     if storage["refused"]:

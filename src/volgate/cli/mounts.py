@@ -85,6 +85,12 @@ def _unknown(volume_id: str, mount_point: str | None = None) -> dict[str, Any]:
     return {**nothing, "volume_id": volume_id, "mount_point": mount_point, "state": "dead"}
 
 
+def _is_known(volume_id: str) -> bool:
+    from volgate.volume.catalog import Catalog
+
+    return any(entry.volume_id == volume_id for entry in Catalog(paths.catalog_path()).list())
+
+
 def find(target: str) -> dict[str, Any]:
     """Return the status of one mount, by mount point, volume id, or the directory or URL of its data.
 
@@ -102,6 +108,8 @@ def find(target: str) -> dict[str, Any]:
         return found[-1]
     found = [s for s in mounts if (s["volume_id"] == target and "/" not in target) or s["source"] in (where, target)]
     if not found:
+        if VOLUME_ID.fullmatch(target) and _is_known(target):
+            raise NotFound(f"volume {target} is not mounted; 'volgate mount {target}' mounts it")
         raise NotFound(f"'{target}' is neither a mount of volgate's nor the id of a mounted volume; see 'volgate list'")
     if len(found) > 1:
         names = ", ".join(str(status["mount_point"]) for status in found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from volgate.cli.arguments import Target
 from volgate.cli.output import confirm
 from volgate.cli.storage import ask_patiently, find_served
 from volgate.control.client import ask
-from volgate.core.sizes import format_size
+from volgate.core.sizes import format_count, format_size
+from volgate.errors import AlreadyExists
 
 
 @click.group()
@@ -47,7 +49,10 @@ def list_(target: str, as_json: bool) -> None:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(change["since"]))
         size = "deletion" if change["size"] is None else format_size(change["size"])
         rows.append((change["name"], size, since, change["reason"]))
-    print_table(rows)
+    if found:
+        print_table(rows)
+    else:
+        click.echo("nothing is in quarantine", err=True)
 
 
 @quarantine.command()
@@ -66,7 +71,7 @@ def retry(target: str, keys: tuple[str, ...]) -> None:
         keys = tuple(change["name"] for change in ask(socket, "GET", "/v1/quarantine") if not change["is_orphan"])
     for key in keys:
         _post(socket, "retry", {"name": key})
-    confirm(f"{target}: {len(keys)} files are stored again; 'volgate flush {target}' waits for them")
+    confirm(f"{target}: {format_count(len(keys), 'change')} tried again; 'volgate flush {target}' waits for that")
 
 
 @quarantine.command()
@@ -79,7 +84,9 @@ def export(target: str, key: str, file: Path) -> None:
     \b
     volgate quarantine export /mnt/data reports/2026.csv /root/2026.csv
     """
-    _post(Path(find_served(target)["socket"]), "export", {"name": key, "path": str(file.absolute())})
+    if file.exists():
+        raise AlreadyExists(f"{file} exists; name a file that does not")
+    _post(Path(find_served(target)["socket"]), "export", {"name": key, "path": os.path.abspath(file)})
     confirm(f"{file}: written")
 
 
@@ -95,7 +102,7 @@ def drop(target: str, keys: tuple[str, ...]) -> None:
     socket = Path(find_served(target)["socket"])
     for key in keys:
         _post(socket, "drop", {"name": key})
-    confirm(f"{target}: {len(keys)} given up")
+    confirm(f"{target}: {format_count(len(keys), 'change')} given up")
 
 
 def _post(socket: Path, verb: str, body: dict[str, Any]) -> None:

@@ -114,7 +114,7 @@ def check(target: str, repair: bool, as_json: bool) -> int:
         counted, ledger = _count_mounted(mounted)
     else:
         counted, ledger = trio.run(_compare, mounted["source"] if mounted is not None else target, mounted, repair)
-    fits = (counted.bytes_, counted.inodes) == ledger
+    fits = ledger[0] is None or (counted.bytes_, counted.inodes) == ledger
     if as_json:
         click.echo(
             json.dumps(
@@ -129,6 +129,9 @@ def check(target: str, repair: bool, as_json: bool) -> int:
         )
     else:
         click.echo(f"counted: {counted.bytes_} bytes, {counted.inodes} inodes")
+        if ledger[0] is None:
+            click.echo("ledger:  nothing yet; the first mount counts")
+            return 0
         click.echo(f"ledger:  {ledger[0]} bytes, {ledger[1]} inodes")
         how = "unmount it; then " if mounted is not None else ""
         click.echo(

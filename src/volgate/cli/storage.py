@@ -15,7 +15,7 @@ from volgate.cli.arguments import Seconds, Target
 from volgate.cli.mounts import find
 from volgate.cli.output import Progress, confirm
 from volgate.control.client import ask
-from volgate.core.sizes import format_size
+from volgate.core.sizes import format_backlog
 from volgate.errors import NotFound, StorageException, Unavailable
 
 _LOOK_S: Final = 0.5
@@ -52,7 +52,7 @@ def ask_patiently(socket: Path, target: str, body: Any, look: Callable[[], None]
 
 def describe_backlog(storage: dict[str, Any]) -> str:
     """Return how much is not stored yet, for people."""
-    return f"{storage['backlog_files']} files, {format_size(storage['backlog_bytes'])}"
+    return format_backlog(storage["backlog_files"], storage["backlog_bytes"])
 
 
 @click.command()
@@ -92,7 +92,7 @@ def describe_left(target: str, left: dict[str, Any]) -> str:
     why = f"; oldest: {left['oldest_key']}" if left["oldest_key"] else ""
     why += f": {left['last_error']}" if left["last_error"] else ""
     if left["refused"]:
-        why += f"; {left['refused']} are refused, see 'volgate quarantine list {target}'"
+        why += f"; {left['refused']} of them refused, see 'volgate quarantine list {target}'"
     return f"not stored: {describe_backlog(left)}{why}"
 
 

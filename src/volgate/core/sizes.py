@@ -59,6 +59,16 @@ def parse_seconds(value: str | float) -> float:
     return seconds
 
 
+def format_count(count: int, noun: str) -> str:
+    """Return ``1 file``, ``2 files``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def format_backlog(files: int, bytes_: int) -> str:
+    """Return ``2 files, 10 MiB``."""
+    return f"{format_count(files, 'file')}, {format_size(bytes_)}"
+
+
 def format_size(size: int | None) -> str:
     """Return ``10 GiB``, ``1.5 MiB``, ``unlimited`` for None; rounded to a tenth."""
     if size is None:

@@ -7,7 +7,7 @@ from typing import Final
 
 import trio
 
-from volgate.core.sizes import format_size
+from volgate.core.sizes import format_backlog
 from volgate.daemon import service_manager
 from volgate.drivers.base import BaseStorageBackend
 from volgate.drivers.report import BackendReport
@@ -46,7 +46,7 @@ async def _give_up_without_progress(backend: BaseStorageBackend, patience_s: flo
         if _progress(report) != stored:
             stored, since = _progress(report), trio.current_time()
         if report is not None:
-            text = f"storing what is left: {report.backlog_files} files, {format_size(report.backlog_bytes)}"
+            text = f"storing what is left: {format_backlog(report.backlog_files, report.backlog_bytes)}"
             moves = {"EXTEND_TIMEOUT_USEC": _EXTENSION_US} if since + _LOOK_S > trio.current_time() else {}
             service_manager.notify(STATUS=text, **moves)
         await trio.sleep(_LOOK_S)

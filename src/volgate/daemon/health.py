@@ -6,7 +6,7 @@ from typing import Final
 
 import attrs
 
-from volgate.core.sizes import format_size
+from volgate.core.sizes import format_backlog, format_count, format_size
 from volgate.drivers.report import BackendReport
 from volgate.dto import StorageQuotaInfo
 from volgate.volume.ownership import describe_holder
@@ -124,8 +124,8 @@ def find_storage_problems(report: BackendReport | None, mount_point: str) -> lis
     if report.lease == "lost":
         what = "nothing can be changed here any more"
         if report.backlog_files:
-            size = format_size(report.backlog_bytes)
-            what += f", and {report.backlog_files} files ({size}) that were written here will not be stored: copy them"
+            left = format_backlog(report.backlog_files, report.backlog_bytes)
+            what += f", and what was written here will not be stored ({left}): copy it"
         message = f"another owner has the volume, {describe_holder(report.lease_holder)}; {what}; then unmount"
         problems.append(Problem("lease_lost", message, degrades=True))
     elif report.lease == "fenced":
@@ -133,7 +133,7 @@ def find_storage_problems(report: BackendReport | None, mount_point: str) -> lis
         problems.append(Problem("lease_fenced", message, degrades=True))
     elif (report.last_error and report.oldest_s > LATE_S) or report.oldest_s > VERY_LATE_S:
         message = (
-            f"{report.backlog_files - report.refused} files are not stored, '{report.oldest_key}' for "
+            f"not stored: {format_count(report.backlog_files - report.refused, 'file')}, '{report.oldest_key}' for "
             f"{report.oldest_s:.0f} s: {report.last_error or 'more is written than the storage takes'}"
         )
         problems.append(Problem("not_stored", message, degrades=bool(report.last_error)))
@@ -144,6 +144,6 @@ def find_storage_problems(report: BackendReport | None, mount_point: str) -> lis
         )
         problems.append(Problem("volume_within", message, degrades=False))
     if report.refused:
-        message = f"the storage refuses {report.refused} files: volgate quarantine list {mount_point}"
+        message = f"the storage refuses {format_count(report.refused, 'file')}: volgate quarantine list {mount_point}"
         problems.append(Problem("refused", message, degrades=False))
     return problems

@@ -22,7 +22,7 @@ import trio
 
 from volgate.control.server import ControlServer, Reply, Route, TcpServer, json_reply
 from volgate.core.id_map import IdMap
-from volgate.core.sizes import format_size
+from volgate.core.sizes import format_count, format_size
 from volgate.daemon import checks, metrics, operating, service_manager, split
 from volgate.daemon.draining import drain
 from volgate.daemon.health import Problem, Standstill, find_problems, find_storage_problems
@@ -164,7 +164,7 @@ class MountDaemon:
     def _count(self, usage: Usage) -> None:
         if self._state != "ready":  # else it is counted while it serves
             self._state = "counting"
-            text = f"counting: {usage.inodes} files so far"
+            text = f"counting: {format_count(usage.inodes, 'file')} so far"
             service_manager.notify(STATUS=text, EXTEND_TIMEOUT_USEC=_START_EXTENSION_US)
         if self._on_progress is not None:
             self._on_progress(usage)
@@ -395,9 +395,12 @@ def _raise_descriptor_limit() -> None:
 
 def _ready_line(volume: Volume, mount_point: Path) -> str:
     quota = volume.gate.info()
-    line = f"mounted {quota.volume_id} on {mount_point}: {format_size(quota.used_bytes)} of "
-    line += f"{format_size(quota.quota_bytes)} used"
-    if quota.quota_inodes is not None:
+    line = f"mounted {quota.volume_id} on {mount_point}: "
+    if volume.gate.is_counting:
+        line += f"being counted, limit {format_size(quota.quota_bytes)}"
+    else:
+        line += f"{format_size(quota.used_bytes)} of {format_size(quota.quota_bytes)} used"
+    if quota.quota_inodes is not None and not volume.gate.is_counting:
         line += f", {quota.file_count} of {quota.quota_inodes} inodes"
     if volume.read_only:
         line += ", read-only"

@@ -14,7 +14,7 @@ import trio
 
 from volgate.drivers.base import BackendDirectory, BaseStorageBackend, exists
 from volgate.dto import Usage, VolumeOperationContext
-from volgate.errors import InvalidArgument, NotADirectory, NotFound, PermissionDenied, StorageException, Unavailable
+from volgate.errors import InvalidArgument, NotFound, PermissionDenied, StorageException, Unavailable
 from volgate.ledger.sqlite import SqliteLedger, database_path, slots_path
 from volgate.volume.counting import OnProgress, count_usage
 from volgate.volume.identity import VolumeIdentity, load_identity, new_identity, store_identity
@@ -152,11 +152,7 @@ async def open_volume(
         except NotFound as error:
             if volume_uuid is not None:
                 raise Unavailable(f"{source} is not there: is its storage mounted?") from error
-            raise NotFound(f"{source} does not exist; make the directory first") from error
-        except NotADirectory as error:
-            raise NotADirectory(f"{source} is not a directory") from error
-        except PermissionDenied as error:
-            raise PermissionDenied(f"{source} may not be read by this user") from error
+            raise
         stack.callback(root.close)
         identity = await load_identity(backend)
         if volume_uuid is not None and (identity is None or identity.uuid != volume_uuid):

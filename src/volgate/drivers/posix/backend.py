@@ -31,7 +31,7 @@ from volgate.drivers.posix.open_file import PosixDirectory, PosixFile, change_at
 from volgate.drivers.posix.reserved import ReservedFiles
 from volgate.drivers.wrap.threaded import ThreadedBackend
 from volgate.dto import AttributeChanges, BackendType, FileAttributes, Usage, VolumeOperationContext
-from volgate.errors import CrossDevice, InvalidArgument, IsADirectory, NotFound, Stale
+from volgate.errors import CrossDevice, InvalidArgument, IsADirectory, NotADirectory, NotFound, PermissionDenied, Stale
 
 _OPEN: Final = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _OPEN_DIRECTORY: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -79,8 +79,15 @@ class PosixBackend(BaseStorageBackend):
     def open_volume(self, context: VolumeOperationContext) -> PosixDirectory:
         """See BaseStorageBackend."""
         self._refuse_inside_another()
-        root = PosixDirectory(os.open(self.source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
-        self._handles_fd = os.open(self.source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            root = PosixDirectory(os.open(self.source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+            self._handles_fd = os.open(self.source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise NotFound(f"{self.source} does not exist; make the directory first") from error
+        except NotADirectoryError as error:
+            raise NotADirectory(f"{self.source} is not a directory") from error
+        except PermissionError as error:
+            raise PermissionDenied(f"{self.source} may not be read by this user") from error
         self._device = os.fstat(root.fd).st_dev
         self._root = root
         self._reserved = ReservedFiles(root.fd)
