@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from volgate.drivers.s3.credentials import Credentials
     from volgate.drivers.s3.settings import S3Settings
 
+_TARGET_GBIT_S: Final = 40.0
+"""Of the runtime, which opens 2.5 connections for each: its usual 25 make 3,000 HEADs over 20 ms take 2.7 s, not 1.2."""
 _CONNECT_MS: Final = 5000
 _RETRIES: Final = 5
 _PAUSE_MS: Final = 200
@@ -81,6 +83,7 @@ class S3HttpClient:
             tls_mode=s3.S3RequestTlsMode.ENABLED if settings.is_tls else s3.S3RequestTlsMode.DISABLED,
             tls_connection_options=_tls(settings) if settings.is_tls else None,
             signing_config=self._signing(settings.region, credentials) if credentials is not None else None,
+            throughput_target_gbps=_TARGET_GBIT_S,
             connect_timeout_ms=_CONNECT_MS,
             retry_config=s3.S3RetryConfig(max_retries=_RETRIES, backoff_scale_factor_ms=_PAUSE_MS),
         )
