@@ -47,7 +47,7 @@ MAX_RENAMED: Final = 10_000
 _TOO_MANY: Final = f"a directory of more than {MAX_RENAMED} objects is not renamed"
 _DIRECTORY_TYPE: Final = "application/x-directory"
 _FILE, _DIRECTORY, _LINK = stat.S_IFREG | 0o644, stat.S_IFDIR | 0o755, stat.S_IFLNK | 0o777
-_PARALLEL_HEADS: Final = 64
+_PARALLEL_HEADS: Final = 96
 _SURE_BYTES: Final = 4 << 10
 """An object of more bytes is a regular file, not a link: a listing says enough to show its name."""
 _AHEAD: Final = 1000
