@@ -1,4 +1,4 @@
-"""A real network's faults before a server: toxiproxy, pinned, built once by go into .venv and asked over its REST API."""
+"""Faults of a real network: toxiproxy, pinned, built once by go into .venv and asked over its REST API."""
 
 from __future__ import annotations
 

@@ -473,3 +473,31 @@ def test_a_bucket_that_keeps_versions_is_known(rgw_settings):
     client.put_bucket_versioning(Bucket=rgw_settings.bucket, VersioningConfiguration={"Status": "Enabled"})
     client.close()
     assert opening(rgw_settings).keeps_versions is True
+
+
+def test_a_listing_that_never_ends_is_an_error(faulty):
+    def go_round(handler, ask):
+        text = b"<R><IsTruncated>true</IsTruncated><NextContinuationToken>again</NextContinuationToken></R>"
+        handler.answer(200, {"Content-Length": str(len(text)), "Content-Type": "application/xml"}, text)
+
+    async def test(store, faults, seen):
+        faults.append(Fault(go_round, "GET", times=50))
+        with pytest.raises(errors.InputOutput, match="the same page comes again"):
+            async for _ in store.list_objects("x"):
+                pass
+        assert len(seen) == 2
+
+    faulty(test)
+
+
+def test_a_clock_that_is_too_far_off_is_named(faulty):
+    def refuse(handler, ask):
+        body = b"<?xml version='1.0'?><Error><Code>RequestTimeTooSkewed</Code><Message>no.</Message></Error>"
+        handler.answer(403, {"Content-Length": str(len(body)), "Content-Type": "application/xml"}, body)
+
+    async def test(store, faults, seen):
+        faults.append(Fault(refuse, times=20))
+        with pytest.raises(errors.PermissionDenied, match="the clocks of this host and the server differ too much"):
+            await store.get_range("f", 0, 1)
+
+    faulty(test)

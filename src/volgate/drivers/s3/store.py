@@ -149,6 +149,8 @@ class S3ObjectStore(ObjectStore):
         next_page = root.findtext("{*}NextContinuationToken") if more else None
         if more and not next_page:
             raise InputOutput(f"listing {prefix!r}: the server breaks it off without a way to go on")
+        if more and next_page == page:
+            raise InputOutput(f"listing {prefix!r}: the server says that the same page comes again")
         return ListPage(objects, prefixes, next_page)
 
     async def get_range(self, key: str, offset: int, length: int, *, etag: str | None = None) -> bytes:
