@@ -39,6 +39,7 @@ STEPS = st.one_of(
     st.tuples(st.just("close"), WHICH),
     st.tuples(st.just("pause"), st.sampled_from([0, 1, 3, 10, 30])),
     st.tuples(st.just("settle")),
+    st.tuples(st.just("count")),
     st.tuples(st.just("drain")),
 )
 
@@ -46,8 +47,9 @@ STEPS = st.one_of(
 class Runner:
     """Does steps on one volume; contents differ by the number of the step."""
 
-    def __init__(self, volume):
+    def __init__(self, volume, nursery=None):
         self.volume = volume
+        self.nursery = nursery
         self.files = []
 
     async def do(self, number, step):
@@ -120,6 +122,11 @@ class Runner:
     async def settle(self, number):
         await trio.sleep(0.005)
 
+    async def count(self, number):
+        """Begin to count; the work goes on meanwhile, and nobody else changes the bucket."""
+        if self.nursery is not None:
+            self.nursery.start_soon(self.volume.backend.count_usage, lambda usage: None)
+
     async def drain(self, number):
         if not isinstance(self.volume.backend, MemoryBackend):
             assert await self.volume.backend.drain() == 0
@@ -146,9 +153,13 @@ async def compare(steps, seed, place):
     store = SlowStore(seed)
     async with volumes.opened(store, place / "cache") as volume:
         await volume.backend.count_usage(lambda usage: None)
-        runner = Runner(volume)
-        for number, step in enumerate(steps):
-            assert await runner.do(number, step) == await expected.do(number, step), (number, step)
+        replaced = []
+        volume.backend.watch_usage(lambda before, after: replaced.append((before, after)))
+        async with trio.open_nursery() as nursery:
+            runner = Runner(volume, nursery)
+            for number, step in enumerate(steps):
+                assert await runner.do(number, step) == await expected.do(number, step), (number, step)
+        assert not replaced, "nobody else changed the bucket"
         tree = await expected.volume.tree()
         assert await volume.tree() == tree
         await runner.close_all()

@@ -11,6 +11,7 @@ import trio
 
 import mounting
 import s3_server
+from mounting import volgate, wait_until
 from volgate.drivers.s3.settings import S3Settings
 from volgate.drivers.s3.store import S3ObjectStore
 
@@ -149,6 +150,31 @@ def test_what_others_add_is_not_counted_and_removing_it_never_counts_below_zero(
     others("put", "theirs", b"x" * 1000)
     assert (mount.path / "theirs").stat().st_size == 1000
     assert mounting.used_of(mount) == (0, 0)
+    (mount.path / "theirs").unlink()
+    assert mounting.used_of(mount) == (0, 0)
+
+
+def test_what_others_add_and_take_away_is_counted_now_and_then(server, bucket, place, others):
+    with s3_server.mounted(server, bucket, place, "-o", "count_every=500ms") as mount:
+        others("put", "theirs", b"x" * 1000)
+        others("put", "d/theirs", b"x" * 500)
+        wait_until(lambda: mounting.used_of(mount) == (1500, 3))
+        for number in range(40):  # while it is counted again and again
+            (mount.path / f"ours{number}").write_bytes(b"x" * 100)
+            time.sleep(0.05)
+        others("delete", "theirs")
+        (mount.path / "ours0").unlink()
+        wait_until(lambda: mounting.used_of(mount) == (500 + 39 * 100, 2 + 39))
+        assert volgate("quota", "check", mount.path).returncode == 0
+
+
+def test_a_mounted_volume_is_counted_anew_when_it_is_asked_for(mount, others):
+    others("put", "theirs", b"x" * 1000)
+    assert volgate("quota", "check", mount.path).returncode == 1
+    repaired = volgate("quota", "check", mount.path, "--repair")
+    assert (repaired.returncode, repaired.stdout.splitlines()[-1]) == (0, "repaired")
+    assert mounting.used_of(mount) == (1000, 1)
+    assert volgate("quota", "check", mount.path).returncode == 0
     (mount.path / "theirs").unlink()
     assert mounting.used_of(mount) == (0, 0)
 

@@ -265,6 +265,7 @@ class CachedBackend(BaseStorageBackend):
             if not self._read_only:
                 nursery.start_soon(self.uploads.run)
                 nursery.start_soon(self._tick)
+                nursery.start_soon(self._reconcile)
                 nursery.start_soon(self._renew)
 
     async def _renew(self) -> None:
@@ -853,6 +854,7 @@ class CachedBackend(BaseStorageBackend):
         """See BaseStorageBackend: by listings, several at once."""
         async with self._counting:
             changed = self.overlay.begin_counting()
+            believed = self.overlay.usage
             changed[ROOT_KEY] = Usage(0, 0)
             within: set[str] = set()
             try:
@@ -866,8 +868,19 @@ class CachedBackend(BaseStorageBackend):
                 counted.inodes + sum(usage.inodes for usage in changed.values()),
             )
             if keep:
-                self.overlay.end_counting(total)
+                self.overlay.end_counting(total, believed)
+                if believed is not None and believed != total:
+                    log.info("others changed the bucket", extra={"counted": total.bytes_, "believed": believed.bytes_})
+                    self.note_replaced(believed, total)
             return total
+
+    async def _reconcile(self) -> None:
+        """Count now and then what others added to the bucket, and took away."""
+        await self._owned.wait()
+        while self._settings.count_every_s:
+            await trio.sleep(self._settings.count_every_s)
+            with contextlib.suppress(StorageException):
+                await self.count_usage(lambda usage: None)
 
     # -- operating it -------------------------------------------------------------------------------------------
 

@@ -288,10 +288,12 @@ class Overlay:
     def begin_counting(self) -> dict[str, Usage]:
         """Begin to note what each key that changes counted before; returns where that is noted.
 
-        What is pending now counts as it was recorded last.
+        What is pending now counts as it was recorded last. Raises NoSpace: what it counts cannot be recorded.
         """
         if self.usage is None:
             self._relative = [0, 0]
+        elif self._relative != [0, 0]:
+            self._append([])
         self._touched = {
             key: Usage(max(0, entry.node.recorded), int(entry.node.recorded >= 0)) if entry.node else Usage(0, 0)
             for key, entry in self.entries.items()
@@ -302,9 +304,16 @@ class Overlay:
         """End a counting whose result is not wanted; the usage stays what it was."""
         self._touched = None
 
-    def end_counting(self, usage: Usage) -> None:
-        """Take for the usage what the volume counted when counting began; what changed since comes on top."""
+    def end_counting(self, usage: Usage, believed: Usage | None) -> None:
+        """Take for the usage what the volume counted when counting began; what changed since comes on top.
+
+        Args:
+            believed: what the usage was when counting began; None = it was not known.
+        """
         self._touched = None
+        if self.usage is not None and believed is not None:
+            bytes_ = usage.bytes_ + self.usage.bytes_ - believed.bytes_
+            usage = Usage(bytes_, usage.inodes + self.usage.inodes - believed.inodes)
         self.usage = usage
         self._append([])
 

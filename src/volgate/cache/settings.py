@@ -25,6 +25,7 @@ class CacheSettings:
         min_free_bytes: what both leave free on the disk.
         ttl_s: how long what the bucket said of names and attributes is trusted, seconds.
         max_age_s: when content that is being written is uploaded though it is still open, seconds.
+        count_every_s: how often all is counted anew, for what others add and take away, seconds; 0 = never.
         sync_uploads: fsync returns when the bucket has the content; else when the local journal has it.
         close_uploads: likewise for close.
         take_over: take the volume from a host that left a backlog behind.
@@ -37,6 +38,7 @@ class CacheSettings:
     min_free_bytes: int = 512 * MIB
     ttl_s: float = 60.0
     max_age_s: float = 30.0
+    count_every_s: float = 86_400.0
     sync_uploads: bool = True
     close_uploads: bool = False
     take_over: bool = False
@@ -78,6 +80,7 @@ OPTIONS: Final[dict[str, tuple[str, Any]]] = {
     "staging_size": ("staging_bytes", _bytes),
     "attr_timeout": ("ttl_s", parse_seconds),
     "upload_age": ("max_age_s", parse_seconds),
+    "count_every": ("count_every_s", parse_seconds),
     "fsync": ("sync_uploads", _is_bucket),
     "close": ("close_uploads", _is_bucket),
     "take_over": ("take_over", lambda text: text in ("", "yes", "true", "1")),

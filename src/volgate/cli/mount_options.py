@@ -21,8 +21,8 @@ _IGNORED: Final = frozenset(
 _STORAGE: Final = frozenset(
     {
         "endpoint_url", "region", "addressing", "credentials_file", "anonymous", "ca_bundle", "cache_dir", "cache_size",
-        "cache_free", "staging_size", "upload_age", "fsync", "close", "take_over", "storage_class", "encryption",
-        "kms_key", "requester_pays", "proxy", "upload_limit", "download_limit",
+        "cache_free", "staging_size", "upload_age", "count_every", "fsync", "close", "take_over", "storage_class",
+        "encryption", "kms_key", "requester_pays", "proxy", "upload_limit", "download_limit",
     }
 )  # fmt: skip
 """Options of buckets and their caches, passed on as they are."""
@@ -38,8 +38,8 @@ HELP: Final = (
     "uid=N, gid=N, umask=OCTAL, squash=none|root|all, uidmap=INSIDE:OUTSIDE:COUNT[+...], gidmap=..., "
     "metrics=HOST:PORT, worker=USER. For buckets: endpoint_url=, region=, addressing=, credentials_file=, anonymous, "
     "ca_bundle=, requester_pays, proxy=URL, upload_limit=SIZE, download_limit=SIZE (a second), storage_class=, "
-    "encryption=AES256|aws:kms, kms_key=, cache_dir=, cache_size=, "
-    "cache_free=, staging_size=, upload_age=TIME, fsync=bucket|journal, close=journal|bucket, take_over."
+    "encryption=AES256|aws:kms, kms_key=, cache_dir=, cache_size=, cache_free=, staging_size=, upload_age=TIME, "
+    "count_every=TIME, fsync=bucket|journal, close=journal|bucket, take_over."
 )
 
 

@@ -107,11 +107,12 @@ def check(target: str, repair: bool, as_json: bool) -> int:
     import trio
 
     mounted = _mounted(target)
-    if mounted is not None and repair:
-        raise InvalidArgument(f"{target} is mounted; unmount it to repair its ledger")
     ledger: tuple[int | None, int | None]
-    if mounted is not None and mounted["storage"] and not mounted["read_only"]:
-        counted, ledger = _count_mounted(mounted)
+    is_counted_live = mounted is not None and mounted["storage"] and not mounted["read_only"]
+    if mounted is not None and repair and not is_counted_live:
+        raise InvalidArgument(f"{target} is mounted; unmount it to repair its ledger")
+    if mounted is not None and is_counted_live:
+        counted, ledger = _count_mounted(mounted, repair)
     else:
         counted, ledger = trio.run(_compare, mounted["source"] if mounted is not None else target, mounted, repair)
     fits = ledger[0] is None or (counted.bytes_, counted.inodes) == ledger
@@ -133,7 +134,7 @@ def check(target: str, repair: bool, as_json: bool) -> int:
             click.echo("ledger:  nothing yet; the first mount counts")
             return 0
         click.echo(f"ledger:  {ledger[0]} bytes, {ledger[1]} inodes")
-        how = "unmount it; then " if mounted is not None else ""
+        how = "unmount it; then " if mounted is not None and not is_counted_live else ""
         click.echo(
             "equal" if fits else "repaired" if repair else f"different; {how}'quota check --repair' takes the count"
         )
@@ -230,12 +231,12 @@ async def _repair(
     ledger.release()
 
 
-def _count_mounted(mounted: dict[str, Any]) -> tuple[Usage, tuple[int, int]]:
+def _count_mounted(mounted: dict[str, Any], repair: bool) -> tuple[Usage, tuple[int, int]]:
     """Have the daemon count a volume whose backend keeps changes back: nobody else sees them."""
     from volgate.cli.storage import ask_patiently
     from volgate.dto import Usage
 
     socket = Path(mounted["socket"])
-    counted = ask_patiently(socket, "/v1/count", None, lambda: None)
     now = ask(socket, "GET", "/v1/status")
+    counted = ask_patiently(socket, "/v1/count", {"keep": repair}, lambda: None)
     return Usage(counted["used_bytes"], counted["file_count"]), (now["used_bytes"], now["file_count"])

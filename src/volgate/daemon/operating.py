@@ -67,10 +67,10 @@ def routes(volume: Volume, session: FuseSession) -> dict[tuple[str, str], Route]
             raise InvalidArgument("the volume is mounted read-only")
         return json_reply(attrs.asdict(await backend.collect_garbage(older_than_s)))
 
-    async def count(_body: bytes) -> Reply:
+    async def count(body: bytes) -> Reply:
         if not backend.capabilities.keeps_usage or volume.read_only:
             raise Unsupported("this volume is counted by walking through it")
-        usage = await backend.count_usage(lambda _: None, keep=False)
+        usage = await backend.count_usage(lambda _: None, keep=_member(body, "keep", bool))
         return json_reply({"used_bytes": usage.bytes_, "file_count": usage.inodes})
 
     async def list_(_body: bytes) -> Reply:
