@@ -15,12 +15,15 @@ import subprocess
 import sys
 import termios
 import urllib.request
+from pathlib import Path
 
 import pytest
 
 import mounting
 import s3_server
 from mounting import find_mount, volgate, wait_until
+from volgate.cli.mounts import find
+from volgate.control.client import ask, send
 
 NUMBERS = itertools.count()
 
@@ -101,6 +104,17 @@ def test_status_names_the_backlog_and_flush_waits_until_the_bucket_has_it(bucket
         shown = volgate("status", mount.path).stdout
         assert "backlog   none: all is stored" in shown and "lease     held" in shown
         assert storage(mount)["requests"]["PutObject"] > 0
+
+
+def test_a_daemon_that_many_wait_for_still_says_how_it_is(bucket, server, place):
+    with mounted(bucket, place, alarms=False) as mount:
+        socket_path = Path(find(str(mount.path))["socket"])
+        with paused(server):
+            (mount.path / "late").write_text("hello")
+            answers = [send(socket_path, "POST", "/v1/flush", timeout_s=60) for _ in range(40)]
+            for _ in range(3):
+                assert ask(socket_path, "GET", "/v1/status")["storage"]["backlog_files"] == 1
+        assert [answer()["backlog_files"] for answer in answers] == [0] * 40
 
 
 def test_flush_says_what_is_left_and_why(bucket, place):

@@ -1,7 +1,8 @@
 """HTTP/1.1 of the mount daemon: a handful of routes, by h11. Only root and its own user get in at its unix socket.
 
-Requests are bounded: 64 KiB, 10 seconds, 16 connections at once. A bad one ends its own connection, nothing else. The
-answer of a patient route may take as long as it takes, while its client is there; it is sent also when the server ends.
+Requests are bounded: 64 KiB, 10 seconds, 16 connections at once beside 100 that wait long. A bad one ends its own
+connection, nothing else. The answer of a patient route may take as long as it takes, while its client is there; it is sent
+also when the server ends.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 _MAX_BODY_BYTES: Final = 64 * 1024
 _REQUEST_S: Final = 10.0
 _MAX_CONNECTIONS: Final = 16
+_MAX_PATIENT: Final = 100
 _SEND_S: Final = 2.0
 
 Reply = tuple[int, str, bytes]
@@ -93,6 +95,8 @@ class _HttpServer:
         """Answer without a time limit, until the client goes away."""
         limit.deadline = float("inf")
         self._answering += 1
+        more = int(self._answering <= _MAX_PATIENT)  # who waits long takes nobody's place
+        self._limiter.total_tokens += more
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_wait_for_end, stream, nursery.cancel_scope)
@@ -101,6 +105,7 @@ class _HttpServer:
                     await self._send(connection, stream, reply)
                 nursery.cancel_scope.cancel()
         finally:
+            self._limiter.total_tokens -= more
             self._answering -= 1
             self._answered.set()
             self._answered = trio.Event()
@@ -182,7 +187,7 @@ class ControlServer(_HttpServer):
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(self._path))
         self._path.chmod(0o600)
-        listener.listen(_MAX_CONNECTIONS)
+        listener.listen(_MAX_CONNECTIONS + _MAX_PATIENT)
         return trio.socket.from_stdlib_socket(listener)
 
 

@@ -124,7 +124,10 @@ class FuseSession:
                 self._serving = nursery.cancel_scope
                 nursery.start_soon(self._operations.invalidate_changed)
                 nursery.start_soon(self._widen_read_ahead)
-                await pyfuse3.main(1, MAX_TASKS)
+                try:
+                    await pyfuse3.main(1, MAX_TASKS)
+                except* ConnectionAbortedError:  # the kernel ended it just while it was read
+                    log.info("the connection was aborted")
                 nursery.cancel_scope.cancel()
         finally:
             pyfuse3.close(unmount=False)
