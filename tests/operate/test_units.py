@@ -264,6 +264,27 @@ def test_a_secret_reaches_a_service_as_its_credential(box):
         assert "no credentials for S3" in box.try_("systemctl start without; cat /host/without")[1]
 
 
+def test_a_unit_mounts_a_bucket_with_its_credential_and_stores_all_before_it_stops(box):
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as place, s3_server.running(Path(place) / "s3") as server:
+        server.make_bucket("bucket")
+        box.run(
+            f"printf '[default]\\naws_access_key_id = %s\\naws_secret_access_key = %s\\n' {s3_server.ACCESS_KEY} "
+            f"{s3_server.SECRET_KEY} >/host/mount.credentials; chmod 600 /host/mount.credentials; "
+            "mkdir -p /host/loaded; cp /host/mount.credentials /host/loaded/s3; "
+            f"CREDENTIALS_DIRECTORY=/host/loaded volgate volume create bucketed s3://bucket --quota 10MiB "
+            f"--mount-point /mnt/bucketed -o endpoint_url={server.url}; "
+            "mkdir -p /etc/systemd/system/volgate@bucketed.service.d; "
+            "printf '[Service]\\nLoadCredential=s3:/host/mount.credentials\\n' "
+            ">/etc/systemd/system/volgate@bucketed.service.d/secret.conf; systemctl daemon-reload",
+            120,
+        )
+        box.run("systemctl start volgate@bucketed; echo stored >/mnt/bucketed/file; ls /var/cache/volgate", 60)
+        assert "10 MiB" in box.run("volgate status bucketed")
+        box.run("systemctl stop volgate@bucketed", 60)
+        assert (server.data / "bucket" / "file").read_text() == "stored\n"
+        assert s3_server.SECRET_KEY not in box.run("journalctl -u volgate@bucketed --no-pager; cat /proc/mounts")
+
+
 def test_the_units_are_well_formed_and_hardened(box):
     assert box.try_(
         "systemd-analyze verify /usr/lib/systemd/system/volgate@.service /usr/lib/systemd/system/volgate.target"

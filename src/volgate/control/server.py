@@ -1,8 +1,8 @@
 """HTTP/1.1 of the mount daemon: a handful of routes, by h11. Only root and its own user get in at its unix socket.
 
 Requests are bounded: 64 KiB, 10 seconds, 16 connections at once beside 100 that wait long. A bad one ends its own
-connection, nothing else. The answer of a patient route may take as long as it takes, while its client is there; it is sent
-also when the server ends.
+connection, nothing else. The answer of a patient route may take as long as it takes, while its client is there; it is
+sent also when the server ends.
 """
 
 from __future__ import annotations
