@@ -501,3 +501,25 @@ def test_a_clock_that_is_too_far_off_is_named(faulty):
             await store.get_range("f", 0, 1)
 
     faulty(test)
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "message", "said"),
+    [
+        ("InvalidObjectState", 403, "The operation is not valid for the object's storage class", "archived .Glacier."),
+        ("AccessDenied", 403, "Access Denied because object protected by object lock.", "protected by object lock"),
+        ("ExpiredToken", 400, "The provided token has expired.", "renew the credentials, no remount is needed"),
+        ("PermanentRedirect", 301, "The bucket is elsewhere.", "another region; set region="),
+    ],
+)
+def test_what_a_server_refuses_is_told_in_words_that_help(faulty, code, status, message, said):
+    def refuse(handler, ask):
+        body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
+        handler.answer(status, {"Content-Length": str(len(body)), "Content-Type": "application/xml"}, body)
+
+    async def test(store, faults, seen):
+        faults.append(Fault(refuse, times=20))
+        with pytest.raises((errors.PermissionDenied, errors.BadConfiguration), match=said):
+            await store.get_range("f", 0, 1)
+
+    faulty(test)
