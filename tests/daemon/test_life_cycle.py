@@ -401,6 +401,7 @@ WRONG = [
     (["mount", "/nope/at/all", "{mnt}"], 32, "does not exist"),
     (["mount", "name-only", "{mnt}"], 1, "'./name-only'"),
     (["mount", "gopher://x/y", "{mnt}"], 32, "no driver serves 'gopher'"),
+    (["mount", "s3:/bucket/x", "{mnt}"], 32, "a URL has two slashes: s3://bucket/x"),
     (["mount", "{data}", "/nope/at/all"], 32, "does not exist"),
     (["mount", "{data}", "{file}"], 32, "not a directory"),
     (["mount", "{file}/", "{mnt}"], 32, "not a directory"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
@@ -39,10 +40,16 @@ def split_source(text: str) -> Source | None:
     """Return where a SOURCE argument points: with ``://`` a URL, with ``/`` or as ``.`` a directory, else None.
 
     None means a volume's id, which only a catalog can resolve.
+
+    Raises:
+        InvalidArgument: it looks like a URL, but for a slash.
     """
     url = _URL.fullmatch(text)
     if url is not None:
         return Source(url.group(1), text)
+    scheme, colon, rest = text.partition(":/")
+    if colon and scheme in _drivers(STORES) and not os.path.exists(text):
+        raise InvalidArgument(f"'{text}' is no directory; a URL has two slashes: {scheme}://{rest}")
     if "/" in text or text in (".", ".."):
         return Source("posix", text)
     return None
