@@ -86,6 +86,7 @@ def refuse(bucket, mount, name="f", ours=b"ours", theirs=b"theirs!"):
     with open(mount.path / name, "wb") as file:
         file.write(ours)
         s3_put(bucket, name, theirs)
+    assert os.stat(mount.path / name).st_size == len(ours)  # and the kernel remembers that
     wait_until(lambda: storage(mount)["refused"] == 1, 30)
 
 
@@ -312,7 +313,8 @@ def test_a_file_in_quarantine_is_listed_exported_retried_and_dropped(bucket, pla
         assert re.fullmatch(r"f@[0-9a-f]{8}", found["name"]), found
         assert found["size"] == 4 and "another writer" in found["reason"]
         assert "volgate quarantine list" in volgate("status", mount.path).stdout
-        wait_until(lambda: (mount.path / "f").read_bytes() == b"theirs!")
+        wait_until(lambda: (mount.path / "f").stat().st_size == 7, 5)
+        assert (mount.path / "f").read_bytes() == b"theirs!"
         assert mounting.used_of(mount) == (11, 2)
         assert volgate("quota", "check", mount.path).returncode == 0
 

@@ -139,6 +139,7 @@ class CachedBackend(BaseStorageBackend):
         self._counting = trio.Lock()
         self._volumes_within: tuple[str, ...] = ()
         self._on_replaced: Callable[[Usage, Usage], None] = lambda before, after: None
+        self._on_lost: Callable[[int], None] = lambda ino: None
 
     @property
     def capabilities(self) -> Capabilities:
@@ -846,6 +847,10 @@ class CachedBackend(BaseStorageBackend):
         """See BaseStorageBackend."""
         self._on_replaced = on_replaced
 
+    def watch_inodes(self, on_lost: Callable[[int], None]) -> None:
+        """See BaseStorageBackend."""
+        self._on_lost = on_lost
+
     def note_replaced(self, before: Usage, after: Usage) -> None:
         """Tell whoever watches the usage that what counted ``before`` counts ``after`` now."""
         self._on_replaced(before, after)
@@ -959,6 +964,7 @@ class CachedBackend(BaseStorageBackend):
         counted = Usage(node.recorded, 1) if node.recorded >= 0 else Usage(0, 0)
         is_kept = work.content is not None or node.base_key is not None
         won = Usage(self.names.replace(node, winner).charged_size, 1)
+        self._on_lost(node.ino)
         self.overlay.add_usage(won)
         if is_kept:
             entry.refused = reason

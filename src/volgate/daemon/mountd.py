@@ -187,6 +187,7 @@ class MountDaemon:
             deadline_s=settings.request_deadline_s,
             mounter=self._mounter,
         )
+        volume.backend.watch_inodes(session.forget_attributes)
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             async with trio.open_nursery() as nursery:
                 suffix = f".ro-{os.getpid()}" if settings.read_only else ""

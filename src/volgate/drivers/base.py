@@ -370,6 +370,9 @@ class BaseStorageBackend(ABC):
     def watch_usage(self, on_replaced: Callable[[Usage, Usage], None]) -> None:  # noqa: B027 - a default, not a duty
         """Have a function called with what something counted, and counts now, when others changed it in the storage."""
 
+    def watch_inodes(self, on_lost: Callable[[int], None]) -> None:  # noqa: B027 - a default, not a duty
+        """Have a function called with the number of an inode that loses its name to what others stored."""
+
     async def count_usage(self, on_progress: Callable[[Usage], None], *, keep: bool = True) -> Usage:
         """Return what the volume counted at the call, though it may change meanwhile; ``keep`` it, or only look.
 

@@ -113,6 +113,13 @@ class Operations(pyfuse3.Operations):
             if inode.version is None:
                 inode.version = version
 
+    def forget_attributes(self, backing_ino: int) -> None:
+        """Have the kernel ask anew for an inode: its name leads to another one now."""
+        inode = self._tree.inodes.find_backing(backing_ino)
+        if inode is not None:
+            with contextlib.suppress(trio.WouldBlock):
+                self._changed.send_nowait((inode, inode.version or (0, 0)))
+
     async def drop_caches(self) -> None:
         """Have the kernel ask anew for what it remembers of attributes, contents, and names that were not there.
 

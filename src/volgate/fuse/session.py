@@ -187,6 +187,10 @@ class FuseSession:
                 raise
         return True
 
+    def forget_attributes(self, backing_ino: int) -> None:
+        """Have the kernel ask anew for an inode of the backend, by its number there."""
+        self._operations.forget_attributes(backing_ino)
+
     async def drop_caches(self) -> None:
         """Have the kernel ask anew for what it remembers, as far as it can be told to."""
         await self._operations.drop_caches()
