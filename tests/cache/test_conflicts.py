@@ -1,5 +1,6 @@
 """Races with other writers of the bucket: the winner is shown at once, as a new inode; the loser's content is kept."""
 
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -142,6 +143,24 @@ def test_a_crash_leaves_the_race_to_be_lost_again_or_lost(folder, camera, ours):
                     assert volume.backend.load_usage() == Usage(len(THEIRS) + len(ours), 2)
                     seen += 1
         assert seen > 1
+
+    trio.run(run)
+
+
+def test_what_was_changed_in_part_cannot_be_exported_once_the_rest_is_gone(folder):
+    async def run():
+        race = Race(SlowStore(), folder, first=LARGE, ours=b"ours")
+        async with race.opened() as volume:
+            file, _ = await race.lose(volume)
+            await file.close()
+        shutil.rmtree(folder / "cache/blocks")
+        async with race.opened() as volume:
+            (lost,) = volume.backend.quarantine.list()
+            with pytest.raises(Stale, match="an earlier version of that, where the bucket keeps them, has it"):
+                await export(volume, folder, lost.name)
+            assert not (folder / f"export-{lost.name}").exists()
+            await volume.backend.quarantine.drop(lost.name)
+            await race.check_usage(volume, [])
 
     trio.run(run)
 

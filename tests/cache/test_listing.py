@@ -1,12 +1,16 @@
 """What a listing costs in requests, and what it may say before an object was asked for; on the reference store."""
 
+import tracemalloc
+
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
 from volgate.cache.backend import CachedBackend
+from volgate.cache.counting import count_objects
 from volgate.cache.settings import CacheSettings
 from volgate.drivers.memory_store import MemoryObjectStore
+from volgate.drivers.object_store import ListedObject, ListPage
 from volgate.dto import VolumeOperationContext
 
 NAMES = [b"f%03d" % number for number in range(200)]
@@ -97,3 +101,51 @@ def test_small_objects_which_may_be_links_are_asked_for_once_each(run, in_backgr
         assert sorted(store.heads) == [f"d/{name.decode()}" for name in NAMES]
 
     run(test, 5, in_background)
+
+
+class Endless(MemoryObjectStore):
+    """Lists as many objects as wanted, and holds none of them."""
+
+    def __init__(self, objects):
+        super().__init__()
+        self.objects = objects
+
+    async def list_page(self, prefix="", *, delimiter="", page=None, limit=1000):
+        first = int(page or 0)
+        last = min(first + limit, self.objects)
+        found = tuple(ListedObject(f"f{n:08}", 5000, f"{n:032x}", 1_700_000_000) for n in range(first, last))
+        return ListPage(found, (), str(last) if last < self.objects else None)
+
+
+def traced(main, *arguments):
+    """Return the most memory that was in use at once, and what was in use at the end, bytes."""
+    tracemalloc.start()
+    try:
+        kept = trio.run(main, *arguments)
+        used, peak = tracemalloc.get_traced_memory()
+        del kept
+        return peak, used
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_directory_takes_less_than_a_kilobyte_a_name(tmp_path):
+    async def main(objects):
+        backend = CachedBackend(Endless(objects), CacheSettings(tmp_path / str(objects), min_free_bytes=0))
+        root = await backend.open_volume(VolumeOperationContext("v", tmp_path, "memory", "uid:0"))
+        assert len(await backend.list_names(root)) == objects
+        return backend
+
+    _, few = traced(main, 1000)
+    _, many = traced(main, 31_000)
+    assert (many - few) / 30_000 < 1000
+
+
+def test_counting_takes_the_same_memory_however_many_objects_there_are():
+    async def main(objects):
+        found = await count_objects(Endless(objects), {}, lambda usage: None)
+        assert (found.inodes, found.bytes_) == (objects, 5000 * objects)
+
+    few, _ = traced(main, 5_000)
+    many, _ = traced(main, 60_000)
+    assert many < few * 1.2 + 100_000

@@ -19,7 +19,7 @@ from volgate.cache.nodes import ASIDE_PREFIX, detach
 from volgate.cache.open_file import CachedFile
 from volgate.drivers.report import BackendQuarantine, RefusedChange
 from volgate.dto import Usage
-from volgate.errors import Busy, InvalidArgument, NotFound
+from volgate.errors import Busy, InvalidArgument, NotFound, Stale
 from volgate.errors.errno_map import from_oserror_at
 
 if TYPE_CHECKING:
@@ -133,6 +133,12 @@ class Quarantine(BackendQuarantine):
         file = CachedFile(self._backend, node)
         try:
             await _write_out(file, node.size, path)
+        except Stale as error:
+            path.unlink(missing_ok=True)
+            raise Stale(
+                f"'{name}' was only changed in part here, and the rest of it lay in the object that others replaced; an "
+                "earlier version of that, where the bucket keeps them, has it"
+            ) from error
         finally:
             await file.close()
 

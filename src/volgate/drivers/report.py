@@ -100,7 +100,8 @@ class BackendQuarantine(ABC):
         """Write the content into a new local file of mode 0600.
 
         Raises:
-            AlreadyExists: there is one. InvalidArgument: the change has no content.
+            AlreadyExists: there is one. InvalidArgument: the change has no content. Stale: it was changed in part, and
+                the rest lay in an object that others replaced.
         """
 
     @abstractmethod
