@@ -134,9 +134,9 @@ class Quarantine(BackendQuarantine):
         try:
             await _write_out(file, node.size, path)
         except Stale as error:
-            path.unlink(missing_ok=True)
+            await trio.Path(path).unlink(missing_ok=True)
             raise Stale(
-                f"'{name}' was only changed in part here, and the rest of it lay in the object that others replaced; an "
+                f"'{name}' was only changed in part here, and the rest lay in the object that others replaced; an "
                 "earlier version of that, where the bucket keeps them, has it"
             ) from error
         finally:
