@@ -492,3 +492,21 @@ def test_a_volume_that_is_known_and_not_mounted_says_how_to_mount_it(bucket, pla
     checked = volgate("quota", "check", "known")
     assert (checked.returncode, checked.stdout.splitlines()[1]) == (0, "ledger:  nothing yet; the first mount counts")
     assert volgate("volume", "delete", "known").returncode == 0
+
+
+def test_verbs_about_a_bucket_that_is_not_mounted_are_told_its_server(bucket, server, place, monkeypatch):
+    with mounted(bucket, place) as mount:
+        (mount.path / "f").write_bytes(b"12345")
+    source = f"s3://{bucket.name}"
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    lost = volgate("quota", "show", source)
+    assert lost.returncode == 75 and "say --endpoint-url" in lost.stderr
+    there = ("--endpoint-url", server.url)
+    assert json.loads(volgate("quota", "show", source, *there, "--json").stdout)["used_bytes"] == 5
+    assert volgate("quota", "set", source, "1MiB", *there).returncode == 0
+    assert volgate("quota", "check", source, *there).returncode == 0
+    assert volgate("gc", source, *there).returncode == 0
+    assert volgate("volume", "adopt", source, *there).returncode == 0
+    (known,) = [v for v in json.loads(volgate("volume", "list", "--json").stdout) if v["source"] == source]
+    assert volgate("quota", "show", known["volume_id"]).returncode == 0
+    assert volgate("volume", "delete", known["volume_id"]).returncode == 0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from typing import Any, Final
 
 import click
 from click.shell_completion import CompletionItem
@@ -66,3 +67,18 @@ class Target(click.ParamType[str]):
         words = [word for entry in ours for word in (entry.mount_point, entry.source.removeprefix("volgate:"))]
         found = [CompletionItem(word) for word in words if word.startswith(incomplete)]
         return found or [CompletionItem(incomplete, type="dir")]
+
+
+def _use_endpoint(_context: click.Context, _parameter: click.Parameter, url: str | None) -> None:
+    if url is not None:
+        os.environ["VOLGATE_S3__ENDPOINT_URL"] = url
+
+
+ENDPOINT: Final = click.option(
+    "--endpoint-url",
+    metavar="URL",
+    expose_value=False,
+    callback=_use_endpoint,
+    help="The S3 server of a bucket that is not mounted, where it is neither Amazon's nor configured.",
+)
+"""For verbs that open a bucket by its URL: this once it stands above the configuration."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from volgate import paths
-from volgate.cli.arguments import Count, Size, Target
+from volgate.cli.arguments import ENDPOINT, Count, Size, Target
 from volgate.cli.mounts import find
 from volgate.cli.output import confirm
 from volgate.control.client import ask
@@ -29,6 +29,7 @@ def quota() -> None:
 
 @quota.command()
 @click.argument("target", type=Target())
+@ENDPOINT
 @click.option("--json", "as_json", is_flag=True, help="Bytes as integers, unlimited as null.")
 def show(target: str, as_json: bool) -> None:
     """Show limits and usage.
@@ -54,6 +55,7 @@ def show(target: str, as_json: bool) -> None:
 
 @quota.command("set")
 @click.argument("target", type=Target())
+@ENDPOINT
 @click.argument("size", type=Size(), required=False)
 @click.option("--inodes", type=Count(), help="Limit of files, directories and links together: 100000, none.")
 def set_(target: str, size: tuple[int | None] | None, inodes: tuple[int | None] | None) -> None:
@@ -92,7 +94,10 @@ def _warn_if_above(after: dict[str, Any]) -> None:
 
 @quota.command()
 @click.argument("target", type=Target())
-@click.option("--repair", is_flag=True, help="Take the counted usage for the ledger's; the volume must not be mounted.")
+@ENDPOINT
+@click.option(
+    "--repair", is_flag=True, help="Take the counted usage for the ledger's; a directory must not be mounted."
+)
 @click.option("--json", "as_json", is_flag=True, help="Both as objects.")
 def check(target: str, repair: bool, as_json: bool) -> int:
     """Count a volume and compare with its ledger.

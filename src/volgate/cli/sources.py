@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from volgate.volume.catalog import Catalog, CatalogEntry
     from volgate.volume.identity import VolumeIdentity
 
-_CONFIGURED: Final = ("endpoint_url", "region", "addressing", "credentials_file", "ca_bundle")
+_CONFIGURED: Final = ("endpoint_url", "region", "addressing", "credentials_file", "ca_bundle", "proxy")
 _PLACE_BYTES: Final = 16
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import click
 
-from volgate.cli.arguments import Seconds, Target
+from volgate.cli.arguments import ENDPOINT, Seconds, Target
 from volgate.cli.mounts import find
 from volgate.cli.output import Progress, confirm
 from volgate.control.client import ask
@@ -112,6 +112,7 @@ def refresh(target: str) -> None:
 
 @click.command()
 @click.argument("target", type=Target())
+@ENDPOINT
 @click.option("--older-than", type=Seconds(), default="1d", help="Leave what is younger; 1d by default, and at most.")
 @click.option("--json", "as_json", is_flag=True, help="An object of {uploads, objects}.")
 def gc(target: str, older_than: float, as_json: bool) -> None:

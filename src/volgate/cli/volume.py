@@ -25,6 +25,7 @@ _MOUNT_POINT = click.option(
     "--mount-point", default="", help="Where 'volgate mount NAME' and its unit mount it; made where it is missing."
 )
 _OPTIONS = click.option("-o", "options", default="", help="Mount options, as for 'volgate mount -o'.")
+_ENDPOINT = click.option("--endpoint-url", metavar="URL", help="The S3 server of a bucket, unless it is Amazon's.")
 
 
 @click.group()
@@ -37,6 +38,11 @@ def volume() -> None:
     """
 
 
+def _with_endpoint(options: str, endpoint_url: str | None) -> str:
+    """Return mount options that name the server too: a later mount by name has to find it."""
+    return ",".join(filter(None, [options, f"endpoint_url={endpoint_url}" if endpoint_url else ""]))
+
+
 @volume.command()
 @click.argument("name")
 @click.argument("source")
@@ -44,6 +50,7 @@ def volume() -> None:
 @click.option("--inodes", type=Count(), help="Limit of files, directories and links together: 100000, none.")
 @_MOUNT_POINT
 @_OPTIONS
+@_ENDPOINT
 def create(
     name: str,
     source: str,
@@ -51,6 +58,7 @@ def create(
     inodes: tuple[int | None] | None,
     mount_point: str,
     options: str,
+    endpoint_url: str | None,
 ) -> None:
     """Make the directory, or bucket, SOURCE a volume called NAME.
 
@@ -58,7 +66,7 @@ def create(
 
     \b
     volgate volume create projects /srv/projects --quota 1TiB --mount-point /mnt/projects
-    volgate volume create media s3://bucket/prefix -o endpoint_url=https://s3.example.org
+    volgate volume create media s3://bucket/prefix --endpoint-url https://s3.example.org
     volgate mount projects -d
     """
     import trio
@@ -68,6 +76,7 @@ def create(
 
     if not VOLUME_ID.fullmatch(name):
         raise InvalidArgument(f"'{name}' is no volume name: 1 to 63 of a-z 0-9 . _ -, the first a-z or 0-9")
+    options = _with_endpoint(options, endpoint_url)
     _check_options(options)
     where = resolve_with_configuration(source, options)
 
@@ -89,7 +98,8 @@ def create(
 @click.argument("source")
 @_MOUNT_POINT
 @_OPTIONS
-def adopt(source: str, mount_point: str, options: str) -> None:
+@_ENDPOINT
+def adopt(source: str, mount_point: str, options: str, endpoint_url: str | None) -> None:
     """Enter the volume at SOURCE under the name it has.
 
     It comes from another host, or the catalog was lost; limits are kept beside the data.
@@ -101,6 +111,7 @@ def adopt(source: str, mount_point: str, options: str) -> None:
 
     from volgate.volume.registration import adopt_volume
 
+    options = _with_endpoint(options, endpoint_url)
     _check_options(options)
     where = resolve_with_configuration(source, options)
 

@@ -31,7 +31,16 @@ from volgate.drivers.s3.client import Response, S3HttpClient
 from volgate.drivers.s3.credentials import find_credentials
 from volgate.drivers.s3.preflight import check_trust, find_capabilities
 from volgate.drivers.s3.problems import raise_for
-from volgate.errors import AlreadyExists, InputOutput, InvalidArgument, NameTooLong, NotFound, Stale, StorageException
+from volgate.errors import (
+    AlreadyExists,
+    InputOutput,
+    InvalidArgument,
+    NameTooLong,
+    NotFound,
+    Stale,
+    StorageException,
+    Unavailable,
+)
 
 if TYPE_CHECKING:
     from volgate.drivers.s3.credentials import Credentials
@@ -82,7 +91,13 @@ class S3ObjectStore(ObjectStore):
         """See ObjectStore."""
         bucket = self._settings.bucket
         await check_trust(self._settings)
-        response = await self._client.request("ListObjectsV2", "GET", query=_list_query(self._settings.prefix, limit=1))
+        try:
+            query = _list_query(self._settings.prefix, limit=1)
+            response = await self._client.request("ListObjectsV2", "GET", query=query)
+        except Unavailable as error:
+            if self._settings.endpoint_url is not None:
+                raise
+            raise Unavailable(f"{error} Where the bucket is not Amazon's, say --endpoint-url") from error
         try:
             raise_for(response, f"listing bucket '{bucket}'")
         except NotFound as error:
