@@ -92,6 +92,19 @@ def test_who_looks_up_one_name_asks_for_that_one_only(run):
     run(test, 5000)
 
 
+@pytest.mark.parametrize(
+    ("looked_up", "asked"), [(NAMES[:2], NAMES[:2]), (NAMES[:3], NAMES), (NAMES[:9:4], NAMES[:9:4])]
+)
+def test_where_nobody_listed_names_the_third_in_order_has_those_that_follow_asked_for(run, looked_up, asked):
+    async def test(store, backend, directory):
+        for name in looked_up:
+            await backend.get_attributes(directory, name)
+        await wait_all_tasks_blocked()
+        assert sorted(store.heads) == [f"d/{name.decode()}" for name in asked]
+
+    run(test, 5000)
+
+
 @pytest.mark.parametrize("in_background", [True, False])
 def test_small_objects_which_may_be_links_are_asked_for_once_each(run, in_background):
     async def test(store, backend, directory):

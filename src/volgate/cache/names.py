@@ -52,6 +52,8 @@ _SURE_BYTES: Final = 4 << 10
 """An object of more bytes is a regular file, not a link: a listing says enough to show its name."""
 _AHEAD: Final = 1000
 """How many names are asked for ahead of who looks them up in the order of their listing."""
+_IN_ORDER: Final = 2
+"""Where nobody listed a directory, so many names looked up in order show that more will be."""
 _MAX_ABSENT: Final = 10_000
 _MAX_UNSHOWN: Final = 1000
 _SETTLED_S: Final = 2
@@ -119,10 +121,16 @@ class Names:
 
     def _ask_further(self, directory: Directory, node: Node) -> None:
         """Where names are looked up in the order of their listing, ask for those that follow."""
-        expected = directory.next_name
-        if expected is not None and (node is expected or expected.known):
-            self._want(itertools.islice(directory.following, _AHEAD))
+        while directory.next_name is not None and directory.next_name.known and directory.next_name is not node:
             directory.next_name = next(directory.following, None)
+        if directory.next_name is not node:
+            if directory.in_order < _IN_ORDER:
+                directory.in_order = 0
+            return
+        directory.in_order += 1
+        if directory.in_order > _IN_ORDER:
+            self._want(itertools.islice(directory.following, _AHEAD))
+        directory.next_name = next(directory.following, None)
 
     # -- looking up ---------------------------------------------------------------------------------------------
 
@@ -145,7 +153,10 @@ class Names:
             await self._list(parent, all_pages=False)
             if not directory.is_large:
                 found = directory.children.get(name)
-                return found if found is None or found.known else await self._ask_for_attributes(found)
+                if found is None or found.known:
+                    return found
+                self._ask_further(directory, found)
+                return await self._ask_for_attributes(found)
         return await self._ask_for_name(parent, name)
 
     async def find_all(self, parent: Node, names: Sequence[bytes]) -> list[Node | None]:
@@ -418,11 +429,13 @@ class Names:
             directory.unshown = unshown
             if unshown:
                 self._odd.add(parent)
-            if all_pages:
+            if page is None:
                 unknown = [node for node in directory.children.values() if not node.known]
-                self._want([node for node in unknown if not _is_sure(node)])
+                if all_pages:
+                    self._want([node for node in unknown if not _is_sure(node)])
                 directory.following = iter([node for node in unknown if _is_sure(node)])
                 directory.next_name = next(directory.following, None)
+                directory.in_order = _IN_ORDER if all_pages else 0
             if page is None:
                 directory.complete_until = began + self._ttl_s
         finally:

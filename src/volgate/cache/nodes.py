@@ -173,6 +173,7 @@ class Directory:
         complete_until: until when, on the monotonic clock, there are no others than these.
         following: what the last listing showed and nobody asked for yet, in its order, from ``next_name`` on.
         next_name: the first of them; None = there is none.
+        in_order: how many of them were looked up one after the other.
         is_large: a listing had more than one page, so single names are asked for.
         absent: names known not to exist, and until when.
         listing: the listing that is under way.
@@ -184,6 +185,7 @@ class Directory:
         "children",
         "complete_until",
         "following",
+        "in_order",
         "is_large",
         "listing",
         "next_name",
@@ -198,6 +200,7 @@ class Directory:
         self.is_large = False
         self.following: Iterator[Node] = iter(())
         self.next_name: Node | None = None
+        self.in_order = 0
         self.absent: dict[bytes, float] = {}
         self.listing: Listing | None = None
         self.unshown: dict[str, str] = {}
