@@ -123,8 +123,8 @@ class SqliteLedger(QuotaLedger):
     def begin(self, usage: Usage) -> None:
         """See QuotaLedger."""
         self._epoch += 1
+        self._store(usage, clean=False)  # may be refused; then the slots of before still tell what happened
         self._slots.begin(self._uuid, self._epoch, usage)
-        self._store(usage, clean=False)
 
     def open_slot(self, key: bytes | None, charged: Usage) -> int:
         """See QuotaLedger."""
