@@ -15,7 +15,7 @@ class MoodyBackend(PosixBackend):
     backend_type = "moody"
 
     @classmethod
-    def from_source(cls, source):
+    def from_source(cls, source, options):
         return cls(Path(source.removeprefix("moody://")))
 
     async def open_volume(self, context):

@@ -32,8 +32,8 @@ class Problem:
     """One thing that is wrong.
 
     Attributes:
-        code: stable, for programs: storage_hangs, nobody_reads, above_limit, unsettled, lease_lost, lease_fenced,
-            not_stored, refused.
+        code: stable, for programs: storage_hangs, nobody_reads, above_limit, unsettled, unfenced, lease_lost,
+            lease_fenced, not_stored, refused.
         message: for people, with what to do.
         degrades: the mount does not serve as it should; it is not merely worth knowing.
     """
@@ -72,6 +72,7 @@ def find_problems(
     waiting: int,
     standstill_s: float,
     unsettled: bool,
+    unfenced: str,
 ) -> list[Problem]:
     """Return what is wrong, the worst first.
 
@@ -81,6 +82,7 @@ def find_problems(
         waiting: requests that the kernel holds, answered or not read yet.
         standstill_s: for how long they have waited while none was answered.
         unsettled: a change could not be settled in the ledger.
+        unfenced: why the storage's own limit does not stand behind the volume's, "" where it does.
     """
     problems = []
     if oldest_request_s > STUCK_S:
@@ -113,6 +115,9 @@ def find_problems(
                 degrades=False,
             )
         )
+    if unfenced:
+        message = f"the storage's own limit is not set, so who writes beside the gateway is not held: {unfenced}"
+        problems.append(Problem("unfenced", message, degrades=False))
     return problems
 
 

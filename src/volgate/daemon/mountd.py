@@ -326,6 +326,7 @@ class MountDaemon:
             waiting=statistics.waiting,
             standstill_s=standstill_s,
             unsettled=volume.gate.uncertain,
+            unfenced=volume.unfenced,
         ) + find_storage_problems(volume.backend.report(), str(self._settings.mount_point))
 
     def _status(self, volume: Volume, session: FuseSession) -> dict[str, Any]:

@@ -54,6 +54,8 @@ class Capabilities:
         durable_keys: ``key_of_*`` and ``measure_key`` work, so a crash needs no recount.
         keeps_usage: ``load_usage`` knows the volume's usage after a crash, so no ledger is needed.
         charges_links: a symlink counts its target's bytes, since what counts them cannot tell it from a file.
+        native_quota: ``fence_quota`` sets a limit of the storage's own, which holds for others than the gateway too.
+        native_snapshots: the storage takes snapshots of the whole volume by itself; ``create_snapshot`` etc. work.
         max_read_bytes: the largest length of one read.
     """
 
@@ -69,6 +71,8 @@ class Capabilities:
     durable_keys: bool = False
     keeps_usage: bool = False
     charges_links: bool = False
+    native_quota: bool = False
+    native_snapshots: bool = False
     max_read_bytes: int = 1 << 20
 
 
@@ -87,6 +91,18 @@ class BackendSpace:
     total_inodes: int
     free_inodes: int
     max_name_bytes: int = 255
+
+
+@attrs.frozen
+class NativeSnapshot:
+    """A snapshot that the storage keeps by itself, whoever made it.
+
+    Attributes:
+        name: unique in the volume. created_at: UNIX seconds.
+    """
+
+    name: str
+    created_at: float
 
 
 @attrs.frozen
@@ -390,6 +406,52 @@ class BaseStorageBackend(ABC):
             last: nothing is changed any more, and ``close`` shall not try again.
         """
         return 0
+
+    # -- of storage with limits and snapshots of its own --------------------------------------------------------
+
+    async def delete_volume(self, context: VolumeOperationContext) -> None:
+        """Remove what ``create_volume`` made, with all that is in it. Raises Unsupported where it is not ours to do."""
+        raise Unsupported
+
+    async def fence_quota(self, quota_bytes: int | None, quota_inodes: int | None) -> None:  # noqa: B027 - a default
+        """Set the storage's own limits a little above the volume's, so that who writes beside the gateway is held too.
+
+        Args:
+            quota_bytes, quota_inodes: the volume's limits, None lifts the fence; the slack (``core.fence``) is added
+                here.
+
+        Raises:
+            PermissionDenied: the credentials do not suffice; the message says what they lack.
+        Does nothing without ``native_quota``. Blocks for the storage.
+        """
+
+    async def read_statistics(self) -> Usage | None:
+        """Return the volume's usage as the storage's own statistics have it; None: it keeps none, or they may lag."""
+        return None
+
+    async def create_snapshot(self, name: str) -> None:
+        """Take a snapshot of the whole volume: all of it or nothing. Needs ``native_snapshots``.
+
+        Raises:
+            AlreadyExists: the name is taken. PermissionDenied: the message says which right is missing.
+        """
+        raise Unsupported
+
+    async def list_snapshots(self) -> list[NativeSnapshot]:
+        """Return all snapshots of the volume that the storage has. Needs ``native_snapshots``."""
+        raise Unsupported
+
+    async def open_snapshot(self, name: str) -> BackendDirectory:
+        """Return the root of a snapshot: what only reads works below it, what changes raises ReadOnly.
+
+        Raises:
+            NotFound: no such snapshot. Needs ``native_snapshots``.
+        """
+        raise Unsupported
+
+    async def delete_snapshot(self, name: str) -> None:
+        """Delete a snapshot. Raises NotFound. Needs ``native_snapshots``."""
+        raise Unsupported
 
     # -- of backends that cache ---------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import ClassVar, Final
 
 from volgate.drivers.base import (
@@ -274,7 +274,7 @@ class MemoryBackend(BaseStorageBackend):
         self.tree = tree if tree is not None else MemoryTree()
 
     @classmethod
-    def from_source(cls, source: str) -> MemoryBackend:
+    def from_source(cls, source: str, options: Mapping[str, str]) -> MemoryBackend:
         """Return a backend of a new, empty volume, whatever the source says."""
         return cls()
 

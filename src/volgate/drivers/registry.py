@@ -28,7 +28,7 @@ class Source:
     Attributes:
         backend_type: the driver's name.
         text: what its ``from_source`` is given: a directory's path, or a URL.
-        options: what an object store and its cache are told besides, by the names of mount options.
+        options: what the driver, and a cache, are told besides, by the names of mount options.
     """
 
     backend_type: BackendType
@@ -59,14 +59,14 @@ def load_backend(source: Source) -> BaseStorageBackend:
     """Return the backend that a driver makes of a source; nothing is opened yet.
 
     Raises:
-        InvalidArgument: no driver of that name; the message names those there are.
+        InvalidArgument: no driver of that name; the message names those there are. BadConfiguration: an option is none.
     """
     found = _drivers(BACKENDS)
     point = found.get(source.backend_type)
     if point is None:
         known = ", ".join(sorted([*found, *_drivers(STORES)]))
         raise InvalidArgument(f"no driver serves '{source.backend_type}'; there are: {known}")
-    backend = point.load().from_source(source.text)
+    backend = point.load().from_source(source.text, source.options)
     assert isinstance(backend, BaseStorageBackend)
     return backend
 

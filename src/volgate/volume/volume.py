@@ -46,6 +46,7 @@ class Volume:
         counted: how its usage was found, one line for people.
         on_progress: called while it is counted in the background.
         drained: set once nothing more is stored, since the daemon ends.
+        unfenced: why the storage's own limit does not stand behind the volume's; "" where it does, or has none.
     """
 
     def __init__(
@@ -68,15 +69,33 @@ class Volume:
         self.read_only = context.read_only
         self.counted = counted
         self.drained = trio.Event()
+        self.unfenced = ""
         self._on_progress = on_progress
         self._held = held
 
     async def set_quota(self, quota_bytes: Limit, quota_inodes: Limit) -> None:
-        """Change the limits, durably and at once. Usage may then stand above them; only growth is refused."""
+        """Change the limits, durably and at once. Usage may then stand above them; only growth is refused.
+
+        Raises:
+            StorageException: the storage does not let its own limit go up with them; nothing changed.
+        """
         identity = _with_limits(self.identity, quota_bytes, quota_inodes)
+        if _grows(self.identity, identity):  # the fence first, which would else hold the gateway itself
+            await self.backend.fence_quota(identity.quota_bytes, identity.quota_inodes)
         await store_identity(self.backend, identity)
         self.identity = identity
         self.gate.set_limits(identity.quota_bytes, identity.quota_inodes)
+        await self.fence()
+
+    async def fence(self) -> None:
+        """Have the storage's own limits stand a little above the volume's; why that failed is in ``unfenced``."""
+        try:
+            await self.backend.fence_quota(self.identity.quota_bytes, self.identity.quota_inodes)
+        except StorageException as error:
+            log.warning("the storage's own limit could not be set", extra={"error": str(error)})
+            self.unfenced = str(error)
+        else:
+            self.unfenced = ""
 
     async def run(self) -> None:
         """Do the backend's work in the background, and count where that is needed, until cancelled."""
@@ -108,6 +127,12 @@ def _with_limits(identity: VolumeIdentity, quota_bytes: Limit, quota_inodes: Lim
     if quota_inodes is not UNCHANGED:
         identity = attrs.evolve(identity, quota_inodes=quota_inodes)
     return identity
+
+
+def _grows(before: VolumeIdentity, after: VolumeIdentity) -> bool:
+    """Return whether a limit goes up or away."""
+    limits = ((before.quota_bytes, after.quota_bytes), (before.quota_inodes, after.quota_inodes))
+    return any(old is not None and (new is None or new > old) for old, new in limits)
 
 
 async def open_volume(
@@ -207,9 +232,12 @@ async def open_volume(
         )
         stack.callback(_close_gate, gate)
         backend.watch_usage(gate.note_replaced)
-        return Volume(
+        volume = Volume(
             backend, root, identity, gate, context, counted=counted, on_progress=on_progress, held=stack.pop_all()
         )
+        if not read_only:
+            await volume.fence()
+        return volume
 
 
 def _close_gate(gate: QuotaGate) -> None:
@@ -230,7 +258,9 @@ async def _find_usage(
         return await count_usage(backend, root, on_progress), "counted for a read-only mount"
     recovered = await ledger.recover(backend.measure_key)
     usage, reason = recovered.usage, recovered.reason
-    if usage is None:
+    if usage is None and (usage := await backend.read_statistics()) is not None:
+        reason = f"from the storage's own statistics: {reason}"
+    elif usage is None:
         usage = await count_usage(backend, root, on_progress)
         reason = f"counted: {reason}"
     ledger.begin(usage)

@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Final
 
@@ -60,7 +60,7 @@ class PosixBackend(BaseStorageBackend):
         self._reserved: ReservedFiles | None = None
 
     @classmethod
-    def from_source(cls, source: str) -> BaseStorageBackend:
+    def from_source(cls, source: str, options: Mapping[str, str]) -> BaseStorageBackend:
         """Return the backend of a directory's path; with its calls in threads where its storage can hang."""
         backend = cls(Path(source))
         return backend if _is_local(source) else ThreadedBackend(backend)
