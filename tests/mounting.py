@@ -49,6 +49,12 @@ class Mount:
         """Return ``/v1/status`` of the daemon, without a request on the mount."""
         return request(self.volume_id(), "GET", "/v1/status")
 
+    def metric(self, name: str) -> float:
+        """Return one of the daemon's metrics."""
+        line = re.search(rf"^{name}\{{.*\}} (\S+)$", _ask(self.volume_id(), "GET", "/metrics"), re.MULTILINE)
+        assert line, f"no metric {name}"
+        return float(line[1])
+
     def volume_id(self) -> str:
         entry = find_mount(self.path)
         assert entry is not None, f"{self.path} is not mounted; the daemon said:\n{self.log()}"
@@ -125,6 +131,11 @@ def detach_below(path: Path) -> None:
 
 def request(volume_id: str, method: str, path: str, body: object = None) -> dict[str, Any]:
     """Ask a mount's daemon over its socket."""
+    answer = _ask(volume_id, method, path, body)
+    return json.loads(answer) if answer else {}
+
+
+def _ask(volume_id: str, method: str, path: str, body: object = None) -> str:
     connection = _UnixConnection(f"/run/volgate/{volume_id}.sock")
     try:
         text = None if body is None else json.dumps(body)
@@ -133,7 +144,7 @@ def request(volume_id: str, method: str, path: str, body: object = None) -> dict
         response = connection.getresponse()
         answer = response.read()
         assert response.status < 300, f"{method} {path}: {response.status} {answer!r}"
-        return json.loads(answer) if answer else {}
+        return answer.decode()
     finally:
         connection.close()
 

@@ -64,11 +64,17 @@ class BoundedThreads:
     def __init__(self, total: int) -> None:
         self._limiter = trio.CapacityLimiter(total)
         self._waiting: set[_Deadline] = set()
+        self._began: dict[object, float] = {}
 
     @property
     def in_use(self) -> int:
         """How many calls have not returned, given up or not."""
         return self._limiter.borrowed_tokens
+
+    @property
+    def oldest_call_s(self) -> float:
+        """Age of the oldest call that has not returned, given up or not, in seconds; 0.0 where there is none."""
+        return trio.current_time() - next(iter(self._began.values())) if self._began else 0.0
 
     async def run(self, call: Callable[[], T]) -> T:
         """Run a call in a thread and return its result; cancelled, it goes on by itself."""
@@ -80,16 +86,18 @@ class BoundedThreads:
         deadline = _DEADLINE.get()
         if deadline is None:
             await self._limiter.acquire_on_behalf_of(borrower)
-            return
-        self._waiting.add(deadline)
-        try:
-            await self._limiter.acquire_on_behalf_of(borrower)
-        finally:
-            self._waiting.discard(deadline)
-        deadline.renew()
+        else:
+            self._waiting.add(deadline)
+            try:
+                await self._limiter.acquire_on_behalf_of(borrower)
+            finally:
+                self._waiting.discard(deadline)
+            deadline.renew()
+        self._began[borrower] = trio.current_time()
 
     def release_on_behalf_of(self, borrower: object) -> None:
         """Give a place back: the call has returned. Called by trio."""
+        del self._began[borrower]
         self._limiter.release_on_behalf_of(borrower)
         for deadline in self._waiting:
             deadline.renew()

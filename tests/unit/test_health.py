@@ -9,7 +9,7 @@ from volgate.daemon.health import LATE_S, STUCK_S, VERY_LATE_S, Standstill, find
 from volgate.drivers.report import BackendReport
 from volgate.dto import StorageQuotaInfo
 
-WELL = {"oldest_request_s": 0.0, "in_flight": 0, "waiting": 0, "standstill_s": 0.0, "unsettled": False, "unfenced": ""}
+WELL = {"oldest_s": 0.0, "in_flight": 0, "waiting": 0, "standstill_s": 0.0, "unsettled": False, "unfenced": ""}
 
 
 def codes(used=5, limit=10, **figures):
@@ -18,14 +18,14 @@ def codes(used=5, limit=10, **figures):
 
 
 def test_a_mount_that_serves_has_no_problems():
-    assert codes() == codes(limit=None) == codes(oldest_request_s=STUCK_S - 1, in_flight=3, waiting=9) == []
+    assert codes() == codes(limit=None) == codes(oldest_s=STUCK_S - 1, in_flight=3, waiting=9) == []
 
 
 def test_each_problem_is_named():
     assert codes(used=11) == [("above_limit", False)]
     assert codes(unsettled=True) == [("unsettled", False)]
     assert codes(unfenced="no rights") == [("unfenced", False)]
-    assert codes(oldest_request_s=STUCK_S + 1, in_flight=1) == [("storage_hangs", True)]
+    assert codes(oldest_s=STUCK_S + 1, in_flight=1) == [("storage_hangs", True)]
     assert codes(waiting=1, standstill_s=STUCK_S + 1) == [("nobody_reads", True)]
 
 

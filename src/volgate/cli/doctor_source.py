@@ -66,7 +66,7 @@ def _check_directory(source: Source) -> Iterator[Finding]:
         yield Finding("access", "missing", f"this user may not read and write {where}", remedy)
         return
     try:
-        capabilities, identity, free_bytes = trio.run(_look, source)
+        capabilities, identity, free_bytes, missing = trio.run(_look, source)
     except errors.NotFound:
         yield Finding("directory", "missing", f"{where} does not exist", f"mkdir -p {where}")
         return
@@ -78,12 +78,14 @@ def _check_directory(source: Source) -> Iterator[Finding]:
         yield Finding("volume", "ok", "it is none yet: its first mount counts what is in it")
     else:
         yield Finding("volume", "ok", f"{identity.volume_id}, limit {format_size(identity.quota_bytes)}")
+    for right in missing:
+        yield Finding("rights", "warning", right)
     for name, loss in _LACKS.items():
         if not getattr(capabilities, name):
             yield Finding(name, "warning", loss)
 
 
-async def _look(source: Source) -> tuple[Capabilities, VolumeIdentity | None, int]:
+async def _look(source: Source) -> tuple[Capabilities, VolumeIdentity | None, int, list[str]]:
     from volgate.volume.identity import load_identity
     from volgate.volume.storage import make_backend
 
@@ -93,7 +95,8 @@ async def _look(source: Source) -> tuple[Capabilities, VolumeIdentity | None, in
         root = await backend.open_volume(context)
         try:
             space = await backend.get_space()
-            return backend.capabilities, await load_identity(backend), space.free_bytes
+            identity = await load_identity(backend)
+            return backend.capabilities, identity, space.free_bytes, await backend.find_missing_rights()
         finally:
             root.close()
     finally:

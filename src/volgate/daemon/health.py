@@ -67,7 +67,7 @@ class Standstill:
 def find_problems(
     quota: StorageQuotaInfo,
     *,
-    oldest_request_s: float,
+    oldest_s: float,
     in_flight: int,
     waiting: int,
     standstill_s: float,
@@ -78,18 +78,19 @@ def find_problems(
 
     Args:
         quota: limit and usage.
-        oldest_request_s: age of the oldest request under way. in_flight: requests under way.
+        oldest_s: age of the oldest request under way, or call to the storage that was given up. in_flight: requests
+            under way.
         waiting: requests that the kernel holds, answered or not read yet.
         standstill_s: for how long they have waited while none was answered.
         unsettled: a change could not be settled in the ledger.
         unfenced: why the storage's own limit does not stand behind the volume's, "" where it does.
     """
     problems = []
-    if oldest_request_s > STUCK_S:
+    if oldest_s > STUCK_S:
         problems.append(
             Problem(
                 "storage_hangs",
-                f"{in_flight} requests are under way, one for {oldest_request_s:.0f} s: the storage below hangs; "
+                f"the storage below has not answered for {oldest_s:.0f} s, and {in_flight} requests wait for it; "
                 "look at it (network, server, disk); requests fail with ETIMEDOUT until it answers again",
                 degrades=True,
             )

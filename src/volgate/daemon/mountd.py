@@ -321,7 +321,7 @@ class MountDaemon:
         )
         return find_problems(
             volume.gate.info(),
-            oldest_request_s=statistics.oldest_request_s,
+            oldest_s=max(statistics.oldest_request_s, volume.backend.oldest_call_s),
             in_flight=statistics.in_flight,
             waiting=statistics.waiting,
             standstill_s=standstill_s,

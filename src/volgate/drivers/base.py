@@ -56,6 +56,7 @@ class Capabilities:
         charges_links: a symlink counts its target's bytes, since what counts them cannot tell it from a file.
         native_quota: ``fence_quota`` sets a limit of the storage's own, which holds for others than the gateway too.
         native_snapshots: the storage takes snapshots of the whole volume by itself; ``create_snapshot`` etc. work.
+        magic_names: names that mean something to the storage in every directory; they can neither be seen nor made.
         max_read_bytes: the largest length of one read.
     """
 
@@ -73,6 +74,7 @@ class Capabilities:
     charges_links: bool = False
     native_quota: bool = False
     native_snapshots: bool = False
+    magic_names: frozenset[bytes] = frozenset()
     max_read_bytes: int = 1 << 20
 
 
@@ -81,7 +83,7 @@ class BackendSpace:
     """Space of the storage below, as statvfs(3) has it.
 
     Attributes:
-        total_bytes: size. free_bytes: free for the daemon's user.
+        total_bytes: size, 0 where the storage does not tell. free_bytes: free for the daemon's user.
         total_inodes: 0 where the backing does not count inodes. free_inodes: likewise.
         max_name_bytes: longest name, 255 nearly everywhere.
     """
@@ -407,6 +409,11 @@ class BaseStorageBackend(ABC):
         """
         return 0
 
+    @property
+    def oldest_call_s(self) -> float:
+        """Age of the oldest call to the storage that has not returned, though it may be given up; 0.0 where none is."""
+        return 0.0
+
     # -- of storage with limits and snapshots of its own --------------------------------------------------------
 
     async def delete_volume(self, context: VolumeOperationContext) -> None:
@@ -425,9 +432,12 @@ class BaseStorageBackend(ABC):
         Does nothing without ``native_quota``. Blocks for the storage.
         """
 
-    async def read_statistics(self) -> Usage | None:
-        """Return the volume's usage as the storage's own statistics have it; None: it keeps none, or they may lag."""
-        return None
+    async def find_missing_rights(self) -> list[str]:
+        """Return what the storage does not let this client do, each in a line that says how to mend it.
+
+        Leaves all as it was, but may try: make and remove a snapshot, set a limit to what it is.
+        """
+        return []
 
     async def create_snapshot(self, name: str) -> None:
         """Take a snapshot of the whole volume: all of it or nothing. Needs ``native_snapshots``.

@@ -6,12 +6,15 @@ import os
 import re
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
-from typing import Final
+from pathlib import Path
+from typing import Final, cast
 
 import attrs
 
 from volgate.drivers.base import BaseStorageBackend
+from volgate.drivers.ceph.mounted import MountedCephBackend, lies_on_cephfs
 from volgate.drivers.object_store import ObjectStore
+from volgate.drivers.wrap.threaded import ThreadedBackend
 from volgate.dto import BackendType
 from volgate.errors import InvalidArgument
 
@@ -61,6 +64,8 @@ def load_backend(source: Source) -> BaseStorageBackend:
     Raises:
         InvalidArgument: no driver of that name; the message names those there are. BadConfiguration: an option is none.
     """
+    if source.backend_type == "posix" and lies_on_cephfs(source.text):
+        return cast("BaseStorageBackend", ThreadedBackend(MountedCephBackend(Path(source.text))))
     found = _drivers(BACKENDS)
     point = found.get(source.backend_type)
     if point is None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -25,6 +27,14 @@ log = logging.getLogger(__name__)
 
 MAX_TASKS: Final = 1024
 """Requests that may wait at once; were they all to hang, nobody would read the device any more."""
+
+
+def _is_worth_a_line(record: logging.LogRecord) -> bool:
+    """Return False for a reply that nobody waits for: its request ended with the mount, or was interrupted (ENOENT)."""
+    return not (record.msg.endswith("fuse_reply_* failed with %s") and record.args == (os.strerror(errno.ENOENT),))
+
+
+logging.getLogger("pyfuse3").addFilter(_is_worth_a_line)
 
 
 @attrs.frozen

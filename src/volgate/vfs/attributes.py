@@ -186,7 +186,11 @@ class Attributes:
         """Return what statfs(2) reports: the limit where there is one, never more free than the backing has."""
         space = await self._backend.get_space()
         quota = self._gate.info()
-        free_bytes = space.free_bytes if quota.free_bytes is None else min(quota.free_bytes, space.free_bytes)
+        free_bytes = quota.free_bytes
+        if free_bytes is None:
+            free_bytes = space.free_bytes
+        elif space.total_bytes:  # a Ceph without its manager does not know
+            free_bytes = min(free_bytes, space.free_bytes)
         free_inodes = quota.free_inodes
         if free_inodes is None:
             free_inodes = space.free_inodes

@@ -45,6 +45,7 @@ class Tree:
         self.files: HandleTable[OpenFile] = HandleTable()
         self.directories: HandleTable[OpenDirectory] = HandleTable()
         self._root_directory = volume.root
+        self._magic_names = volume.backend.capabilities.magic_names
         self._open_directories: OrderedDict[Inode, None] = OrderedDict()
 
     # -- inodes -------------------------------------------------------------------------------------------------
@@ -74,16 +75,17 @@ class Tree:
         """Refuse a name that cannot be made here.
 
         Raises:
-            NameTooLong: over 255 bytes. NotPermitted: the gateway's own.
+            NameTooLong: over 255 bytes. NotPermitted: the gateway's own, or the storage's.
         """
         if len(name) > MAX_NAME_BYTES:
             raise NameTooLong
-        if parent is self.inodes.root and name in RESERVED_ROOT_NAMES:
-            raise NotPermitted(f"{os.fsdecode(name)!r} is reserved at the root of a volume")
+        if self.is_hidden(parent, name):
+            where = "in every directory" if name in self._magic_names else "at the root"
+            raise NotPermitted(f"{os.fsdecode(name)!r} is reserved {where} of a volume")
 
     def is_hidden(self, parent: Inode, name: bytes) -> bool:
-        """Return whether a name is the gateway's own."""
-        return parent is self.inodes.root and name in RESERVED_ROOT_NAMES
+        """Return whether a name is the gateway's own, or the storage's."""
+        return (parent is self.inodes.root and name in RESERVED_ROOT_NAMES) or name in self._magic_names
 
     # -- directories --------------------------------------------------------------------------------------------
 

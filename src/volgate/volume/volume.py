@@ -80,7 +80,7 @@ class Volume:
             StorageException: the storage does not let its own limit go up with them; nothing changed.
         """
         identity = _with_limits(self.identity, quota_bytes, quota_inodes)
-        if _grows(self.identity, identity):  # the fence first, which would else hold the gateway itself
+        if _grows(self.identity, identity) and not self.unfenced:  # first, or the fence would hold the gateway itself
             await self.backend.fence_quota(identity.quota_bytes, identity.quota_inodes)
         await store_identity(self.backend, identity)
         self.identity = identity
@@ -258,9 +258,7 @@ async def _find_usage(
         return await count_usage(backend, root, on_progress), "counted for a read-only mount"
     recovered = await ledger.recover(backend.measure_key)
     usage, reason = recovered.usage, recovered.reason
-    if usage is None and (usage := await backend.read_statistics()) is not None:
-        reason = f"from the storage's own statistics: {reason}"
-    elif usage is None:
+    if usage is None:
         usage = await count_usage(backend, root, on_progress)
         reason = f"counted: {reason}"
     ledger.begin(usage)

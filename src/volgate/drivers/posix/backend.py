@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Final
 
+from volgate.core.fence import fence_bytes
 from volgate.core.names import GATEWAY_NAME
 from volgate.drivers.base import (
     BackendDirectory,
@@ -25,7 +26,7 @@ from volgate.drivers.base import (
     NodeOwner,
     charged_usage,
 )
-from volgate.drivers.posix import syscalls
+from volgate.drivers.posix import btrfs, syscalls
 from volgate.drivers.posix.errors import converted_async, converted_waiting
 from volgate.drivers.posix.open_file import PosixDirectory, PosixFile, change_attributes, to_attributes, wait_for_disk
 from volgate.drivers.posix.reserved import ReservedFiles
@@ -91,7 +92,8 @@ class PosixBackend(BaseStorageBackend):
         self._device = os.fstat(root.fd).st_dev
         self._root = root
         self._reserved = ReservedFiles(root.fd)
-        local = syscalls.file_system_type(root.fd) in syscalls.LOCAL_FILE_SYSTEMS
+        kind = syscalls.file_system_type(root.fd)
+        local = kind in syscalls.LOCAL_FILE_SYSTEMS
         self._capabilities = Capabilities(
             inline_io=local,
             hard_links=True,
@@ -102,9 +104,20 @@ class PosixBackend(BaseStorageBackend):
             rename_flags=local,
             ownership=self._chown,
             close_reports_errors=not local,
-            durable_keys=self._has_handles(),
+            durable_keys=kind != syscalls.FUSE and self._has_handles(),
+            native_quota=btrfs.has_quota_group(self._handles_fd),
         )
         return root
+
+    @converted_async
+    def fence_quota(self, quota_bytes: int | None, quota_inodes: int | None) -> None:
+        """See BaseStorageBackend: the quota group of a btrfs subvolume, which has no limit of inodes."""
+        if not self._capabilities.native_quota:
+            return
+        try:
+            btrfs.limit_quota_group(self._handles_fd, None if quota_bytes is None else fence_bytes(quota_bytes))
+        except PermissionError as error:
+            raise PermissionDenied("only root may limit a btrfs quota group: mount the volume as root") from error
 
     def _refuse_inside_another(self) -> None:
         """Refuse a directory inside another volume: what is written by both ways would be counted by one only."""
@@ -214,11 +227,12 @@ class PosixBackend(BaseStorageBackend):
     def get_space(self) -> BackendSpace:
         """See BaseStorageBackend."""
         space = os.statvfs(self._handles_fd)
+        counts_inodes = space.f_favail >= 0  # CephFS says -1
         return BackendSpace(
             space.f_blocks * space.f_frsize,
             space.f_bavail * space.f_frsize,
-            space.f_files,
-            space.f_favail,
+            space.f_files if counts_inodes else 0,
+            max(0, space.f_favail),
             space.f_namemax,
         )
 

@@ -13,16 +13,21 @@ _MAX_HANDLE_BYTES: Final = 128
 
 CAP_CHOWN: Final = 0
 
+BTRFS: Final = 0x9123683E
 LOCAL_FILE_SYSTEMS: Final = frozenset(
     {
         0xEF53,  # ext2, ext3, ext4
         0x58465342,  # xfs
-        0x9123683E,  # btrfs
+        BTRFS,
         0xF2F52010,  # f2fs
         0x01021994,  # tmpfs
     }
 )
 """f_type of file systems whose calls wait for nothing but the local disk (statfs(2))."""
+
+
+FUSE: Final = 0x65735546
+"""f_type of FUSE: a handle of an inode that its daemon forgot cannot be told from a deleted inode's."""
 
 
 class _FileHandle(ctypes.Structure):

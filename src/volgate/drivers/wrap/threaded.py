@@ -8,13 +8,12 @@ Calls that make nodes run one at a time, since the umask belongs to the whole pr
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Generator
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import attrs
 
 from volgate.concurrency import BoundedThreads
 from volgate.drivers.base import BackendFile, BaseStorageBackend, Capabilities
-from volgate.dto import BackendType
 
 MAX_THREADS: Final = 32
 _FILE_CALLS: Final = (
@@ -26,7 +25,7 @@ _CALLS: Final = (
     "set_attributes", "open_file", "remove", "rename", "get_space", "get_attributes_of", "link", "read_link",
     "get_xattr", "set_xattr",
     "list_xattrs", "remove_xattr", "load_reserved", "store_reserved", "acquire_ownership", "release_ownership",
-    "sync_directory", "measure_key", "close", "delete_volume", "fence_quota", "read_statistics", "create_snapshot",
+    "sync_directory", "measure_key", "close", "delete_volume", "fence_quota", "find_missing_rights", "create_snapshot",
     "list_snapshots", "open_snapshot", "delete_snapshot",
 )  # fmt: skip
 _MAKING_CALLS: Final = ("create_file", "create_node", "create_symlink")
@@ -72,10 +71,9 @@ class _ThreadedBackendBase(BaseStorageBackend):
         inner: a driver of plain system calls.
     """
 
-    backend_type: ClassVar[BackendType] = "posix"
-
     def __init__(self, inner: BaseStorageBackend) -> None:
         self.inner = inner
+        self.backend_type = inner.backend_type  # type: ignore[misc]  # the wrapped class's
         self.threads = BoundedThreads(MAX_THREADS)
         self.making = BoundedThreads(1)
 
@@ -83,6 +81,11 @@ class _ThreadedBackendBase(BaseStorageBackend):
     def capabilities(self) -> Capabilities:
         """The wrapped backend's, but no call is inline."""
         return attrs.evolve(self.inner.capabilities, inline_io=False, close_reports_errors=True)
+
+    @property
+    def oldest_call_s(self) -> float:
+        """See BaseStorageBackend."""
+        return max(self.threads.oldest_call_s, self.making.oldest_call_s)
 
     def key_of_name(self, directory: Any, name: bytes, ino: int) -> bytes | None:
         """See BaseStorageBackend; a handle is asked for without waiting for the storage."""

@@ -1,0 +1,88 @@
+"""A real CephFS for tests: a cluster of its own, and ceph-fuse mounts of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+
+import mounting
+
+TOOL = Path(__file__).parents[1] / "tools" / "mini-ceph"
+_PORTS = iter(range(12_000 + os.getpid() % 70 * 100, 20_000, 100))
+
+
+@attrs.frozen
+class CephCluster:
+    """A cluster that runs. Attributes: configuration: what its clients read."""
+
+    configuration: Path
+
+    def ceph(self, *words: str) -> str:
+        """Run a command of its administrator."""
+        said = subprocess.run(
+            ["ceph", "-c", str(self.configuration), *words], check=True, capture_output=True, text=True, timeout=60
+        )
+        return said.stdout
+
+
+@attrs.frozen
+class FuseMount:
+    """A mount by ceph-fuse. Attributes: path; pid of its daemon."""
+
+    path: Path
+    pid: int
+
+    def hang(self) -> None:
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def running(place: Path) -> Iterator[CephCluster]:
+    """Run a cluster below ``place``; it is wiped at the end."""
+    options = ["--dir", str(place / "ceph"), "--port-base", str(next(_PORTS))]
+    subprocess.run([TOOL, "start", "--no-rgw", *options], check=True, timeout=100)
+    try:
+        said = subprocess.run([TOOL, "env", *options], check=True, capture_output=True, text=True).stdout
+        found = re.search(r"^export CEPH_CONF=(\S+)$", said, re.MULTILINE)
+        assert found
+        yield CephCluster(Path(found[1]))
+    finally:
+        subprocess.run([TOOL, "wipe", *options], check=True, timeout=60)
+
+
+@contextlib.contextmanager
+def mounted(
+    cluster: CephCluster, path: Path, *, client: str = "client.fs", keyring: Path | None = None
+) -> Iterator[FuseMount]:
+    """Mount its CephFS; ends the client before it returns, also one that hangs."""
+    path.mkdir(exist_ok=True)
+    command = ["ceph-fuse", "-f", "-c", str(cluster.configuration), "-n", client, "--client_fs", "cephfs", str(path)]
+    if keyring is not None:
+        command[1:1] = ["-k", str(keyring)]
+    with path.with_suffix(".log").open("ab") as log:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 30
+        while mounting.find_mount(path) is None:
+            assert process.poll() is None and time.monotonic() < deadline, path.with_suffix(".log").read_text()
+            time.sleep(0.02)
+        yield FuseMount(path, process.pid)
+    finally:
+        process.send_signal(signal.SIGCONT)
+        mounting.detach(path)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(20)

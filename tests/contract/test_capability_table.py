@@ -1,0 +1,61 @@
+"""The table in drivers/README.md says what the drivers say when they are open on real storage."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import capability_table
+import pytest
+import trio
+
+import ceph_cluster
+from volgate import drivers
+from volgate.cache.backend import CachedBackend
+from volgate.cache.settings import CacheSettings
+from volgate.drivers.memory import MemoryBackend
+from volgate.drivers.registry import Source, load_backend
+from volgate.drivers.s3.store import S3ObjectStore
+from volgate.testing.backend_contract import opened
+
+README = Path(drivers.__file__).with_name("README.md")
+
+
+@pytest.fixture
+def cephfs(place):
+    with ceph_cluster.running(place) as cluster, ceph_cluster.mounted(cluster, place / "cephfs") as found:
+        yield found.path
+
+
+@pytest.fixture
+def ext4(place):
+    """Return the root of an ext4 on a loop image, whatever this host's own disk has."""
+    image, root = place / "image", place / "ext4"
+    image.touch()
+    os.truncate(image, 64 << 20)
+    subprocess.run(["mkfs.ext4", "-q", image], check=True, timeout=60)
+    root.mkdir()
+    subprocess.run(["mount", "-o", "loop", image, root], check=True, timeout=60)
+    try:
+        yield root
+    finally:
+        subprocess.run(["umount", "-l", root], check=True, timeout=60)
+
+
+def test_the_table_is_what_the_drivers_say(cephfs, ext4, settings, place):
+    (cephfs / "volume").mkdir()
+    backends = {
+        "memory": MemoryBackend,
+        "posix on ext4, as root": lambda: load_backend(Source("posix", str(ext4))),
+        "CephFS by ceph-fuse": lambda: load_backend(Source("posix", str(cephfs / "volume"))),
+        "s3": lambda: CachedBackend(S3ObjectStore(settings), CacheSettings(place / "cache", min_free_bytes=0)),
+    }
+    found = {}
+
+    async def look(name, make):
+        async with opened(make) as (backend, _):
+            found[name] = backend.capabilities
+
+    for name, make in backends.items():
+        trio.run(look, name, make)
+    table = capability_table.render(found)
+    assert table in README.read_text(), f"put this into {README}:\n{table}"

@@ -1,0 +1,81 @@
+"""CephFS that hangs (its client is stopped): a bounded errno, a degraded volume, no harm to others, and it heals."""
+
+import errno
+import os
+import time
+
+import pytest
+
+import ceph_cluster
+import mounting
+
+DEADLINE_S = 3
+
+
+@pytest.fixture
+def cephfs(place):
+    with ceph_cluster.running(place) as cluster, ceph_cluster.mounted(cluster, place / "cephfs") as found:
+        yield found
+
+
+def failure(call, *arguments):
+    """Return the errno with which a call fails, and within how many seconds."""
+    began = time.monotonic()
+    try:
+        call(*arguments)
+    except OSError as error:
+        return error.errno, time.monotonic() - began
+    return 0, time.monotonic() - began
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def problems(mount):
+    return [problem["code"] for problem in mount.status()["problems"]]
+
+
+def test_a_hung_cephfs_harms_no_other_volume_and_heals_without_a_remount(cephfs, place, monkeypatch):
+    monkeypatch.setenv("VOLGATE_MOUNT__REQUEST_DEADLINE", f"{DEADLINE_S}s")
+    data = cephfs.path / "volume"
+    data.mkdir()
+    options = ["--quota", "1M", "--attr-timeout", "0"]
+    with (
+        mounting.mounted(place, name="other") as other,
+        mounting.mounted(place, *options, source=str(data), alarms=True) as mount,
+    ):
+        (mount.path / "f").write_text("before")
+        reader = os.open(mount.path / "f", os.O_RDWR)
+        os.fsync(reader)
+        cephfs.hang()
+        try:
+            calls = [
+                (os.stat, mount.path / "f"),
+                (os.pwrite, reader, b"during", 0),
+                (os.mkdir, mount.path / "d"),
+            ]
+            children = [mounting.spawn(failure, *call) for call in calls]
+            for child in children:
+                number, took_s = child.result()
+                assert number == errno.ETIMEDOUT and took_s < 10 * DEADLINE_S
+            wait_for(lambda: problems(mount)[:1] == ["storage_hangs"])
+            assert mount.status()["state"] == "degraded"
+            assert mount.metric("volgate_ready") == 0
+            (other.path / "f").write_text("meanwhile")
+            assert (other.path / "f").read_text() == "meanwhile"
+            assert other.status()["state"] == "ready" and other.metric("volgate_ready") == 1
+        finally:
+            cephfs.go_on()
+        wait_for(lambda: mount.status()["state"] == "ready" and mount.metric("volgate_ready") == 1)
+        os.close(reader)
+        (mount.path / "g").write_text("after")
+        assert (mount.path / "g").read_text() == "after"
+        used = sum(file.stat().st_size for file in mount.path.iterdir() if file.is_file())
+        assert used <= mount.status()["used_bytes"] <= 1 << 20
+    with mounting.mounted(place, source=str(data), alarms=True) as mount:  # what was given up is counted
+        used = sum(file.stat().st_size for file in mount.path.iterdir() if file.is_file())
+        assert mount.status()["used_bytes"] == used

@@ -1,0 +1,132 @@
+"""Real mounts of volumes on a real CephFS: the exact limit before its late one, and what of it is not shown."""
+
+import errno
+import os
+import subprocess
+import threading
+
+import pytest
+
+import ceph_cluster
+import mounting
+
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def cluster(module_place):
+    with ceph_cluster.running(module_place) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def cephfs(cluster, module_place):
+    with ceph_cluster.mounted(cluster, module_place / "cephfs") as found:
+        yield found.path
+
+
+def fill(path, limit):
+    """Append steps of 4 KiB until one is refused, and return what was written; at most ``limit`` bytes."""
+    written = 0
+    with path.open("wb", buffering=0) as file:
+        while written < limit:
+            try:
+                written += file.write(bytes(4096))
+            except OSError as error:
+                assert error.errno == errno.EDQUOT
+                break
+    return written
+
+
+ONE_HANDLE = """
+import cephfs, os, sys
+fs = cephfs.LibCephFS(conffile=os.environ["CEPH_CONF"], auth_id="fs")
+fs.mount(filesystem_name=b"cephfs")
+fs.mkdir("/alone", 0o755)
+fs.setxattr("/alone", "ceph.quota.max_bytes", b"%d" % (1 << 20), 0)
+fd, written = fs.open("/alone/f", "w", 0o644), 0
+try:
+    while written < 8 << 20:
+        written += fs.write(fd, bytes(64 << 10), written)
+except cephfs.DiskQuotaExceeded:
+    pass
+fs.close(fd)
+print(written)
+"""
+
+
+def test_cephfs_alone_passes_its_limit(cluster):
+    """Why its own quota is the fence and not the limit: one client, one handle, steps of 64 KiB."""
+    said = subprocess.run(
+        ["/usr/bin/python3", "-c", ONE_HANDLE],
+        env={**os.environ, "CEPH_CONF": str(cluster.configuration)},
+        check=True, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    print(f"{int(said.stdout) / MIB:.2f} x of the limit")
+    assert int(said.stdout) > 1.2 * MIB
+
+
+def test_through_the_gateway_the_limit_is_exact(cephfs, place):
+    data = cephfs / "exact"
+    data.mkdir()
+    with mounting.mounted(place, "--quota", str(MIB + 1000), source=str(data)) as mount:
+        assert mount.status()["backend_type"] == "ceph"
+        writers = [threading.Thread(target=fill, args=(mount.path / f"f{n}", 8 * MIB)) for n in range(4)]
+        for writer in writers:
+            writer.start()
+        for writer in writers:
+            writer.join(60)
+        assert sum(file.stat().st_size for file in mount.path.iterdir()) == MIB + 1000
+        assert mount.status()["used_bytes"] == MIB + 1000
+        assert os.getxattr(data, "ceph.quota.max_bytes") == b"%d" % (MIB + 1000 + 64 * MIB)
+        space = os.statvfs(mount.path)
+        assert (space.f_blocks * space.f_frsize // MIB, space.f_bavail) == (1, 0)
+        (mount.path / "f0").unlink()
+        before = mount.status()["used_bytes"]
+        mount.kill()
+    with mounting.mounted(place, source=str(data)) as mount:  # no handle is believed: the volume is counted
+        assert mount.status()["used_bytes"] == before
+        mounting.volgate("quota", "set", mount.path, "none")
+        assert mount.status()["quota_bytes"] is None
+
+
+def test_the_directory_of_snapshots_is_not_reached(cephfs, place):
+    data = cephfs / "hidden"
+    (data / "d").mkdir(parents=True)
+    (data / ".snap" / "one").mkdir()
+    try:
+        with mounting.mounted(place, source=str(data)) as mount:
+            for directory in (mount.path, mount.path / "d"):
+                with pytest.raises(FileNotFoundError):
+                    os.listdir(directory / ".snap")
+                with pytest.raises(PermissionError):
+                    (directory / ".snap").mkdir()
+                with pytest.raises(PermissionError):
+                    (directory / ".snap").write_text("mine")
+                (directory / "f").write_text("mine")
+                with pytest.raises(PermissionError):
+                    (directory / "f").rename(directory / ".snap")
+                with pytest.raises(FileNotFoundError):
+                    (directory / ".snap" / "one").rmdir()
+        assert os.listdir(data / ".snap") == ["one"]
+    finally:
+        (data / ".snap" / "one").rmdir()
+
+
+def test_a_limit_without_a_fence_is_told_by_status_and_doctor(cluster, cephfs, place):
+    data = cephfs / "unfenced"
+    data.mkdir()
+    keyring = place / "keyring"
+    rights = ["mon", "allow r", "mds", "allow rw", "osd", "allow rw tag cephfs data=cephfs"]
+    keyring.write_text(cluster.ceph("auth", "get-or-create", "client.poor", *rights))
+    with ceph_cluster.mounted(cluster, place / "poor", client="client.poor", keyring=keyring) as poor:
+        source = str(poor.path / "unfenced")
+        with mounting.mounted(place, "--quota", "1M", source=source, alarms=True) as mount:
+            assert fill(mount.path / "f", 8 * MIB) == MIB
+            assert [problem["code"] for problem in mount.status()["problems"]] == ["unfenced"]
+            assert "lacks 'p'" in mounting.volgate("status", mount.path).stdout
+            mounting.volgate("quota", "set", mount.path, "2M")
+            assert mount.status()["quota_bytes"] == 2 * MIB
+            assert fill(mount.path / "f", 8 * MIB) == 2 * MIB
+        said = mounting.volgate("doctor", source).stdout
+        assert "lacks 'p'" in said and "lacks 's'" in said
