@@ -23,7 +23,8 @@ README = Path(drivers.__file__).with_name("README.md")
 @pytest.fixture
 def cephfs(place):
     with ceph_cluster.running(place) as cluster, ceph_cluster.mounted(cluster, place / "cephfs") as found:
-        yield found.path
+        (found.path / "volume").mkdir()
+        yield found.path / "volume", {"conf": str(cluster.configuration), "client": "fs"}
 
 
 @pytest.fixture
@@ -42,11 +43,12 @@ def ext4(place):
 
 
 def test_the_table_is_what_the_drivers_say(cephfs, ext4, settings, place):
-    (cephfs / "volume").mkdir()
+    volume, options = cephfs
     backends = {
         "memory": MemoryBackend,
         "posix on ext4, as root": lambda: load_backend(Source("posix", str(ext4))),
-        "CephFS by ceph-fuse": lambda: load_backend(Source("posix", str(cephfs / "volume"))),
+        "CephFS by ceph-fuse": lambda: load_backend(Source("posix", str(volume))),
+        "ceph://": lambda: load_backend(Source("ceph", "ceph:///volume", options)),
         "s3": lambda: CachedBackend(S3ObjectStore(settings), CacheSettings(place / "cache", min_free_bytes=0)),
     }
     found = {}

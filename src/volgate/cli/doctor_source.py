@@ -47,11 +47,11 @@ def check_source(text: str, endpoint_url: str | None, options: tuple[str, ...]) 
     if text.startswith("s3://"):
         yield from _check_bucket(text, _bucket_options(endpoint_url, options))
         return
-    if endpoint_url or options:
+    if endpoint_url or (options and "://" not in text):
         raise click.UsageError("--endpoint-url and -o are for s3://BUCKET")
     from volgate.cli.sources import resolve_with_configuration
 
-    source = resolve_with_configuration(text)
+    source = resolve_with_configuration(text, ",".join(options))
     if source.backend_type == "s3":  # a volume's name
         yield from _check_bucket(source.text, dict(source.options))
     else:
@@ -61,6 +61,7 @@ def check_source(text: str, endpoint_url: str | None, options: tuple[str, ...]) 
 def _check_directory(source: Source) -> Iterator[Finding]:
     """Open it as a mount does, without taking or changing anything."""
     where = source.text
+    missing_remedy = f"mkdir -p {where}" if "://" not in where else "'volgate volume create NAME SOURCE' makes it"
     if os.path.isdir(where) and not os.access(where, os.R_OK | os.W_OK | os.X_OK):
         remedy = f"ls -ld {where}; of NFS: export it with no_root_squash, or mount --read-only"
         yield Finding("access", "missing", f"this user may not read and write {where}", remedy)
@@ -68,7 +69,7 @@ def _check_directory(source: Source) -> Iterator[Finding]:
     try:
         capabilities, identity, free_bytes, missing = trio.run(_look, source)
     except errors.NotFound:
-        yield Finding("directory", "missing", f"{where} does not exist", f"mkdir -p {where}")
+        yield Finding("directory", "missing", f"{where} does not exist", missing_remedy)
         return
     except errors.StorageException as error:
         yield Finding("directory", "missing", str(error))

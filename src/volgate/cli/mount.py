@@ -108,6 +108,7 @@ def _settings(
     from volgate.cli.sources import resolve, with_options
     from volgate.daemon.checks import resolve_mount_point
     from volgate.daemon.mountd import MountSettings
+    from volgate.drivers.registry import is_bucket
 
     try:
         where, entry = resolve(source)
@@ -131,7 +132,7 @@ def _settings(
     id_map = take_id_map(wanted)
     storage = wanted.pop("storage", {})
     settings = {**defaults, **wanted}
-    if "://" in where.text:  # the kernel and the cache each trust for half the time, so both together keep it
+    if is_bucket(where):  # the kernel and the cache each trust for half the time, so both together keep it
         settings["attr_timeout_s"] /= 2
         storage = {**storage, "attr_timeout": f"{settings['attr_timeout_s']}s"}
     return MountSettings(

@@ -58,12 +58,14 @@ def with_options(source: Source, options: Mapping[str, str], configuration: Conf
     Raises:
         click.UsageError: options of buckets for a directory.
     """
-    from volgate.drivers.registry import Source
+    from volgate.drivers.registry import Source, is_bucket
 
     if "://" not in source.text:
         if options:
             raise click.UsageError(f"mount option {min(options)} is for buckets; {source.text} is a directory")
         return source
+    if not is_bucket(source):  # its driver says which options it takes
+        return Source(source.backend_type, source.text, dict(options))
     configured = {name: value for name in _CONFIGURED if (value := configuration[f"s3.{name}"])}
     told = {**configured, **options}
     place = f"{told.get('endpoint_url') or os.environ.get('AWS_ENDPOINT_URL', '')} {source.text.rstrip('/')}"

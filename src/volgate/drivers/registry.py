@@ -76,6 +76,11 @@ def load_backend(source: Source) -> BaseStorageBackend:
     return backend
 
 
+def is_bucket(source: Source) -> bool:
+    """Return whether a source holds objects, so that it is served through a cache."""
+    return source.backend_type in _drivers(STORES)
+
+
 def load_store(source: Source) -> ObjectStore | None:
     """Return the object store of a source, None where no driver of objects serves it; nothing is asked yet.
 

@@ -18,15 +18,13 @@ import attrs
 
 from volgate.core.fence import fence_bytes, fence_inodes
 from volgate.drivers.base import BackendDirectory, NativeSnapshot
+from volgate.drivers.ceph.conventions import PROBE, SNAPSHOT_FOLDER, missing, snapshot_name
 from volgate.drivers.posix.backend import PosixBackend
 from volgate.drivers.posix.errors import converted_async
 from volgate.drivers.posix.open_file import PosixDirectory
 from volgate.dto import BackendType, VolumeOperationContext
-from volgate.errors import InvalidArgument, NotFound, PermissionDenied
+from volgate.errors import NotFound, PermissionDenied
 
-SNAPSHOT_FOLDER: Final = b".snap"
-"""Stands in every directory of a CephFS, though no listing has it (CephFS documentation, "Snapshots")."""
-_PROBE: Final = "volgate-probe"
 _OPEN_DIRECTORY: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -79,7 +77,7 @@ class MountedCephBackend(PosixBackend):
         try:
             os.setxattr(f"/proc/self/fd/{self._root_fd()}", f"ceph.quota.{which}", wanted)
         except PermissionError as error:
-            raise PermissionDenied(_missing("p", "set quotas")) from error
+            raise PermissionDenied(missing("p", "set quotas")) from error
 
     @converted_async
     def find_missing_rights(self) -> list[str]:
@@ -90,11 +88,11 @@ class MountedCephBackend(PosixBackend):
         except PermissionDenied as error:
             found.append(str(error))
         try:
-            os.mkdir(_snapshot_path(_PROBE), dir_fd=self._root_fd())
+            os.mkdir(_snapshot_path(PROBE), dir_fd=self._root_fd())
         except PermissionError:
-            found.append(_missing("s", "make snapshots"))
+            found.append(missing("s", "make snapshots"))
         else:
-            os.rmdir(_snapshot_path(_PROBE), dir_fd=self._root_fd())
+            os.rmdir(_snapshot_path(PROBE), dir_fd=self._root_fd())
         return found
 
     def _root_fd(self) -> int:
@@ -110,7 +108,7 @@ class MountedCephBackend(PosixBackend):
         try:
             os.mkdir(_snapshot_path(name), dir_fd=self._root_fd())
         except PermissionError as error:
-            raise PermissionDenied(_missing("s", "make snapshots")) from error
+            raise PermissionDenied(missing("s", "make snapshots")) from error
 
     @converted_async
     def list_snapshots(self) -> list[NativeSnapshot]:
@@ -140,17 +138,8 @@ class MountedCephBackend(PosixBackend):
         try:
             os.rmdir(_snapshot_path(name), dir_fd=self._root_fd())
         except PermissionError as error:
-            raise PermissionDenied(_missing("s", "delete snapshots")) from error
+            raise PermissionDenied(missing("s", "delete snapshots")) from error
 
 
 def _snapshot_path(name: str) -> bytes:
-    if not name or "/" in name or "\0" in name or name.startswith((".", "_")):
-        raise InvalidArgument(f"'{name}' is no name of a snapshot")
-    return SNAPSHOT_FOLDER + b"/" + os.fsencode(name)
-
-
-def _missing(capability: str, purpose: str) -> str:
-    return (
-        f"the CephFS client may not {purpose}: its MDS capability lacks '{capability}'; "
-        f"'ceph auth caps CLIENT mds \"allow rwps path=...\" ...' grants it, then mount CephFS again"
-    )
+    return SNAPSHOT_FOLDER + b"/" + snapshot_name(name)
