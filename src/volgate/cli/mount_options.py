@@ -23,9 +23,10 @@ _STORAGE: Final = frozenset(
         "endpoint_url", "region", "addressing", "credentials_file", "anonymous", "ca_bundle", "cache_dir", "cache_size",
         "cache_free", "staging_size", "upload_age", "count_every", "fsync", "close", "take_over", "storage_class",
         "encryption", "kms_key", "requester_pays", "proxy", "upload_limit", "download_limit",
+        "mount_path", "verify_tls",
     }
 )  # fmt: skip
-"""Options of buckets and their caches, passed on as they are."""
+"""Options of buckets and their caches, and of shares, passed on as they are."""
 _SWITCHES: Final[dict[str, dict[str, Any]]] = {
     "ro": {"read_only": True},
     "rw": {"read_only": False},
@@ -39,7 +40,8 @@ HELP: Final = (
     "metrics=HOST:PORT, worker=USER. For buckets: endpoint_url=, region=, addressing=, credentials_file=, anonymous, "
     "ca_bundle=, requester_pays, proxy=URL, upload_limit=SIZE, download_limit=SIZE (a second), storage_class=, "
     "encryption=AES256|aws:kms, kms_key=, cache_dir=, cache_size=, cache_free=, staging_size=, upload_age=TIME, "
-    "count_every=TIME, fsync=bucket|journal, close=journal|bucket, take_over."
+    "count_every=TIME, fsync=bucket|journal, close=journal|bucket, take_over. "
+    "For shares of hammerspace://: mount_path=, credentials_file=, ca_bundle=, verify_tls=yes|no."
 )
 
 

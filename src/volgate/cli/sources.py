@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from volgate.volume.identity import VolumeIdentity
 
 _CONFIGURED: Final = ("endpoint_url", "region", "addressing", "credentials_file", "ca_bundle", "proxy")
+_OF_SHARES: Final = frozenset({"mount_path", "verify_tls"})
 _PLACE_BYTES: Final = 16
 
 
@@ -56,7 +57,7 @@ def with_options(source: Source, options: Mapping[str, str], configuration: Conf
     """Return a source with what its storage is told: options over configuration, and where its cache lies.
 
     Raises:
-        click.UsageError: options of buckets for a directory.
+        click.UsageError: options of buckets for a directory, of shares for a bucket.
     """
     from volgate.drivers.registry import Source
 
@@ -64,6 +65,10 @@ def with_options(source: Source, options: Mapping[str, str], configuration: Conf
         if options:
             raise click.UsageError(f"mount option {min(options)} is for buckets; {source.text} is a directory")
         return source
+    if source.backend_type == "hammerspace":  # a mounted share: no cache, and it refuses the options of buckets
+        return Source(source.backend_type, source.text, dict(options))
+    if shares := sorted(_OF_SHARES & set(options)):
+        raise click.UsageError(f"mount option {shares[0]} is for shares of hammerspace://; {source.text} is a bucket")
     configured = {name: value for name in _CONFIGURED if (value := configuration[f"s3.{name}"])}
     told = {**configured, **options}
     place = f"{told.get('endpoint_url') or os.environ.get('AWS_ENDPOINT_URL', '')} {source.text.rstrip('/')}"
