@@ -131,7 +131,8 @@ def _settings(
     id_map = take_id_map(wanted)
     storage = wanted.pop("storage", {})
     settings = {**defaults, **wanted}
-    if "://" in where.text:  # the kernel and the cache each trust for half the time, so both together keep it
+    if "://" in where.text and where.backend_type != "hammerspace":
+        # The kernel and the cache each trust for half the time, so both together keep it.
         settings["attr_timeout_s"] /= 2
         storage = {**storage, "attr_timeout": f"{settings['attr_timeout_s']}s"}
     return MountSettings(
