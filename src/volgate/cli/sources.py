@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from volgate.volume.identity import VolumeIdentity
 
 _CONFIGURED: Final = ("endpoint_url", "region", "addressing", "credentials_file", "ca_bundle", "proxy")
+_OF_OTHERS: Final = frozenset({"mount_path", "verify_tls", "conf", "client", "keyring", "filesystem"})
 _PLACE_BYTES: Final = 16
 
 
@@ -56,7 +57,7 @@ def with_options(source: Source, options: Mapping[str, str], configuration: Conf
     """Return a source with what its storage is told: options over configuration, and where its cache lies.
 
     Raises:
-        click.UsageError: options of buckets for a directory.
+        click.UsageError: options for a directory, or a bucket's of other storage.
     """
     from volgate.drivers.registry import Source, is_bucket
 
@@ -66,6 +67,8 @@ def with_options(source: Source, options: Mapping[str, str], configuration: Conf
         return source
     if not is_bucket(source):  # its driver says which options it takes
         return Source(source.backend_type, source.text, dict(options))
+    if others := sorted(_OF_OTHERS & set(options)):
+        raise click.UsageError(f"mount option {others[0]} is not for buckets, and {source.text} is one")
     configured = {name: value for name in _CONFIGURED if (value := configuration[f"s3.{name}"])}
     told = {**configured, **options}
     place = f"{told.get('endpoint_url') or os.environ.get('AWS_ENDPOINT_URL', '')} {source.text.rstrip('/')}"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,7 +17,7 @@ from volgate.cli.mounts import find_all
 from volgate.cli.output import confirm
 from volgate.cli.sources import catalog, resolve_with_configuration
 from volgate.core.sizes import format_size
-from volgate.errors import Busy, InvalidArgument
+from volgate.errors import Busy, InvalidArgument, Unsupported
 from volgate.errors.errno_map import from_oserror_at
 
 if TYPE_CHECKING:
@@ -215,21 +217,44 @@ def _describe(entries: list[CatalogEntry]) -> list[dict[str, Any]]:
 
 @volume.command()
 @click.argument("name")
-def delete(name: str) -> None:
+@click.option("--with-share", is_flag=True, help="Remove its share from the storage too, with ALL DATA in it.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def delete(name: str, with_share: bool, yes: bool) -> None:
     """Take a volume out of the catalog.
 
-    Its data and limits stay where they are; 'adopt' enters it again.
+    Its data and limits stay where they are; 'adopt' enters it again. With --with-share they are removed.
 
     \b
     volgate volume delete projects
+    volgate volume delete projects --with-share
     """
     from volgate.ledger.sqlite import database_path
 
     entry = catalog().find(name)
     if any(mount["volume_id"] == name for mount in find_all()):
         raise Busy(f"volume {name} is mounted; unmount it first: volgate umount {name}")
+    if with_share:
+        _delete_share(entry, yes=yes)
     catalog().remove(name)
     database = database_path(paths.state_directory(), name)
     for file in database.parent.glob(f"{database.name}*"):
         file.unlink()
-    confirm(f"{name}: taken out of the catalog; its data stays in {entry.source}")
+    rest = "its share is removed" if with_share else f"its data stays in {entry.source}"
+    confirm(f"{name}: taken out of the catalog; {rest}")
+
+
+def _delete_share(entry: CatalogEntry, *, yes: bool) -> None:
+    """Remove what the volume lies in. Raises Unsupported: a directory or bucket; InvalidArgument: not confirmed."""
+    import trio
+
+    from volgate.dto import VolumeOperationContext
+    from volgate.volume.storage import make_backend
+
+    where = resolve_with_configuration(entry.volume_id)
+    if where.backend_type != "hammerspace":
+        raise Unsupported(f"{entry.source} is no share; remove its data yourself")
+    if not yes and not (sys.stdin.isatty() and click.confirm(f"Remove {entry.source} with all data in it?", err=True)):
+        raise InvalidArgument(f"not confirmed; {entry.source} stays; say --yes to remove it with all data in it")
+    backend = make_backend(where)
+    context = VolumeOperationContext(entry.volume_id, Path("/"), where.backend_type, f"uid:{os.geteuid()}")
+    trio.run(backend.delete_volume, context)
