@@ -136,3 +136,14 @@ def test_a_limit_without_a_fence_is_told_by_status_and_doctor(cluster, cephfs, p
             assert fill(mount.path / "f", 8 * MIB) == 2 * MIB
         said = mounting.volgate("doctor", source).stdout
         assert "lacks 'p'" in said and "lacks 's'" in said
+
+
+def test_doctor_tells_whether_a_cephfs_can_be_reached_without_a_mount(cluster, cephfs):
+    (cephfs / "looked-at").mkdir()
+    options = ["-o", f"conf={cluster.configuration},client=fs"]
+    said = mounting.volgate("doctor", "ceph:///looked-at", *options)
+    assert said.returncode == 0 and "ceph:///looked-at can be mounted" in said.stdout and "free" not in said.stdout
+    said = mounting.volgate("doctor", "ceph:///nowhere", *options)
+    assert said.returncode == 1 and "there is no /nowhere in this CephFS" in said.stdout
+    said = mounting.volgate("doctor", "ceph:///looked-at", "-o", "conf=/nowhere/ceph.conf")
+    assert said.returncode == 1 and "/nowhere/ceph.conf cannot be read" in said.stdout

@@ -61,20 +61,23 @@ def check_source(text: str, endpoint_url: str | None, options: tuple[str, ...]) 
 def _check_directory(source: Source) -> Iterator[Finding]:
     """Open it as a mount does, without taking or changing anything."""
     where = source.text
-    missing_remedy = f"mkdir -p {where}" if "://" not in where else "'volgate volume create NAME SOURCE' makes it"
     if os.path.isdir(where) and not os.access(where, os.R_OK | os.W_OK | os.X_OK):
         remedy = f"ls -ld {where}; of NFS: export it with no_root_squash, or mount --read-only"
         yield Finding("access", "missing", f"this user may not read and write {where}", remedy)
         return
     try:
         capabilities, identity, free_bytes, missing = trio.run(_look, source)
-    except errors.NotFound:
-        yield Finding("directory", "missing", f"{where} does not exist", missing_remedy)
+    except errors.NotFound as error:
+        if "://" in where:
+            yield Finding("directory", "missing", str(error), f"volgate volume create NAME {where} ... makes it")
+        else:
+            yield Finding("directory", "missing", f"{where} does not exist", f"mkdir -p {where}")
         return
     except errors.StorageException as error:
         yield Finding("directory", "missing", str(error))
         return
-    yield Finding("directory", "ok", f"{where} can be mounted; {format_size(free_bytes)} are free in it")
+    free = "" if free_bytes is None else f"; {format_size(free_bytes)} are free in it"
+    yield Finding("directory", "ok", f"{where} can be mounted{free}")
     if identity is None:
         yield Finding("volume", "ok", "it is none yet: its first mount counts what is in it")
     else:
@@ -86,7 +89,7 @@ def _check_directory(source: Source) -> Iterator[Finding]:
             yield Finding(name, "warning", loss)
 
 
-async def _look(source: Source) -> tuple[Capabilities, VolumeIdentity | None, int, list[str]]:
+async def _look(source: Source) -> tuple[Capabilities, VolumeIdentity | None, int | None, list[str]]:
     from volgate.volume.identity import load_identity
     from volgate.volume.storage import make_backend
 
@@ -97,7 +100,8 @@ async def _look(source: Source) -> tuple[Capabilities, VolumeIdentity | None, in
         try:
             space = await backend.get_space()
             identity = await load_identity(backend)
-            return backend.capabilities, identity, space.free_bytes, await backend.find_missing_rights()
+            free_bytes = space.free_bytes if space.total_bytes else None  # a Ceph without its manager cannot tell
+            return backend.capabilities, identity, free_bytes, await backend.find_missing_rights()
         finally:
             root.close()
     finally:
