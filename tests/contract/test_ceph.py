@@ -20,6 +20,7 @@ from volgate.drivers.registry import Source, load_backend
 from volgate.drivers.wrap.threaded import ThreadedBackend
 from volgate.dto import AttributeChanges
 from volgate.testing.backend_contract import CONTEXT, OWNER, BackendContract, make_directory, put, run
+from volgate.volume.fence import set_fence
 
 VOLUMES = itertools.count()
 
@@ -91,12 +92,29 @@ def test_the_fence_stands_above_the_limit_and_none_zero_and_unlimited_are_kept_a
     async def test(backend, root):
         assert backend.capabilities.native_quota
         assert (quota(volume, "bytes"), quota(volume, "files")) == (None, None)
-        await backend.fence_quota(10 << 30, None)
+        await set_fence(backend, 10 << 30, None)
         assert (quota(volume, "bytes"), quota(volume, "files")) == ((10 << 30) + (10 << 30) // 50, None)
-        await backend.fence_quota(0, 0)  # nothing may be added, and the fence is still one
+        await set_fence(backend, 0, 0)  # nothing may be added, and the fence is still one
         assert (quota(volume, "bytes"), quota(volume, "files")) == (64 << 20, 1000)
-        await backend.fence_quota(None, None)
+        await set_fence(backend, None, None)
         assert (quota(volume, "bytes"), quota(volume, "files")) == (None, None)
+
+    run(make_backend, test)
+
+
+def test_a_limit_that_an_administrator_set_is_never_changed(make_backend, volume):
+    async def test(backend, root):
+        os.setxattr(volume, "ceph.quota.max_bytes", b"5000000000")  # as that of a subvolume
+        for limit in (None, 1 << 20, 1 << 40):
+            with pytest.raises(errors.NotPermitted, match="has one already, 4"):
+                await set_fence(backend, limit, None)
+            assert quota(volume, "bytes") == 5_000_000_000
+        os.setxattr(volume, "ceph.quota.max_bytes", b"0")
+        await set_fence(backend, 1 << 20, None)
+        os.setxattr(volume, "ceph.quota.max_bytes", b"5000000000")
+        with pytest.raises(errors.NotPermitted):
+            await set_fence(backend, None, None)
+        assert quota(volume, "bytes") == 5_000_000_000
 
     run(make_backend, test)
 
@@ -171,12 +189,12 @@ def test_a_client_without_the_rights_is_told_which_it_lacks(cluster, cephfs, mod
 
         async def test(backend, root):
             with pytest.raises(errors.PermissionDenied, match="lacks 'p'"):
-                await backend.fence_quota(1 << 30, None)
+                await set_fence(backend, 1 << 30, None)
             with pytest.raises(errors.PermissionDenied, match="lacks 's'"):
                 await backend.create_snapshot("one")
             quotas, snapshots = await backend.find_missing_rights()
             assert "lacks 'p'" in quotas and "lacks 's'" in snapshots
-            await backend.fence_quota(None, None)  # there is none, so nothing has to be changed
+            await set_fence(backend, None, None)  # there is none, so nothing has to be changed
 
         run(lambda: ThreadedBackend(MountedCephBackend(poor.path / volume.name)), test)
 
@@ -250,6 +268,7 @@ def test_a_client_that_is_cut_off_is_mounted_anew_and_what_was_not_stored_is_an_
 KILLED = """
 import os, signal, sys, trio
 from volgate.drivers.registry import Source, load_backend
+from volgate.volume.fence import set_fence
 from volgate.testing.backend_contract import CONTEXT, OWNER
 
 async def main():

@@ -12,6 +12,7 @@ from volgate.drivers.hammerspace.backend import HammerspaceBackend
 from volgate.drivers.hammerspace.settings import HammerspaceSettings
 from volgate.testing.backend_contract import CONTEXT, OWNER, BackendContract, get, make_directory, put, run
 from volgate.testing.fake_anvil import FakeAnvil
+from volgate.volume.fence import set_fence
 
 
 @pytest.fixture(scope="module")
@@ -134,11 +135,11 @@ def test_a_task_that_fails_says_why(anvil, control):
 
 def test_the_fence_stands_above_the_limit_and_is_lifted(anvil, make_backend):
     async def test(backend, root):
-        await backend.fence_quota(1 << 30, None)
+        await set_fence(backend, 1 << 30, None)
         assert anvil.shares["projects"]["shareSizeLimit"] == str(fence_bytes(1 << 30))
-        await backend.fence_quota(1 << 30, None)
+        await set_fence(backend, 1 << 30, None)
         assert anvil.requests.count("PUT /shares/projects") == 1
-        await backend.fence_quota(None, None)
+        await set_fence(backend, None, None)
         assert anvil.shares["projects"]["shareSizeLimit"] is None
 
     run(make_backend, test)

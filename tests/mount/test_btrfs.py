@@ -74,3 +74,14 @@ def test_a_directory_below_a_subvolume_has_no_quota_group(btrfs, place):
         fill(mount.path / "f", 20 * MIB)
         assert (mount.path / "f").stat().st_size == 10 * MIB
         assert not mount.status()["problems"]
+
+
+def test_a_limit_that_an_administrator_set_stays_as_it_is(btrfs, place):
+    data = btrfs / "volume"
+    run("btrfs", "subvolume", "create", data)
+    run("btrfs", "qgroup", "limit", "500M", data)
+    for options in ([], ["--quota", "1M"], ["--quota", "none"]):
+        with mounting.mounted(place, *options, source=str(data), alarms=True) as mount:
+            assert limit(data) == str(500 * MIB)
+            assert [problem["code"] for problem in mount.status()["problems"]] == ["unfenced"]
+            assert "500 MiB, which volgate did not set" in mounting.volgate("status", mount.path).stdout

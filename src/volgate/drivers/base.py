@@ -54,7 +54,7 @@ class Capabilities:
         durable_keys: ``key_of_*`` and ``measure_key`` work, so a crash needs no recount.
         keeps_usage: ``load_usage`` knows the volume's usage after a crash, so no ledger is needed.
         charges_links: a symlink counts its target's bytes, since what counts them cannot tell it from a file.
-        native_quota: ``fence_quota`` sets a limit of the storage's own, which holds for others than the gateway too.
+        native_quota: the storage has limits of its own, which hold for others than the gateway too.
         native_snapshots: the storage takes snapshots of the whole volume by itself; ``create_snapshot`` etc. work.
         magic_names: names that mean something to the storage in every directory; they can neither be seen nor made.
         max_read_bytes: the largest length of one read.
@@ -93,6 +93,18 @@ class BackendSpace:
     total_inodes: int
     free_inodes: int
     max_name_bytes: int = 255
+
+
+@attrs.frozen
+class NativeQuota:
+    """Limits that the storage itself holds a volume to, as it counts.
+
+    Attributes:
+        bytes_: None = unlimited. inodes: None = unlimited, or the storage has no such limit.
+    """
+
+    bytes_: int | None
+    inodes: int | None
 
 
 @attrs.frozen
@@ -420,17 +432,17 @@ class BaseStorageBackend(ABC):
         """Remove what ``create_volume`` made, with all that is in it. Raises Unsupported where it is not ours to do."""
         raise Unsupported
 
-    async def fence_quota(self, quota_bytes: int | None, quota_inodes: int | None) -> None:  # noqa: B027 - a default
-        """Set the storage's own limits a little above the volume's, so that who writes beside the gateway is held too.
+    async def get_native_quota(self) -> NativeQuota:
+        """Return the storage's own limits of the volume, whoever set them. Needs ``native_quota``."""
+        raise Unsupported
 
-        Args:
-            quota_bytes, quota_inodes: the volume's limits, None lifts the fence; the slack (``core.fence``) is added
-                here.
+    async def set_native_quota(self, quota: NativeQuota) -> None:
+        """Set the storage's own limits, as far as it has such. Needs ``native_quota``. Blocks for the storage.
 
         Raises:
             PermissionDenied: the credentials do not suffice; the message says what they lack.
-        Does nothing without ``native_quota``. Blocks for the storage.
         """
+        raise Unsupported
 
     async def find_missing_rights(self) -> list[str]:
         """Return what the storage does not let this client do, each in a line that says how to mend it.

@@ -17,6 +17,7 @@ from volgate.dto import Usage, VolumeOperationContext
 from volgate.errors import InvalidArgument, NotFound, PermissionDenied, StorageException, Unavailable
 from volgate.ledger.sqlite import SqliteLedger, database_path, slots_path
 from volgate.volume.counting import OnProgress, count_usage
+from volgate.volume.fence import set_fence
 from volgate.volume.identity import VolumeIdentity, load_identity, new_identity, store_identity
 from volgate.volume.ownership import acquire_ownership
 from volgate.volume.quota_gate import QuotaGate
@@ -81,7 +82,7 @@ class Volume:
         """
         identity = _with_limits(self.identity, quota_bytes, quota_inodes)
         if _grows(self.identity, identity) and not self.unfenced:  # first, or the fence would hold the gateway itself
-            await self.backend.fence_quota(identity.quota_bytes, identity.quota_inodes)
+            await set_fence(self.backend, identity.quota_bytes, identity.quota_inodes)
         await store_identity(self.backend, identity)
         self.identity = identity
         self.gate.set_limits(identity.quota_bytes, identity.quota_inodes)
@@ -90,7 +91,7 @@ class Volume:
     async def fence(self) -> None:
         """Have the storage's own limits stand a little above the volume's; why that failed is in ``unfenced``."""
         try:
-            await self.backend.fence_quota(self.identity.quota_bytes, self.identity.quota_inodes)
+            await set_fence(self.backend, self.identity.quota_bytes, self.identity.quota_inodes)
         except StorageException as error:
             log.warning("the storage's own limit could not be set", extra={"error": str(error)})
             self.unfenced = str(error)

@@ -1,4 +1,4 @@
-"""What operations cost, by system calls on a mount or by libcephfs itself; one JSON object {row: value} to standard output.
+"""What operations cost, by system calls on a mount or by libcephfs itself: one JSON object {row: value}.
 
 Run by Debian's Python, which has the library's binding. Usage: operations.py mount DIR | library CONF DIR
 Microseconds an operation of N files in a new directory, but for seqwrite and seqread, MB/s (10^6) of 64 MiB.

@@ -16,7 +16,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, ClassVar, Final
 
-from volgate.core.fence import fence_bytes, fence_inodes
 from volgate.core.names import GATEWAY_NAME
 from volgate.drivers.base import (
     BackendDirectory,
@@ -24,6 +23,7 @@ from volgate.drivers.base import (
     BackendSpace,
     BaseStorageBackend,
     Capabilities,
+    NativeQuota,
     NativeSnapshot,
     NodeOwner,
 )
@@ -439,15 +439,15 @@ class CephBackend(BaseStorageBackend):
     # -- limits and snapshots of CephFS -------------------------------------------------------------------------
 
     @served(repeats=True)
-    def fence_quota(self, quota_bytes: int | None, quota_inodes: int | None) -> None:
+    def get_native_quota(self) -> NativeQuota:
         """See BaseStorageBackend: ``ceph.quota.max_bytes`` and ``max_files`` of the volume's root."""
-        self._set_quota(b"max_bytes", None if quota_bytes is None else fence_bytes(quota_bytes))
-        self._set_quota(b"max_files", None if quota_inodes is None else fence_inodes(quota_inodes))
+        return NativeQuota(int(self._get_quota(b"max_bytes")) or None, int(self._get_quota(b"max_files")) or None)
 
-    def _set_quota(self, which: bytes, limit: int | None) -> None:
-        wanted = b"%d" % (limit or 0)  # 0 removes it
-        if self._get_quota(which) != wanted:
-            self._store_quota(which, wanted)
+    @served(repeats=True)
+    def set_native_quota(self, quota: NativeQuota) -> None:
+        """See BaseStorageBackend; CephFS takes 0 for unlimited."""
+        self._store_quota(b"max_bytes", b"%d" % (quota.bytes_ or 0))
+        self._store_quota(b"max_files", b"%d" % (quota.inodes or 0))
 
     def _get_quota(self, which: bytes) -> bytes:
         try:

@@ -228,7 +228,11 @@ class Client:
         """Mount a directory of the file system. Raises OSError, Unavailable. Blocks for the cluster."""
         self._root = root
         self._take_name()
-        self._mount_root()
+        try:
+            self._mount_root()
+        except BaseException:
+            self._give_name_back()
+            raise
 
     def _mount_root(self) -> None:
         if self._name is not None:
@@ -251,6 +255,11 @@ class Client:
             found.close()  # another process has it and lives
         else:
             self._name, self._session = found, digest
+
+    def _give_name_back(self) -> None:
+        name, self._name = self._name, None
+        if name is not None:
+            name.close()
 
     def _end_session(self) -> None:
         """End what sessions of this client's name are left, with the locks that they hold. Raises OSError."""
@@ -283,9 +292,7 @@ class Client:
                 _leave(mount)
                 _check(result)
         finally:
-            if self._name is not None:
-                self._name.close()
-                self._name = None
+            self._give_name_back()
 
     def call(self, name: str, *arguments: Any) -> int:
         """Return what ``ceph_NAME(mount, ...)`` does. Raises OSError for a negative errno."""

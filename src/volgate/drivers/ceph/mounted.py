@@ -16,8 +16,7 @@ from typing import ClassVar, Final
 
 import attrs
 
-from volgate.core.fence import fence_bytes, fence_inodes
-from volgate.drivers.base import BackendDirectory, NativeSnapshot
+from volgate.drivers.base import BackendDirectory, NativeQuota, NativeSnapshot
 from volgate.drivers.ceph.conventions import PROBE, SNAPSHOT_FOLDER, missing, snapshot_name
 from volgate.drivers.posix.backend import PosixBackend
 from volgate.drivers.posix.errors import converted_async
@@ -54,15 +53,15 @@ class MountedCephBackend(PosixBackend):
         return root
 
     @converted_async
-    def fence_quota(self, quota_bytes: int | None, quota_inodes: int | None) -> None:
+    def get_native_quota(self) -> NativeQuota:
         """See BaseStorageBackend: ``ceph.quota.max_bytes`` and ``max_files`` of the volume's root."""
-        self._set_quota("max_bytes", None if quota_bytes is None else fence_bytes(quota_bytes))
-        self._set_quota("max_files", None if quota_inodes is None else fence_inodes(quota_inodes))
+        return NativeQuota(int(self._get_quota("max_bytes")) or None, int(self._get_quota("max_files")) or None)
 
-    def _set_quota(self, which: str, limit: int | None) -> None:
-        wanted = b"%d" % (limit or 0)  # 0 removes it
-        if self._get_quota(which) != wanted:
-            self._store_quota(which, wanted)
+    @converted_async
+    def set_native_quota(self, quota: NativeQuota) -> None:
+        """See BaseStorageBackend; CephFS takes 0 for unlimited."""
+        self._store_quota("max_bytes", b"%d" % (quota.bytes_ or 0))
+        self._store_quota("max_files", b"%d" % (quota.inodes or 0))
 
     def _get_quota(self, which: str) -> bytes:
         """Return a limit as CephFS has it; one that is not set is shown as 0, or not at all."""

@@ -179,6 +179,10 @@ class Anvil:
             raise PermissionDenied(f"the share {name} was not made for this volume; it is left as it is")
         return share
 
+    async def read_limit(self) -> int | None:
+        """Return the share's limit in bytes, None = unlimited. Raises NotFound."""
+        return _number((await self._own_share(None)).get("shareSizeLimit"))
+
     async def resize_share(self, limit_bytes: int | None) -> None:
         """Set the share's limit in bytes; None = unlimited. Raises NotFound, PermissionDenied: not made by volgate."""
         what = f"the limit of the share {self._settings.share}"

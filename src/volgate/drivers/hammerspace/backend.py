@@ -15,8 +15,7 @@ from typing import Any, Final
 import attrs
 import trio
 
-from volgate.core.fence import fence_bytes
-from volgate.drivers.base import BackendDirectory, BaseStorageBackend, Capabilities, NativeSnapshot
+from volgate.drivers.base import BackendDirectory, BaseStorageBackend, Capabilities, NativeQuota, NativeSnapshot
 from volgate.drivers.hammerspace.anvil import Anvil
 from volgate.drivers.hammerspace.settings import HammerspaceSettings
 from volgate.drivers.hammerspace.share_directory import ShareDirectory
@@ -64,10 +63,13 @@ class HammerspaceBackend(ThreadedBackend):  # type: ignore[misc]
         """See BaseStorageBackend."""
         await self._anvil.delete_share(context.volume_id)
 
-    async def fence_quota(self, quota_bytes: int | None, quota_inodes: int | None) -> None:
+    async def get_native_quota(self) -> NativeQuota:
         """See BaseStorageBackend; shares have no limit of inodes."""
-        if self._has_login:
-            await self._anvil.resize_share(None if quota_bytes is None else fence_bytes(quota_bytes))
+        return NativeQuota(await self._anvil.read_limit(), None)
+
+    async def set_native_quota(self, quota: NativeQuota) -> None:
+        """See BaseStorageBackend. Raises PermissionDenied: the share was not made by volgate."""
+        await self._anvil.resize_share(quota.bytes_)
 
     async def create_snapshot(self, name: str) -> None:
         """See BaseStorageBackend; the Anvil names its snapshots itself, the name wanted is kept beside the data."""

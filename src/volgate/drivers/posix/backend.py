@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Final
 
-from volgate.core.fence import fence_bytes
 from volgate.core.names import GATEWAY_NAME
 from volgate.drivers.base import (
     BackendDirectory,
@@ -23,6 +22,7 @@ from volgate.drivers.base import (
     BackendSpace,
     BaseStorageBackend,
     Capabilities,
+    NativeQuota,
     NodeOwner,
     charged_usage,
 )
@@ -110,12 +110,15 @@ class PosixBackend(BaseStorageBackend):
         return root
 
     @converted_async
-    def fence_quota(self, quota_bytes: int | None, quota_inodes: int | None) -> None:
-        """See BaseStorageBackend: the quota group of a btrfs subvolume, which has no limit of inodes."""
-        if not self._capabilities.native_quota:
-            return
+    def get_native_quota(self) -> NativeQuota:
+        """See BaseStorageBackend: of the quota group of a btrfs subvolume, which has no limit of inodes."""
+        return NativeQuota(btrfs.read_limit(self._handles_fd), None)
+
+    @converted_async
+    def set_native_quota(self, quota: NativeQuota) -> None:
+        """See BaseStorageBackend."""
         try:
-            btrfs.limit_quota_group(self._handles_fd, None if quota_bytes is None else fence_bytes(quota_bytes))
+            btrfs.store_limit(self._handles_fd, quota.bytes_)
         except PermissionError as error:
             raise PermissionDenied("only root may limit a btrfs quota group: mount the volume as root") from error
 

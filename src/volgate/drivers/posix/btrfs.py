@@ -34,16 +34,28 @@ def has_quota_group(fd: int) -> bool:
     """Return whether a directory is the root of a subvolume whose file system has its quotas enabled."""
     if syscalls.file_system_type(fd) != syscalls.BTRFS or os.fstat(fd).st_ino != _SUBVOLUME_INO:
         return False
+    return os.path.isdir(_group(fd))
+
+
+def _group(fd: int) -> str:
+    """Return where sysfs has the quota group of a subvolume."""
     info = bytearray(_FS_INFO.size)
     fcntl.ioctl(fd, _IOC_FS_INFO, info)
     lookup = bytearray(_LOOKUP.pack(0, _SUBVOLUME_INO, b""))
     fcntl.ioctl(fd, _INO_LOOKUP, lookup)
     fsid, subvolume = _FS_INFO.unpack(info)[2], _LOOKUP.unpack(lookup)[0]
-    return os.path.isdir(f"/sys/fs/btrfs/{uuid.UUID(bytes=fsid)}/qgroups/0_{subvolume}")
+    return f"/sys/fs/btrfs/{uuid.UUID(bytes=fsid)}/qgroups/0_{subvolume}"
 
 
-def limit_quota_group(fd: int, limit: int | None) -> None:
-    """Limit what the subvolume of a directory refers to, in bytes on disk with metadata; None lifts the limit.
+def read_limit(fd: int) -> int | None:
+    """Return what the subvolume of a directory may refer to, in bytes on disk with metadata; None = unlimited."""
+    with open(f"{_group(fd)}/max_referenced", encoding="ascii") as file:
+        limit = int(file.read())
+    return None if limit in (0, _NO_LIMIT) else limit
+
+
+def store_limit(fd: int, limit: int | None) -> None:
+    """Limit what the subvolume of a directory refers to; None lifts the limit.
 
     Needs CAP_SYS_ADMIN (EPERM). Raises OSError.
     """

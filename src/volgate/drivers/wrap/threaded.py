@@ -25,7 +25,8 @@ _CALLS: Final = (
     "set_attributes", "open_file", "remove", "rename", "get_space", "get_attributes_of", "link", "read_link",
     "get_xattr", "set_xattr",
     "list_xattrs", "remove_xattr", "load_reserved", "store_reserved", "acquire_ownership", "release_ownership",
-    "sync_directory", "measure_key", "close", "delete_volume", "fence_quota", "find_missing_rights", "create_snapshot",
+    "sync_directory", "measure_key", "close", "delete_volume",
+    "get_native_quota", "set_native_quota", "find_missing_rights", "create_snapshot",
     "list_snapshots", "open_snapshot", "delete_snapshot",
 )  # fmt: skip
 _MAKING_CALLS: Final = ("create_file", "create_node", "create_symlink")
