@@ -20,6 +20,26 @@ _PORTS = iter(range(12_000 + os.getpid() % 70 * 100, 20_000, 100))
 
 
 @attrs.frozen
+class Process:
+    """What can be made to hang. Attributes: pid."""
+
+    pid: int
+
+    def hang(self) -> None:
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
+
+@attrs.frozen
+class FuseMount(Process):
+    """A mount by ceph-fuse. Attributes: path; pid of its daemon."""
+
+    path: Path
+
+
+@attrs.frozen
 class CephCluster:
     """A cluster that runs. Attributes: configuration: what its clients read."""
 
@@ -32,19 +52,9 @@ class CephCluster:
         )
         return said.stdout
 
-
-@attrs.frozen
-class FuseMount:
-    """A mount by ceph-fuse. Attributes: path; pid of its daemon."""
-
-    path: Path
-    pid: int
-
-    def hang(self) -> None:
-        os.kill(self.pid, signal.SIGSTOP)
-
-    def go_on(self) -> None:
-        os.kill(self.pid, signal.SIGCONT)
+    def daemon(self, name: str) -> Process:
+        """Return one of its processes: mon, osd, mds."""
+        return Process(int((self.configuration.parent / "run" / f"{name}.pid").read_text().split()[0]))
 
 
 @contextlib.contextmanager
@@ -77,7 +87,7 @@ def mounted(
         while mounting.find_mount(path) is None:
             assert process.poll() is None and time.monotonic() < deadline, path.with_suffix(".log").read_text()
             time.sleep(0.02)
-        yield FuseMount(path, process.pid)
+        yield FuseMount(process.pid, path)
     finally:
         process.send_signal(signal.SIGCONT)
         mounting.detach(path)

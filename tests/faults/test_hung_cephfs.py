@@ -1,4 +1,4 @@
-"""CephFS that hangs (its client is stopped): a bounded errno, a degraded volume, no harm to others, and it heals."""
+"""CephFS that hangs (its client or its server is stopped): a bounded errno, no harm to others, and it heals."""
 
 import errno
 import os
@@ -12,10 +12,15 @@ import mounting
 DEADLINE_S = 3
 
 
-@pytest.fixture
-def cephfs(place):
+@pytest.fixture(params=["mounted", "direct"])
+def cephfs(request, place):
+    """Return a source, its options, and what can hang: the client that is mounted, or the server of metadata."""
     with ceph_cluster.running(place) as cluster, ceph_cluster.mounted(cluster, place / "cephfs") as found:
-        yield found
+        (found.path / "volume").mkdir()
+        if request.param == "mounted":
+            yield str(found.path / "volume"), [], found
+        else:
+            yield "ceph:///volume", ["-o", f"conf={cluster.configuration},client=fs"], cluster.daemon("mds")
 
 
 def failure(call, *arguments):
@@ -41,23 +46,20 @@ def problems(mount):
 
 def test_a_hung_cephfs_harms_no_other_volume_and_heals_without_a_remount(cephfs, place, monkeypatch):
     monkeypatch.setenv("VOLGATE_MOUNT__REQUEST_DEADLINE", f"{DEADLINE_S}s")
-    data = cephfs.path / "volume"
-    data.mkdir()
-    options = ["--quota", "1M", "--attr-timeout", "0"]
+    source, options, culprit = cephfs
+    options += ["--quota", "1M", "--attr-timeout", "0"]
     with (
         mounting.mounted(place, name="other") as other,
-        mounting.mounted(place, *options, source=str(data), alarms=True) as mount,
+        mounting.mounted(place, *options, source=source, alarms=True) as mount,
     ):
         (mount.path / "f").write_text("before")
         reader = os.open(mount.path / "f", os.O_RDWR)
         os.fsync(reader)
-        cephfs.hang()
+        culprit.hang()
         try:
-            calls = [
-                (os.stat, mount.path / "f"),
-                (os.pwrite, reader, b"during", 0),
-                (os.mkdir, mount.path / "d"),
-            ]
+            calls = [(os.mkdir, mount.path / "d"), (os.symlink, "target", mount.path / "l")]
+            if isinstance(culprit, ceph_cluster.FuseMount):  # libcephfs answers these by what it may keep
+                calls += [(os.stat, mount.path / "f"), (os.pwrite, reader, b"during", 0)]
             children = [mounting.spawn(failure, *call) for call in calls]
             for child in children:
                 number, took_s = child.result()
@@ -69,13 +71,13 @@ def test_a_hung_cephfs_harms_no_other_volume_and_heals_without_a_remount(cephfs,
             assert (other.path / "f").read_text() == "meanwhile"
             assert other.status()["state"] == "ready" and other.metric("volgate_ready") == 1
         finally:
-            cephfs.go_on()
+            culprit.go_on()
         wait_for(lambda: mount.status()["state"] == "ready" and mount.metric("volgate_ready") == 1)
         os.close(reader)
         (mount.path / "g").write_text("after")
         assert (mount.path / "g").read_text() == "after"
         used = sum(file.stat().st_size for file in mount.path.iterdir() if file.is_file())
         assert used <= mount.status()["used_bytes"] <= 1 << 20
-    with mounting.mounted(place, source=str(data), alarms=True) as mount:  # what was given up is counted
+    with mounting.mounted(place, *options, source=source, alarms=True) as mount:  # what was given up is counted
         used = sum(file.stat().st_size for file in mount.path.iterdir() if file.is_file())
         assert mount.status()["used_bytes"] == used
