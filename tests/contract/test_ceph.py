@@ -1,6 +1,7 @@
 """Both ways to CephFS, on a real cluster: contract, its quota as a fence, its snapshots, a client that is cut off."""
 
 import ctypes
+import functools
 import itertools
 import json
 import os
@@ -105,15 +106,15 @@ def test_the_fence_stands_above_the_limit_and_none_zero_and_unlimited_are_kept_a
 def test_a_limit_that_an_administrator_set_is_never_changed(make_backend, volume):
     async def test(backend, root):
         os.setxattr(volume, "ceph.quota.max_bytes", b"5000000000")  # as that of a subvolume
-        for limit in (None, 1 << 20, 1 << 40):
-            with pytest.raises(errors.NotPermitted, match="has one already, 4"):
+        await set_fence(backend, None, None)
+        for limit in (1 << 20, 1 << 40):
+            with pytest.raises(errors.NotPermitted, match="a limit of its own, 4"):
                 await set_fence(backend, limit, None)
             assert quota(volume, "bytes") == 5_000_000_000
         os.setxattr(volume, "ceph.quota.max_bytes", b"0")
         await set_fence(backend, 1 << 20, None)
         os.setxattr(volume, "ceph.quota.max_bytes", b"5000000000")
-        with pytest.raises(errors.NotPermitted):
-            await set_fence(backend, None, None)
+        await set_fence(backend, None, None)
         assert quota(volume, "bytes") == 5_000_000_000
 
     run(make_backend, test)
@@ -311,3 +312,16 @@ def test_options_of_others_and_a_missing_cluster_are_told(tmp_path):
     backend = load_backend(Source("ceph", "ceph:///x", {"conf": str(tmp_path / "no.conf")}))
     with pytest.raises(errors.BadConfiguration, match=r"no\.conf cannot be read"):
         trio.run(backend.open_volume, CONTEXT)
+
+
+def test_where_nobody_may_take_a_snapshot_that_is_said(make_backend, cluster):
+    async def test(backend, root):
+        ceph = functools.partial(trio.to_thread.run_sync, cluster.ceph, "fs", "set", "cephfs", "allow_new_snaps")
+        await ceph("false")
+        try:
+            with pytest.raises(errors.PermissionDenied, match="allow_new_snaps"):
+                await backend.create_snapshot("one")
+        finally:
+            await ceph("true")
+
+    run(make_backend, test)

@@ -147,3 +147,18 @@ def test_doctor_tells_whether_a_cephfs_can_be_reached_without_a_mount(cluster, c
     assert said.returncode == 1 and "there is no /nowhere in this CephFS" in said.stdout
     said = mounting.volgate("doctor", "ceph:///looked-at", "-o", "conf=/nowhere/ceph.conf")
     assert said.returncode == 1 and "/nowhere/ceph.conf cannot be read" in said.stdout
+
+
+def test_what_cephfs_counts_is_not_what_a_volume_counts(cluster, cephfs, place):
+    """Why a volume is counted at its first mount instead: CephFS counts a symlink's target, and says so late."""
+    data = cephfs / "statistics"
+    (data / "d").mkdir(parents=True)
+    with (data / "d" / "f").open("w") as file:
+        file.write("12345678")
+        file.flush()
+        os.fsync(file.fileno())
+    (data / "link").symlink_to("target")
+    cluster.ceph("tell", "mds.a", "flush", "journal")
+    assert int(os.getxattr(data, "ceph.dir.rbytes")) == 8 + len("target")
+    with mounting.mounted(place, source=str(data)) as mount:
+        assert (mount.status()["used_bytes"], mount.status()["file_count"]) == (8, 3)

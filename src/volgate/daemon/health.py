@@ -117,7 +117,7 @@ def find_problems(
             )
         )
     if unfenced:
-        message = f"the storage's own limit is not set, so who writes beside the gateway is not held: {unfenced}"
+        message = f"who writes beside the gateway is not held to the limit: {unfenced}"
         problems.append(Problem("unfenced", message, degrades=False))
     return problems
 

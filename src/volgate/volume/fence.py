@@ -33,11 +33,13 @@ async def set_fence(backend: BaseStorageBackend, quota_bytes: int | None, quota_
         None if quota_inodes is None else fence_inodes(quota_inodes),
     )
     present = await backend.get_native_quota()
-    ours = await _load(backend)
-    if _is(present, wanted) and (_is(present, _NONE) or any(_is(present, one) for one in ours)):
+    is_ours = _is(present, _NONE) or any(_is(present, one) for one in await _load(backend))
+    if not is_ours and not _is(wanted, _NONE):
+        raise NotPermitted(
+            f"the storage has a limit of its own, {_describe(present)}, which volgate did not set and leaves as it is"
+        )
+    if not is_ours or _is(present, wanted):
         return
-    if not _is(present, _NONE) and not any(_is(present, one) for one in ours):
-        raise NotPermitted(f"it has one already, {_describe(present)}, which volgate did not set and leaves as it is")
     await _store(backend, [present, wanted])
     await backend.set_native_quota(wanted)
     await _store(backend, [wanted])

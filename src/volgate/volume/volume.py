@@ -93,7 +93,7 @@ class Volume:
         try:
             await set_fence(self.backend, self.identity.quota_bytes, self.identity.quota_inodes)
         except StorageException as error:
-            log.warning("the storage's own limit could not be set", extra={"error": str(error)})
+            log.warning("the storage's own limit is not behind the volume's", extra={"error": str(error)})
             self.unfenced = str(error)
         else:
             self.unfenced = ""

@@ -27,7 +27,7 @@ from volgate.drivers.base import (
     NativeSnapshot,
     NodeOwner,
 )
-from volgate.drivers.ceph.conventions import PROBE, SNAPSHOT_FOLDER, missing, snapshot_name
+from volgate.drivers.ceph.conventions import PROBE, SNAPSHOT_FOLDER, missing, refused_snapshot, snapshot_name
 from volgate.drivers.ceph.libcephfs import STATX_WANTED, Client, Flock, Statvfs, Statx
 from volgate.drivers.ceph.open_file import CephDirectory, CephFile, CephInode, open_inode, served, to_attributes
 from volgate.drivers.wrap.threaded import ThreadedBackend
@@ -474,8 +474,8 @@ class CephBackend(BaseStorageBackend):
         with self._snapshots() as folder:
             try:
                 self._make(folder, "ll_mkdir", _ROOT, snapshot_name(PROBE), 0o755)
-            except PermissionError:
-                found.append(missing("s", "make snapshots"))
+            except PermissionError as error:
+                found.append(str(refused_snapshot(error, "make snapshots")))
             else:
                 self._remove(folder.inode, snapshot_name(PROBE), is_directory=True)
         return found
@@ -498,7 +498,7 @@ class CephBackend(BaseStorageBackend):
             try:
                 self._make(folder, "ll_mkdir", _ROOT, wanted, 0o755)
             except PermissionError as error:
-                raise PermissionDenied(missing("s", "make snapshots")) from error
+                raise refused_snapshot(error, "make snapshots") from error
 
     @served(repeats=True)
     def list_snapshots(self) -> list[NativeSnapshot]:
@@ -527,7 +527,7 @@ class CephBackend(BaseStorageBackend):
             try:
                 self._remove(folder.inode, wanted, is_directory=True)
             except PermissionError as error:
-                raise PermissionDenied(missing("s", "delete snapshots")) from error
+                raise refused_snapshot(error, "delete snapshots") from error
 
     @served(repeats=True)
     def close(self) -> None:

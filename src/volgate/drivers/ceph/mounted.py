@@ -17,7 +17,7 @@ from typing import ClassVar, Final
 import attrs
 
 from volgate.drivers.base import BackendDirectory, NativeQuota, NativeSnapshot
-from volgate.drivers.ceph.conventions import PROBE, SNAPSHOT_FOLDER, missing, snapshot_name
+from volgate.drivers.ceph.conventions import PROBE, SNAPSHOT_FOLDER, missing, refused_snapshot, snapshot_name
 from volgate.drivers.posix.backend import PosixBackend
 from volgate.drivers.posix.errors import converted_async
 from volgate.drivers.posix.open_file import PosixDirectory
@@ -88,8 +88,8 @@ class MountedCephBackend(PosixBackend):
             found.append(str(error))
         try:
             os.mkdir(_snapshot_path(PROBE), dir_fd=self._root_fd())
-        except PermissionError:
-            found.append(missing("s", "make snapshots"))
+        except PermissionError as error:
+            found.append(str(refused_snapshot(error, "make snapshots")))
         else:
             os.rmdir(_snapshot_path(PROBE), dir_fd=self._root_fd())
         return found
@@ -107,7 +107,7 @@ class MountedCephBackend(PosixBackend):
         try:
             os.mkdir(_snapshot_path(name), dir_fd=self._root_fd())
         except PermissionError as error:
-            raise PermissionDenied(missing("s", "make snapshots")) from error
+            raise refused_snapshot(error, "make snapshots") from error
 
     @converted_async
     def list_snapshots(self) -> list[NativeSnapshot]:
@@ -137,7 +137,7 @@ class MountedCephBackend(PosixBackend):
         try:
             os.rmdir(_snapshot_path(name), dir_fd=self._root_fd())
         except PermissionError as error:
-            raise PermissionDenied(missing("s", "delete snapshots")) from error
+            raise refused_snapshot(error, "delete snapshots") from error
 
 
 def _snapshot_path(name: str) -> bytes:
