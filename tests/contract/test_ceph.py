@@ -1,6 +1,7 @@
 """Both ways to CephFS, on a real cluster: contract, its quota as a fence, its snapshots, a client that is cut off."""
 
 import ctypes
+import errno
 import functools
 import itertools
 import json
@@ -325,3 +326,26 @@ def test_where_nobody_may_take_a_snapshot_that_is_said(make_backend, cluster):
             await ceph("true")
 
     run(make_backend, test)
+
+
+def test_after_a_failed_sync_every_later_one_fails_and_reading_goes_on(make_direct, monkeypatch):
+    async def test(backend, root):
+        file, _ = await backend.create_file(root, b"f", 0o644, OWNER)
+        await file.write(0, b"content")
+        call = backend.inner.client.call
+
+        def full(name, *arguments):
+            if name == "ll_fsync":
+                raise OSError(errno.ENOSPC, "the cluster is full")
+            return call(name, *arguments)
+
+        monkeypatch.setattr(backend.inner.client, "call", full)
+        with pytest.raises(errors.NoSpace):
+            await file.sync(data_only=True)
+        monkeypatch.undo()
+        with pytest.raises(errors.InputOutput, match="earlier"):
+            await file.sync(data_only=True)
+        assert await file.read(0, 100) == b"content"
+        await file.close()
+
+    run(make_direct, test)

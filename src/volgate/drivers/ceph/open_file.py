@@ -185,7 +185,7 @@ class CephFile(BackendFile):
         inode: given back by ``close``. handle: the library's Fh. writable: opened for writing too.
     """
 
-    __slots__ = ("_generation", "_handle", "_lost", "_unstored", "client", "inode", "writable")
+    __slots__ = ("_generation", "_handle", "_lost", "_sync_failed", "_unstored", "client", "inode", "writable")
 
     def __init__(self, inode: CephInode, handle: int, *, writable: bool) -> None:
         self.inode = inode
@@ -195,6 +195,7 @@ class CephFile(BackendFile):
         self._generation = self.client.generation
         self._unstored = False
         self._lost = False
+        self._sync_failed = False
 
     def __del__(self) -> None:
         self.close_now()
@@ -247,12 +248,14 @@ class CephFile(BackendFile):
             self._store(data_only=True)
 
     def _store(self, *, data_only: bool) -> None:
+        if self._sync_failed:
+            raise InputOutput("an earlier fsync of this file failed; its content is in doubt")
         handle, unstored = self.handle, self._unstored
         self._unstored = False  # what is written meanwhile sets it again
         try:
             self.client.call("ll_fsync", handle, data_only)
-        except OSError:
-            self._unstored, self._lost = unstored, True
+        except OSError as error:
+            self._unstored, self._sync_failed = unstored, error.errno not in CUT_OFF
             raise
 
     @served(repeats=True)
