@@ -58,10 +58,10 @@ class CephCluster:
 
 
 @contextlib.contextmanager
-def running(place: Path) -> Iterator[CephCluster]:
-    """Run a cluster below ``place``; it is wiped at the end."""
+def running(place: Path, *further: str) -> Iterator[CephCluster]:
+    """Run a cluster below ``place``; it is wiped at the end. further: options of ``tools/mini-ceph``."""
     options = ["--dir", str(place / "ceph"), "--port-base", str(next(_PORTS))]
-    subprocess.run([TOOL, "start", "--no-rgw", *options], check=True, timeout=100)
+    subprocess.run([TOOL, "start", "--no-rgw", *options, *further], check=True, timeout=100)
     try:
         said = subprocess.run([TOOL, "env", *options], check=True, capture_output=True, text=True).stdout
         found = re.search(r"^export CEPH_CONF=(\S+)$", said, re.MULTILINE)

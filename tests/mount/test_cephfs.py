@@ -162,3 +162,17 @@ def test_what_cephfs_counts_is_not_what_a_volume_counts(cluster, cephfs, place):
     assert int(os.getxattr(data, "ceph.dir.rbytes")) == 8 + len("target")
     with mounting.mounted(place, source=str(data)) as mount:
         assert (mount.status()["used_bytes"], mount.status()["file_count"]) == (8, 3)
+
+
+def test_a_subvolume_keeps_the_size_that_its_administrator_gave_it(place):
+    with ceph_cluster.running(place, "--mgr") as cluster:
+        cluster.ceph("fs", "subvolume", "create", "cephfs", "one", "--size", "1000000000")
+        path = cluster.ceph("fs", "subvolume", "getpath", "cephfs", "one").strip()
+        options = ["-o", f"conf={cluster.configuration},client=fs"]
+        said = mounting.volgate("doctor", f"ceph://{path}", *options).stdout
+        assert "95" in said and "MiB are free in it" in said  # CephFS shows the size as that of the file system
+        assert "ceph fs subvolume snapshot create" in said
+        with mounting.mounted(place, *options, "--quota", "1M", source=f"ceph://{path}", alarms=True) as mount:
+            assert fill(mount.path / "f", 8 * MIB) == MIB
+            assert "953.7 MiB, which volgate did not set" in mounting.volgate("status", mount.path).stdout
+        assert '"bytes_quota": 1000000000' in cluster.ceph("fs", "subvolume", "info", "cephfs", "one")
