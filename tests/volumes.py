@@ -6,6 +6,7 @@ import contextlib
 import random
 import stat
 from collections.abc import AsyncIterator
+from contextvars import ContextVar
 from pathlib import Path
 
 import trio
@@ -25,6 +26,8 @@ STORE_CALLS = (
     "head", "list_page", "get_range", "put", "delete", "copy", "begin_upload", "put_part", "copy_part",
     "complete_upload", "abort_upload",
 )  # fmt: skip
+CALL = ContextVar("call")
+"""Name, positional and named arguments of the call that a task makes of a ``HookedStore``."""
 CHANGES = ("put", "delete", "copy", "begin_upload", "put_part", "copy_part", "complete_upload")
 
 
@@ -41,6 +44,7 @@ class HookedStore(MemoryObjectStore):
 def _hooked(name):
     async def call(self, *args, **kwargs):
         key = args[0] if args else ""
+        CALL.set((name, args, kwargs))
         await self.before(name, key)
         result = await getattr(MemoryObjectStore, name)(self, *args, **kwargs)
         await self.after(name, key)

@@ -1,15 +1,17 @@
-"""A directory renamed before anybody looked at what is in it keeps what the bucket says of its files."""
+"""Directories that are renamed: what nobody has looked at yet is kept, and no object of theirs stays behind."""
 
 import stat
 
 import pytest
 import trio
 
+import volumes
 from volgate.cache.backend import CachedBackend
 from volgate.cache.settings import CacheSettings
 from volgate.drivers.memory_store import MemoryObjectStore
 from volgate.drivers.object_store import COMMIT_KEY
 from volgate.testing.backend_contract import CONTEXT
+from volumes import SlowStore
 
 METADATA = {"mode": str(stat.S_IFREG | 0o600), "uid": "5", "gid": "6", "mtime": "7.000000008"}
 
@@ -46,3 +48,46 @@ def test_attributes_that_nobody_asked_for_survive_the_rename_of_their_directory(
         await backend.close()
 
     trio.run(main)
+
+
+class _WatchedStore(SlowStore):
+    """Notes what lies in a directory whose own object is deleted."""
+
+    def __init__(self):
+        super().__init__()
+        self.left_behind = []
+
+    async def before(self, name, key):
+        await super().before(name, key)
+        if name == "delete" and key.endswith("/"):
+            self.left_behind += [found.key async for found in self.list_objects(key) if found.key != key]
+
+
+@pytest.mark.parametrize("work", ["rename", "remove"])
+def test_a_directory_is_deleted_after_what_lies_in_it(tmp_path, work, monkeypatch):
+    store = _WatchedStore()
+
+    async def main():
+        async with volumes.opened(store, tmp_path) as volume:
+            paths = ["top"]
+            for name in "abc":
+                paths += [f"top/{name}", f"top/{name}/below"]
+            for path in paths:
+                await volume.mkdir(path)
+            files = [f"{path}/{n}" for path in paths for n in range(4)]
+            for path in files:
+                await volume.write(path, b"content")
+            await volume.backend.drain()
+            if work == "rename":
+                await volume.rename("top", "moved")
+            else:
+                for path in files:
+                    await volume.remove(path)
+                for path in reversed(paths):
+                    await volume.remove(path, is_directory=True)
+            await volume.backend.drain()
+            assert [found.key async for found in store.list_objects("top")] == []
+            assert store.left_behind == []
+
+    with volumes.scaled_down(monkeypatch):
+        trio.run(main)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from volgate.cache.entries import Entries
 from volgate.cache.nodes import Directory, Node, note_change
 from volgate.core.content_map import ContentMap
 from volgate.core.pending import DoneEntry, PendingContent, PendingEntry
@@ -144,7 +145,7 @@ class Overlay:
     def __init__(self, journal: Journal, staging: Staging, on_recorded: Callable[[Entry], None]) -> None:
         self.journal = journal
         self.staging = staging
-        self.entries: dict[str, Entry] = {}
+        self.entries = Entries()
         self.usage: Usage | None = journal.usage
         self._touched: dict[str, Usage] | None = None
         self._on_recorded = on_recorded

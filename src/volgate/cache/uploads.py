@@ -210,6 +210,7 @@ class Uploads:
             elif not entry.is_recorded:
                 await self._record(entry)
             elif not await self._wait_for_dependants(entry, above):
+                await self._remove_below(entry)
                 if entry.node is None and self._overlay.based_on(entry.key):
                     return  # a removed file is still open; the last close brings it back
                 await self._perform(entry)
@@ -243,6 +244,17 @@ class Uploads:
                 await self.commit(other, above | {entry})
             return True
         return False
+
+    async def _remove_below(self, entry: Entry) -> None:
+        """Delete what lies in a directory before the directory.
+
+        A server that keeps objects in a file system may else leave an empty directory there, which is listed (seen with
+        versitygw 1.8: the last file in it was deleted while the directory's own attributes were).
+        """
+        if entry.node is None and entry.key.endswith("/"):
+            for below in list(self._overlay.entries.below(entry.key)):
+                if below.node is None and not below.refused:
+                    await self.commit(below)
 
     async def _move_aside(self, entry: Entry) -> None:
         """Copy the object under a key, so that what is made of it is not in the way of what comes there."""
@@ -595,10 +607,16 @@ class Uploads:
         return is_long_enough and content.is_kept(part.start, part.end)
 
     async def _complete_upload(self, entry: Entry, upload_id: str, parts: list[UploadedPart]) -> str:
-        if entry.remote_etag is not None or not self._store.capabilities.conditional_complete:
+        conditional = self._store.capabilities.conditional_complete
+        if not conditional:
             await self._check_remote(entry)
-        if_absent = entry.remote_etag is None and self._store.capabilities.conditional_complete
-        return await self._store.complete_upload(entry.key, upload_id, parts, if_absent=if_absent)
+        return await self._store.complete_upload(
+            entry.key,
+            upload_id,
+            parts,
+            if_absent=conditional and entry.remote_etag is None,
+            if_match=entry.remote_etag if conditional else None,
+        )
 
     # -- what was done --------------------------------------------------------------------------------------------
 

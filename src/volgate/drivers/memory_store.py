@@ -140,11 +140,17 @@ class MemoryObjectStore(ObjectStore):
         return await self.put_part(key, upload_id, number, body)
 
     async def complete_upload(
-        self, key: str, upload_id: str, parts: Sequence[UploadedPart], *, if_absent: bool = False
+        self,
+        key: str,
+        upload_id: str,
+        parts: Sequence[UploadedPart],
+        *,
+        if_absent: bool = False,
+        if_match: str | None = None,
     ) -> str:
         """See ObjectStore."""
         upload = self._find_upload(key, upload_id)
-        self._check(key, if_absent=if_absent, if_match=None)
+        self._check(key, if_absent=if_absent, if_match=if_match)
         if not parts or any(_etag(upload.parts.get(part.number, b"")) != part.etag for part in parts):
             raise InvalidArgument("parts are named that were not stored")
         del self._uploads[upload_id]

@@ -42,7 +42,7 @@ class StoreCapabilities:
 
     Attributes:
         conditional_put: ``put`` heeds ``if_absent`` and ``if_match``.
-        conditional_complete: ``complete_upload`` heeds ``if_absent``.
+        conditional_complete: ``complete_upload`` heeds ``if_absent`` and ``if_match``.
         conditional_delete: ``delete`` heeds ``if_match``.
         conditional_copy: ``copy`` and ``copy_part`` heed ``source_etag``.
         checksums: content that does not fit the checksum sent along is refused.
@@ -242,12 +242,19 @@ class ObjectStore(ABC):
 
     @abstractmethod
     async def complete_upload(
-        self, key: str, upload_id: str, parts: Sequence[UploadedPart], *, if_absent: bool = False
+        self,
+        key: str,
+        upload_id: str,
+        parts: Sequence[UploadedPart],
+        *,
+        if_absent: bool = False,
+        if_match: str | None = None,
     ) -> str:
         """Make the object of its parts, in order of their numbers; return its etag.
 
         Raises:
             AlreadyExists: if_absent, and one stands there; the upload stays. NotFound: no such upload.
+            Stale: if_match, and another one stands there, or none; the upload stays.
         """
 
     @abstractmethod

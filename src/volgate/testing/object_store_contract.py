@@ -276,6 +276,17 @@ class ObjectStoreContract:
             with pytest.raises(errors.AlreadyExists):
                 await store.complete_upload("f", upload_id, [part], if_absent=True)
             assert (await store.head("f")).etag == etag
+            newer = await store.put("f", b"was faster still")
+            with pytest.raises(errors.Stale):
+                await store.complete_upload("f", upload_id, [part], if_match=etag)
+            assert (await store.head("f")).etag == newer
+            made = await store.complete_upload("f", upload_id, [part], if_match=newer)
+            assert (await store.head("f")).etag == made != newer
+            upload_id = await store.begin_upload("f")
+            part = await store.put_part("f", upload_id, 1, b"part")
+            await store.delete("f")
+            with pytest.raises(errors.Stale):
+                await store.complete_upload("f", upload_id, [part], if_match=newer)
             await store.abort_upload("f", upload_id)
             assert await store.list_uploads() == []
 

@@ -71,7 +71,9 @@ async def find_capabilities(store: S3ObjectStore) -> StoreCapabilities:
         conditional_copy = await _refuses(store.copy(key, key + "-copy", source_etag=_OTHER_ETAG))
         upload_id = await store.begin_upload(key)
         part = await store.put_part(key, upload_id, 1, b"part")
-        conditional_complete = await _refuses(store.complete_upload(key, upload_id, [part], if_absent=True))
+        conditional_complete = await _refuses(
+            store.complete_upload(key, upload_id, [part], if_absent=True)
+        ) and await _refuses(store.complete_upload(key, upload_id, [part], if_match=_OTHER_ETAG))
         checksums = await store.heeds_checksums(key)
         conditional_delete = await _refuses(store.delete(key, if_match=_OTHER_ETAG))
     finally:

@@ -285,7 +285,13 @@ class S3ObjectStore(ObjectStore):
         return UploadedPart(number, _bare(_text(result, "ETag")), length, result.findtext("{*}ChecksumCRC64NVME") or "")
 
     async def complete_upload(
-        self, key: str, upload_id: str, parts: Sequence[UploadedPart], *, if_absent: bool = False
+        self,
+        key: str,
+        upload_id: str,
+        parts: Sequence[UploadedPart],
+        *,
+        if_absent: bool = False,
+        if_match: str | None = None,
     ) -> str:
         """See ObjectStore."""
         document = ElementTree.Element("CompleteMultipartUpload", xmlns="http://s3.amazonaws.com/doc/2006-03-01/")
@@ -301,13 +307,23 @@ class S3ObjectStore(ObjectStore):
                 "POST",
                 key,
                 query={"uploadId": upload_id},
-                headers={"if-none-match": "*"} if if_absent else {},
+                headers={
+                    **({"if-none-match": "*"} if if_absent else {}),
+                    **self._condition("if-match", if_match),
+                },
                 body=ElementTree.tostring(document),
             )
         except Stale as error:
-            raise AlreadyExists(f"{key} exists") from error
-        except NotFound:
-            return await self._find_completed(key, upload_id)
+            if if_absent:
+                raise AlreadyExists(f"{key} exists") from error
+            raise
+        except NotFound as error:
+            try:
+                return await self._find_completed(key, upload_id)
+            except NotFound:
+                if if_match is None:
+                    raise
+                raise Stale(f"{key} was deleted") from error
         self._commits.pop(upload_id, None)
         etag = _bare(_parse(response).findtext("{*}ETag") or "")
         return etag or (await self.head(key)).etag  # Ceph's RGW leaves it empty
