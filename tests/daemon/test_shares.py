@@ -62,6 +62,12 @@ def test_a_share_is_made_mounted_fenced_and_removed(anvil, place):
             assert ".snapshot" not in [entry.name for entry in path.iterdir()]
             assert not (path / ".snapshot").exists()
             assert volgate("volume", "delete", NAME, "--with-share", "--yes").returncode != 0
+            taken = volgate("snapshot", "create", path, "s1")
+            assert taken.returncode == 0, taken.stderr
+            (path / "f").write_bytes(b"changed")
+            assert (path / ".snapshots/s1/f").read_bytes() == bytes(1000)
+            deleted = volgate("snapshot", "delete", path, "s1")
+            assert deleted.returncode == 0, deleted.stderr
         finally:
             stopped = volgate("umount", path)
             if find_mount(path):

@@ -1,6 +1,7 @@
 """Real mounts of volumes on a real CephFS: the exact limit before its late one, and what of it is not shown."""
 
 import errno
+import json
 import os
 import subprocess
 import threading
@@ -66,6 +67,38 @@ def test_cephfs_alone_passes_its_limit(cluster):
     written = sorted(map(int, said.stdout.split()))
     print(" ".join(f"{size / MIB:.2f}" for size in written), "x of the limit")
     assert written[-1] > 1.05 * MIB
+
+
+@pytest.mark.parametrize("way", ["mounted", "direct"])
+def test_snapshots_are_those_of_the_storage(cluster, cephfs, place, way):
+    data = cephfs / f"snapshots-{way}"
+    data.mkdir()
+    source, options = str(data), []
+    if way == "direct":
+        source, options = f"ceph:///{data.name}", ["-o", f"conf={cluster.configuration},client=fs"]
+    with mounting.mounted(place, *options, source=source) as mount:
+        (mount.path / "folder").mkdir()
+        (mount.path / "folder/f").write_bytes(b"before" * 1000)
+        taken = mounting.volgate("snapshot", "create", mount.path, "s1", "--metadata", "why=because", "--json")
+        assert taken.returncode == 0, taken.stderr
+        with open(mount.path / "folder/f", "r+b") as file:
+            file.write(b"AFTER!")
+        (mount.path / "folder/new").write_bytes(b"new")
+        view = mount.path / ".snapshots/s1"
+        assert (view / "folder/f").read_bytes() == b"before" * 1000
+        assert os.listdir(view) == ["folder"] and os.listdir(view / "folder") == ["f"]
+        assert not (view / ".volgate").exists() and not (view / ".snap").exists()
+        with pytest.raises(OSError) as caught:
+            (view / "folder/f").unlink()
+        assert caught.value.errno == errno.EROFS
+        (info,) = json.loads(mounting.volgate("snapshot", "list", mount.path, "--json").stdout)
+        assert (info["snapshot_id"], info["file_count"], info["used_bytes"]) == ("s1", 2, 6000)
+        assert info["metadata"] == {"why": "because"} and info["preserved_bytes"] is None
+        assert (data / ".snap/s1").is_dir()
+        deleted = mounting.volgate("snapshot", "delete", mount.path, "s1")
+        assert deleted.returncode == 0, deleted.stderr
+        assert not (data / ".snap/s1").exists()
+        assert (mount.path / "folder/f").read_bytes()[:6] == b"AFTER!"
 
 
 @pytest.mark.parametrize("way", ["mounted", "direct"])

@@ -30,6 +30,7 @@ _VERBS: Final = {
     "refresh": "storage",
     "gc": "storage",
     "quarantine": "quarantine",
+    "snapshot": "snapshot",
 }
 _MOUNT_VERBS: Final = frozenset({"mount", "umount"})
 

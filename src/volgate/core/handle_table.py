@@ -10,11 +10,15 @@ T = TypeVar("T")
 
 
 class HandleTable(Generic[T]):
-    """Open things by number. Pure; steps of one event loop."""
+    """Open things by number. Pure; steps of one event loop.
 
-    def __init__(self) -> None:
+    Args:
+        first: the first number that is given.
+    """
+
+    def __init__(self, first: int = 1) -> None:
         self._open: dict[int, T] = {}
-        self._next = 1
+        self._next = first
 
     def __len__(self) -> int:
         return len(self._open)

@@ -26,6 +26,8 @@ Ino = NewType("Ino", int)
 ROOT_INO: Final = Ino(1)
 """FUSE_ROOT_ID."""
 FIRST_OWN_INO: Final = 1 << 63
+FIRST_SHOWN_INO: Final = 3 << 62
+"""Numbers from here on are of inodes in snapshots, which have a table of their own."""
 _REMOVED_AT_LEAST: Final = 1000
 
 
@@ -114,13 +116,17 @@ class InodeTable:
 
     Attributes:
         lookups: references ever given to the kernel. forgets: references the kernel gave back.
+
+    Args:
+        first_ino: of the root, and of numbers that are not the backing's; None = as of a volume's own root.
     """
 
-    def __init__(self) -> None:
-        self.root = Inode(ROOT_INO, 0, stat.S_IFDIR)  # reached by its open directory, never by number
-        self._by_ino: dict[int, Inode] = {ROOT_INO: self.root}
+    def __init__(self, first_ino: int | None = None) -> None:
+        root_ino = Ino(ROOT_INO if first_ino is None else first_ino)
+        self.root = Inode(root_ino, 0, stat.S_IFDIR)  # reached by its open directory, never by number
+        self._by_ino: dict[int, Inode] = {root_ino: self.root}
         self._by_backing: dict[int, Inode] = {}
-        self._next_own_ino = FIRST_OWN_INO
+        self._next_own_ino = FIRST_OWN_INO if first_ino is None else first_ino + 1
         self._removed = 0
         self.lookups = 0
         self.forgets = 0

@@ -7,8 +7,11 @@ from typing import Final
 GATEWAY_NAME: Final = b".volgate"
 """At the root of a volume: the gateway's own files. Never shown, never charged."""
 
-RESERVED_ROOT_NAMES: Final[frozenset[bytes]] = frozenset({GATEWAY_NAME, b".snapshots"})
-"""Names at the root that users can neither see nor make."""
+SNAPSHOTS_NAME: Final = b".snapshots"
+"""At the root of a volume: its snapshots, read-only. Reached by its name, in no listing."""
+
+RESERVED_ROOT_NAMES: Final[frozenset[bytes]] = frozenset({GATEWAY_NAME, SNAPSHOTS_NAME})
+"""Names at the root that users cannot make, and that no listing shows."""
 
 RCLONE_LINK: Final = ".rclonelink"
 """rclone stores the link NAME as the object NAME.rclonelink."""

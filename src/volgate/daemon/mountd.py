@@ -23,7 +23,7 @@ import trio
 from volgate.control.server import ControlServer, Reply, Route, TcpServer, json_reply
 from volgate.core.id_map import IdMap
 from volgate.core.sizes import format_count, format_size
-from volgate.daemon import checks, metrics, operating, service_manager, split
+from volgate.daemon import checks, metrics, operating, service_manager, snapshots, split
 from volgate.daemon.draining import drain
 from volgate.daemon.health import Problem, Standstill, find_problems, find_storage_problems
 from volgate.daemon.watchdog import Watchdog
@@ -192,8 +192,12 @@ class MountDaemon:
             async with trio.open_nursery() as nursery:
                 suffix = f".ro-{os.getpid()}" if settings.read_only else ""
                 path = settings.runtime_directory / f"{volume.identity.volume_id}{suffix}.sock"
-                routes = {**self._routes(volume, session), **operating.routes(volume, session)}
-                server = ControlServer(path, routes, operating.PATIENT)
+                routes = {
+                    **self._routes(volume, session),
+                    **operating.routes(volume, session),
+                    **snapshots.routes(file_system),
+                }
+                server = ControlServer(path, routes, operating.PATIENT | snapshots.PATIENT)
                 await nursery.start(server.run)
                 if settings.metrics_address is not None:
                     scrape = {("GET", "/metrics"): routes["GET", "/metrics"]}

@@ -55,6 +55,8 @@ class Capabilities:
         keeps_usage: ``load_usage`` knows the volume's usage after a crash, so no ledger is needed.
         charges_links: a symlink counts its target's bytes, since what counts them cannot tell it from a file.
         native_quota: the storage has limits of its own, which hold for others than the gateway too.
+        preserves: ``open_reserved``, ``clone``, ``key_of_node``, ``open_node`` and ``sync_volume`` work, of which
+            snapshots are made.
         native_snapshots: the storage takes snapshots of the whole volume by itself; ``create_snapshot`` etc. work.
         magic_names: names that mean something to the storage in every directory; they can neither be seen nor made.
         max_read_bytes: the largest length of one read.
@@ -73,6 +75,7 @@ class Capabilities:
     keeps_usage: bool = False
     charges_links: bool = False
     native_quota: bool = False
+    preserves: bool = False
     native_snapshots: bool = False
     magic_names: frozenset[bytes] = frozenset()
     max_read_bytes: int = 1 << 20
@@ -349,6 +352,37 @@ class BaseStorageBackend(ABC):
 
     async def store_reserved(self, name: str, content: bytes) -> None:
         """Replace a file of the gateway's own, atomically and durably."""
+        raise Unsupported
+
+    async def open_reserved(self, path: str) -> BackendDirectory:
+        """Return a directory of the gateway's own, made where it is missing; all calls work in it, nothing is charged.
+
+        Args:
+            path: names below ``.volgate``, with ``/`` between them. Needs ``preserves``.
+        """
+        raise Unsupported
+
+    async def clone(self, file: BackendFile, directory: BackendDirectory, name: bytes) -> None:
+        """Store a file's content as it is now under a name, whole and durable, or not at all; replaces what is there.
+
+        Shares the blocks where the storage can (ioctl_ficlone(2)), else copies what is no hole. What the file has else
+        (owner, times, attributes) is not taken along. Blocks for the storage. Needs ``preserves``.
+
+        Raises:
+            NoSpace: the backing is full; nothing is left of it.
+        """
+        raise Unsupported
+
+    def key_of_node(self, directory: BackendDirectory, name: bytes, ino: int) -> bytes | None:
+        """Return a key by which ``open_node`` finds this inode, whatever its name is then. Needs ``preserves``."""
+        return None
+
+    async def open_node(self, key: bytes) -> BackendFile:
+        """Open the regular file of a key for reading. Raises Stale: it is deleted. Needs ``preserves``."""
+        raise Unsupported
+
+    async def sync_volume(self) -> None:
+        """Make everything durable that was changed in the volume before the call. Blocks for the storage."""
         raise Unsupported
 
     async def acquire_ownership(self, holder: bytes) -> None:

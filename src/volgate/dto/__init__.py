@@ -9,7 +9,7 @@ from volgate.dto.quota.info import StorageQuotaInfo
 from volgate.dto.quota.usage import Usage
 from volgate.dto.volume.location import StorageLocation
 from volgate.dto.volume.operation import VolumeOperationContext
-from volgate.dto.volume.snapshot import VolumeSnapshotContext
+from volgate.dto.volume.snapshot import SnapshotInfo, VolumeSnapshotContext
 
 __all__ = [
     "AsyncCopyContext",
@@ -23,5 +23,6 @@ __all__ = [
     "StorageQuotaInfo",
     "Usage",
     "VolumeOperationContext",
+    "SnapshotInfo",
     "VolumeSnapshotContext",
 ]

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 VOLUME_ID: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+SNAPSHOT_ID: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}")
 
 
 def check_volume_id(_instance: object, attribute: Any, value: Any) -> None:
@@ -19,6 +20,18 @@ def check_volume_id(_instance: object, attribute: Any, value: Any) -> None:
     """
     if not isinstance(value, str) or not VOLUME_ID.fullmatch(value):
         raise ValueError(f"{attribute.name}: {value!r} is no volume id (1 to 63 of a-z 0-9 . _ -, first a-z or 0-9)")
+
+
+def check_snapshot_id(_instance: object, attribute: Any, value: Any) -> None:
+    """Refuse what is not a snapshot's id, which is a file name for every tool.
+
+    Raises:
+        ValueError: not 1..63 characters of ``a-zA-Z0-9._-`` beginning with a letter or digit.
+    """
+    if not isinstance(value, str) or not SNAPSHOT_ID.fullmatch(value):
+        raise ValueError(
+            f"{attribute.name}: {value!r} is no snapshot id (1 to 63 of a-z A-Z 0-9 . _ -, first a letter or digit)"
+        )
 
 
 def check_not_negative(_instance: object, attribute: Any, value: Any) -> None:

@@ -142,6 +142,25 @@ def handler(
     return guarded  # type: ignore[return-value] # functools.wraps gives self a name, Concatenate has none
 
 
+def change(
+    method: Callable[Concatenate[Operations, P], Coroutine[Any, Any, R]],
+) -> Callable[Concatenate[Operations, P], Coroutine[Any, Any, R]]:
+    """Let a handler that changes the volume pass the turnstile: it waits while the volume has to stand still."""
+
+    @functools.wraps(method)
+    async def passing(self: Operations, *args: P.args, **kwargs: P.kwargs) -> R:
+        turnstile = self.turnstile
+        while turnstile.opened is not None:
+            await turnstile.opened.wait()
+        turnstile.inside += 1
+        try:
+            return await method(self, *args, **kwargs)
+        finally:
+            turnstile.leave()
+
+    return passing  # type: ignore[return-value] # functools.wraps gives self a name, Concatenate has none
+
+
 async def _under_way(
     method: Callable[..., Coroutine[Any, Any, R]], self: Operations, args: tuple[Any, ...], started: float
 ) -> R:
@@ -167,11 +186,12 @@ def _counted(desk: Desk, number: int) -> pyfuse3.FUSEError:
 def _report(self: Operations, operation: str, args: tuple[Any, ...], error: StorageException) -> None:
     """Log a failure worth a look, with the place it happened at."""
     ino = args[0] if args and isinstance(args[0], int) else 0
+    side = self.file_system.side(ino)
     if operation in ("read", "write", "fsync", "flush", "release"):
-        opened = self.file_system.tree.files.get(ino)
+        opened = side.tree.files.get(ino)
         ino = opened.inode.ino if opened is not None else 0
     name = next((arg for arg in args if isinstance(arg, bytes)), b"") if operation != "write" else b""
-    context = self.file_system.describe(operation, ino, name, error)
+    context = side.describe(operation, ino, name, error)
     self.desk.recent_errors.append(context)
     log.log(
         error.log_level,

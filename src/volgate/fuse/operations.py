@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING, Final
 import pyfuse3
 import trio
 
+from volgate.core.inode_table import FIRST_SHOWN_INO, ROOT_INO
+from volgate.core.names import SNAPSHOTS_NAME
 from volgate.drivers.base import NodeOwner
 from volgate.errors import InputOutput, NotPermitted, PermissionDenied, ReadOnly, ShuttingDown, Stale
 from volgate.fuse.convert import to_changes, to_entry, to_negative_entry, to_statvfs
-from volgate.fuse.door import DEADLINE_S, Desk, handler
+from volgate.fuse.door import DEADLINE_S, Desk, change, handler
 
 if TYPE_CHECKING:
     from pyfuse3 import EntryAttributes, FileInfo, ReaddirToken, RequestContext, SetattrFields, StatvfsData
 
+    from volgate.core.handle_table import Fh
     from volgate.core.inode_table import Inode
     from volgate.dto import FileAttributes
     from volgate.fuse.datapath import DataPath
@@ -62,17 +65,25 @@ class Operations(pyfuse3.Operations):
         self._namespace = file_system.namespace
         self._attributes = file_system.attributes
         self._file_io = file_system.file_io
-        self._directories = file_system.directories
-        self._attr_timeout_s = file_system.attr_timeout_s
-        self._entry_timeout_s = file_system.entry_timeout_s
+        self.turnstile = file_system.turnstile
 
     def _inode(self, ino: int) -> Inode:
+        """Return an inode of the volume, of which anything may be changed. Raises ReadOnly: it lies in a snapshot."""
+        if ino >= FIRST_SHOWN_INO:
+            raise ReadOnly
         inode = self._tree.inodes.get(ino)
         if inode is None:
             raise Stale(f"inode {ino} is not known any more")
         return inode
 
-    def _entry(self, inode: Inode, attributes: FileAttributes) -> EntryAttributes:
+    def _find(self, ino: int) -> tuple[FileSystem, Inode]:
+        """Return an inode of the volume or of a snapshot, and where it lies."""
+        if ino < FIRST_SHOWN_INO:
+            return self.file_system, self._inode(ino)
+        side = self.file_system.side(ino)
+        return side, side.tree.inode(ino)
+
+    def _entry(self, side: FileSystem, inode: Inode, attributes: FileAttributes) -> EntryAttributes:
         provisional = attributes.provisional
         if inode.version not in (None, (attributes.mtime_ns, attributes.size)) and not provisional:
             self._note_change(inode, attributes)
@@ -80,7 +91,7 @@ class Operations(pyfuse3.Operations):
             attributes = self._id_map.show(attributes)
         if provisional:
             return to_entry(inode, attributes, 0, 0)
-        return to_entry(inode, attributes, self._attr_timeout_s, self._entry_timeout_s)
+        return to_entry(inode, attributes, side.attr_timeout_s, side.entry_timeout_s)
 
     def _owner(self, ctx: RequestContext) -> NodeOwner:
         """Return whose a new node becomes. Raises PermissionDenied for a caller whom the id map leaves out."""
@@ -145,10 +156,10 @@ class Operations(pyfuse3.Operations):
             self._absent.clear()
         self._absent.add((parent, name))
 
-    def _looked_up(self, inode: Inode, attributes: FileAttributes) -> EntryAttributes:
+    def _looked_up(self, side: FileSystem, inode: Inode, attributes: FileAttributes) -> EntryAttributes:
         """Return an entry whose reply gives the kernel one reference."""
-        entry = self._entry(inode, attributes)
-        self._tree.inodes.count_lookup(inode)
+        entry = self._entry(side, inode, attributes)
+        side.tree.inodes.count_lookup(inode)
         return entry
 
     # -- names --------------------------------------------------------------------------------------------------
@@ -156,18 +167,24 @@ class Operations(pyfuse3.Operations):
     @handler
     async def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
         """LOOKUP."""
-        found = await self._namespace.lookup(self._inode(parent_inode), name)
+        side, parent = self._find(parent_inode)
+        shown = side.shown
+        if name == SNAPSHOTS_NAME and parent_inode == ROOT_INO and shown is not None:
+            root = shown.tree.inodes.root
+            return self._looked_up(shown, root, await shown.attributes.get(root))
+        found = await side.namespace.lookup(parent, name)
         if found is None:
             self._note_absent(parent_inode, name)
-            return to_negative_entry(self._entry_timeout_s)
-        return self._looked_up(*found)
+            return to_negative_entry(side.entry_timeout_s)
+        return self._looked_up(side, *found)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         """FORGET; has no reply and must not fail."""
         for ino, count in inode_list:
-            self._tree.forget(ino, count)
+            self.file_system.side(ino).tree.forget(ino, count)
 
     @handler
+    @change
     async def create(
         self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: RequestContext
     ) -> tuple[FileInfo, EntryAttributes]:
@@ -178,45 +195,58 @@ class Operations(pyfuse3.Operations):
         )
         fh = self._file_io.register(inode, file, attributes, writable=True, privileged=ctx.uid == 0)
         self._data_path.register(fh)
-        return pyfuse3.FileInfo(fh=fh, keep_cache=True), self._looked_up(inode, attributes)
+        return pyfuse3.FileInfo(fh=fh, keep_cache=True), self._looked_up(self.file_system, inode, attributes)
 
     @handler
+    @change
     async def mknod(self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: RequestContext) -> EntryAttributes:
         """MKNOD."""
         return self._looked_up(
-            *await self._namespace.create_node(self._inode(parent_inode), name, mode, self._owner(ctx), rdev=rdev)
+            self.file_system,
+            *await self._namespace.create_node(self._inode(parent_inode), name, mode, self._owner(ctx), rdev=rdev),
         )
 
     @handler
+    @change
     async def mkdir(self, parent_inode: int, name: bytes, mode: int, ctx: RequestContext) -> EntryAttributes:
         """MKDIR."""
         return self._looked_up(
-            *await self._namespace.create_node(self._inode(parent_inode), name, mode, self._owner(ctx))
+            self.file_system,
+            *await self._namespace.create_node(self._inode(parent_inode), name, mode, self._owner(ctx)),
         )
 
     @handler
+    @change
     async def symlink(self, parent_inode: int, name: bytes, target: bytes, ctx: RequestContext) -> EntryAttributes:
         """SYMLINK."""
         return self._looked_up(
-            *await self._namespace.create_symlink(self._inode(parent_inode), name, target, self._owner(ctx))
+            self.file_system,
+            *await self._namespace.create_symlink(self._inode(parent_inode), name, target, self._owner(ctx)),
         )
 
     @handler
+    @change
     async def link(self, inode: int, new_parent_inode: int, new_name: bytes, ctx: RequestContext) -> EntryAttributes:
         """LINK."""
-        return self._looked_up(*await self._namespace.link(self._inode(inode), self._inode(new_parent_inode), new_name))
+        return self._looked_up(
+            self.file_system,
+            *await self._namespace.link(self._inode(inode), self._inode(new_parent_inode), new_name),
+        )
 
     @handler
+    @change
     async def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
         """UNLINK."""
         await self._namespace.unlink(self._inode(parent_inode), name)
 
     @handler
+    @change
     async def rmdir(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
         """RMDIR."""
         await self._namespace.rmdir(self._inode(parent_inode), name)
 
     @handler
+    @change
     async def rename(
         self,
         parent_inode_old: int,
@@ -234,17 +264,19 @@ class Operations(pyfuse3.Operations):
     @handler
     async def readlink(self, inode: int, ctx: RequestContext) -> bytes:
         """READLINK."""
-        return _as_bytes(await self._namespace.read_link(self._inode(inode)))
+        side, known = self._find(inode)
+        return _as_bytes(await side.namespace.read_link(known))
 
     # -- attributes ---------------------------------------------------------------------------------------------
 
     @handler
     async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
         """GETATTR."""
-        known = self._inode(inode)
-        return self._entry(known, await self._attributes.get(known))
+        side, known = self._find(inode)
+        return self._entry(side, known, await side.attributes.get(known))
 
     @handler
+    @change
     async def setattr(
         self, inode: int, attr: EntryAttributes, fields: SetattrFields, fh: int | None, ctx: RequestContext
     ) -> EntryAttributes:
@@ -256,7 +288,8 @@ class Operations(pyfuse3.Operations):
             if allowed is None:
                 raise NotPermitted
             changes = allowed
-        return self._entry(known, await self._attributes.set(known, changes, size=size, fh=fh, privileged=ctx.uid == 0))
+        attributes = await self._attributes.set(known, changes, size=size, fh=fh, privileged=ctx.uid == 0)
+        return self._entry(self.file_system, known, attributes)
 
     @handler
     async def statfs(self, ctx: RequestContext) -> StatvfsData:
@@ -268,9 +301,11 @@ class Operations(pyfuse3.Operations):
         """GETXATTR. The kernel asks for security.capability before the first write of each file; none has one."""
         if name.startswith(b"security."):
             raise pyfuse3.FUSEError(errno.ENODATA)
-        return _as_bytes(await self._attributes.get_xattr(self._inode(inode), name))
+        side, known = self._find(inode)
+        return _as_bytes(await side.attributes.get_xattr(known, name))
 
     @handler
+    @change
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> None:
         """SETXATTR."""
         await self._attributes.set_xattr(self._inode(inode), name, value)
@@ -278,10 +313,12 @@ class Operations(pyfuse3.Operations):
     @handler
     async def listxattr(self, inode: int, ctx: RequestContext) -> list[bytes]:
         """LISTXATTR."""
-        names = await self._attributes.list_xattrs(self._inode(inode), privileged=ctx.uid == 0)
+        side, known = self._find(inode)
+        names = await side.attributes.list_xattrs(known, privileged=ctx.uid == 0)
         return [_as_bytes(name) for name in names]
 
     @handler
+    @change
     async def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> None:
         """REMOVEXATTR."""
         await self._attributes.remove_xattr(self._inode(inode), name)
@@ -296,20 +333,30 @@ class Operations(pyfuse3.Operations):
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
         """OPEN."""
         self._refuse_new_opens()
-        if self.file_system.read_only and flags & os.O_ACCMODE != os.O_RDONLY:
+        side, known = self._find(inode)
+        if side.read_only and (flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC):
             raise ReadOnly
-        fh, keep_cache = await self._file_io.open(self._inode(inode), flags, privileged=ctx.uid == 0)
+        if flags & os.O_TRUNC:
+            fh, keep_cache = await self._open_changing(known, flags, ctx)
+        else:
+            fh, keep_cache = await side.file_io.open(known, flags, privileged=ctx.uid == 0)
         self._data_path.register(fh)
         return pyfuse3.FileInfo(fh=fh, keep_cache=keep_cache)
+
+    @change
+    async def _open_changing(self, inode: Inode, flags: int, ctx: RequestContext) -> tuple[Fh, bool]:
+        return await self._file_io.open(inode, flags, privileged=ctx.uid == 0)
 
     @handler
     async def read(self, fh: int, off: int, size: int) -> bytes:
         """READ."""
-        data = await self._file_io.read(fh, off, size)
+        side = self.file_system if fh < FIRST_SHOWN_INO else self.file_system.side(fh)
+        data = await side.file_io.read(fh, off, size)
         self.desk.read_bytes += len(data)
         return data
 
     @handler
+    @change
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         """WRITE."""
         written = await self._file_io.write(fh, off, buf)
@@ -321,38 +368,40 @@ class Operations(pyfuse3.Operations):
         """FLUSH: at each close(2). ENOSYS where closing has nothing to say: the kernel then asks no more."""
         if not self._flush_has_work:
             raise pyfuse3.FUSEError(errno.ENOSYS)
-        await self._file_io.flush(fh)
+        await self.file_system.side(fh).file_io.flush(fh)
 
     @handler
     async def fsync(self, fh: int, datasync: bool) -> None:
         """FSYNC."""
-        await self._file_io.sync(fh, data_only=datasync)
+        await self.file_system.side(fh).file_io.sync(fh, data_only=datasync)
 
     @handler
     async def release(self, fh: int) -> None:
         """RELEASE: the last close of an open file and its mappings."""
         self._data_path.release(fh)
-        await self._file_io.release(fh)
+        await self.file_system.side(fh).file_io.release(fh)
 
     # -- open directories ---------------------------------------------------------------------------------------
 
     @handler
     async def opendir(self, inode: int, ctx: RequestContext) -> int:
         """OPENDIR."""
-        return await self._directories.open(self._inode(inode))
+        side, known = self._find(inode)
+        return await side.directories.open(known)
 
     @handler
     async def readdir(self, fh: int, start_id: int, token: ReaddirToken) -> None:
         """READDIRPLUS. A lookup is counted only where the reply took the entry, never for . and .. ."""
-        opened = self._directories.get(fh)
-        if start_id < 2 and not await self._reply_dots(opened.inode, start_id, token):
+        side = self.file_system.side(fh)
+        opened = side.directories.get(fh)
+        if start_id < 2 and not await self._reply_dots(side, opened.inode, start_id, token):
             return
-        inodes = self._tree.inodes
+        inodes = side.tree.inodes
         accepted = start_id < 2
         try:
-            async for name, attributes, next_id in self._directories.entries(opened, start_id):
+            async for name, attributes, next_id in side.directories.entries(opened, start_id):
                 inode = inodes.observe(opened.inode, name, attributes)
-                if not pyfuse3.readdir_reply(token, name, self._entry(inode, attributes), next_id):
+                if not pyfuse3.readdir_reply(token, name, self._entry(side, inode, attributes), next_id):
                     inodes.drop_unused(inode)
                     return
                 inodes.count_lookup(inode)
@@ -361,21 +410,21 @@ class Operations(pyfuse3.Operations):
             if not accepted:
                 raise  # once an entry was taken, an error would lose its lookup: the next call meets it again
 
-    async def _reply_dots(self, inode: Inode, start_id: int, token: ReaddirToken) -> bool:
-        attributes = await self._attributes.get(inode)
-        if start_id < 1 and not pyfuse3.readdir_reply(token, b".", self._entry(inode, attributes), 1):
+    async def _reply_dots(self, side: FileSystem, inode: Inode, start_id: int, token: ReaddirToken) -> bool:
+        attributes = await side.attributes.get(inode)
+        if start_id < 1 and not pyfuse3.readdir_reply(token, b".", self._entry(side, inode, attributes), 1):
             return False
-        return pyfuse3.readdir_reply(token, b"..", self._entry(inode.parent or inode, attributes), 2)
+        return pyfuse3.readdir_reply(token, b"..", self._entry(side, inode.parent or inode, attributes), 2)
 
     @handler
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
         """FSYNCDIR."""
-        await self._directories.sync(fh)
+        await self.file_system.side(fh).directories.sync(fh)
 
     @handler
     async def releasedir(self, fh: int) -> None:
         """RELEASEDIR."""
-        self._directories.release(fh)
+        self.file_system.side(fh).directories.release(fh)
 
 
 def _as_bytes(value: bytes) -> bytes:

@@ -24,7 +24,7 @@ _FILE_CALLS = (
 _BACKEND_CALLS = (
     "open_directory", "list_names", "get_attributes", "set_attributes", "open_file", "create_file", "create_node",
     "remove", "rename", "get_space", "get_attributes_of", "link", "create_symlink", "read_link", "get_xattr",
-    "set_xattr", "list_xattrs", "remove_xattr", "sync_directory",
+    "set_xattr", "list_xattrs", "remove_xattr", "sync_directory", "open_reserved", "clone", "open_node", "sync_volume",
 )  # fmt: skip
 _UNTOUCHED = (
     "create_volume", "open_volume", "load_reserved", "store_reserved", "acquire_ownership", "release_ownership",
@@ -157,6 +157,10 @@ class _FaultyBackendBase(BaseStorageBackend):
     def key_of_name(self, directory: Any, name: bytes, ino: int) -> bytes | None:
         """See BaseStorageBackend."""
         return self.inner.key_of_name(directory, name, ino)
+
+    def key_of_node(self, directory: Any, name: bytes, ino: int) -> bytes | None:
+        """See BaseStorageBackend."""
+        return self.inner.key_of_node(directory, name, ino)
 
     def key_of_file(self, file: Any) -> bytes | None:
         """See BaseStorageBackend."""

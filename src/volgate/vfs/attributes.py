@@ -54,6 +54,7 @@ class Attributes:
         self._tree = tree
         self._backend = tree.backend
         self._gate = tree.gate
+        self._snapshots = tree.volume.snapshots
 
     async def get(self, inode: Inode) -> FileAttributes:
         """Return an inode's attributes.
@@ -93,6 +94,8 @@ class Attributes:
         if size is not None:
             attributes = await self._set_size(inode, size, fh, privileged=privileged)
         if changes != _NO_CHANGES:
+            if changes.mtime_ns is not None and self._snapshots.generation:
+                await self._preserve(inode)
             attributes = await self._apply(inode, changes)
             if changes.mode is not None and privileges_to_clear(changes.mode):
                 self._strip_at_next_write(inode)
@@ -108,6 +111,21 @@ class Attributes:
             return False
         before = await self.get(inode)
         return inode.version == (before.mtime_ns, before.size)
+
+    async def _preserve(self, inode: Inode) -> None:
+        """Let the snapshots have a file before its mtime is set: by that they see whether others changed it."""
+        if inode.file_type != stat.S_IFREG:
+            return
+        if inode.open_files:
+            await self._snapshots.before_change(inode.backing_ino, self._tree.any_file(inode).file)  # type: ignore[union-attr]
+            return
+        file, _ = await self._tree.at_place(
+            inode, lambda directory, name: self._backend.open_file(directory, name, inode.backing_ino, writable=False)
+        )
+        try:
+            await self._snapshots.before_change(inode.backing_ino, file)
+        finally:
+            await file.close()
 
     async def _apply(self, inode: Inode, changes: AttributeChanges) -> FileAttributes:
         return await self._tree.on_inode(
@@ -143,6 +161,8 @@ class Attributes:
 
     async def resize(self, inode: Inode, file: BackendFile, size: int, *, privileged: bool) -> FileAttributes:
         """Set a file's size through the quota gate and return its new attributes."""
+        if self._snapshots.generation:
+            await self._snapshots.before_change(inode.backing_ino, file)
         before = await file.get_attributes()
         charge = inode.charge if isinstance(inode.charge, InodeCharge) else None
         passing = charge is None

@@ -36,6 +36,7 @@ class FileIo:
         self._backend = tree.backend
         self._gate = tree.gate
         self._attributes = attributes
+        self._snapshots = tree.volume.snapshots
 
     async def open(self, inode: Inode, flags: int, *, privileged: bool) -> tuple[Fh, bool]:
         """Give a regular file an open-file number; O_APPEND, O_DIRECT, O_SYNC are the kernel's business.
@@ -106,6 +107,8 @@ class FileIo:
         """
         opened = self._tree.files.get(fh) or self._tree.open_file(fh)
         _refuse_poisoned(opened)
+        if opened.preserved != self._snapshots.generation:
+            await self._preserve(opened)
         opened.written = True
         if opened.strip_mode:
             await self._strip_mode(opened)
@@ -137,6 +140,12 @@ class FileIo:
         elif not self._gate.settle(charge):
             self._gate.correct(charge, (await opened.file.get_attributes()).size)
         return written
+
+    async def _preserve(self, opened: OpenFile) -> None:
+        """Let the snapshots have what they need of a file before its content changes."""
+        generation = self._snapshots.generation
+        await self._snapshots.before_change(opened.inode.backing_ino, opened.file)
+        opened.preserved = generation
 
     def _give_up(self, opened: OpenFile, charge: InodeCharge) -> None:
         """Note that a write was given up: it may still happen, and then undo what later writes of this handle did."""

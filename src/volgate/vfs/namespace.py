@@ -36,6 +36,7 @@ class Namespace:
         self._tree = tree
         self._backend = tree.backend
         self._gate = tree.gate
+        self._snapshots = tree.volume.snapshots
 
     async def lookup(self, parent: Inode, name: bytes) -> tuple[Inode, FileAttributes] | None:
         """Return what stands under a name; None where nothing does, which the kernel may remember.
@@ -167,10 +168,11 @@ class Namespace:
         await self._remove(parent, name, is_directory=True)
 
     async def _remove(self, parent: Inode, name: bytes, *, is_directory: bool) -> None:
-        if self._tree.is_hidden(parent, name):
-            raise NotFound
+        self._tree.check_removable(parent, name)
         directory = await self._tree.directory_of(parent)
         attributes = await self._backend.get_attributes(directory, name)
+        if self._snapshots.generation:
+            await self._preserve(directory, name, attributes)
         change = self._begin_remove(directory, name, attributes)
         try:
             await self._backend.remove(directory, name, is_directory=is_directory)
@@ -182,6 +184,13 @@ class Namespace:
         if change is not None:
             self._gate.end_remove(change, removed=True)
         self._after_remove(parent, name, attributes)
+
+    async def _preserve(self, directory: BackendDirectory, name: bytes, attributes: FileAttributes) -> None:
+        """Let the snapshots have an inode whose last name is about to go."""
+        if stat.S_ISREG(attributes.mode) and attributes.nlink <= 1:
+            inode = self._tree.inodes.find_backing(attributes.ino)
+            opened = cast("OpenFile", inode.open_files[0]) if inode is not None and inode.open_files else None
+            await self._snapshots.before_removal(directory, name, attributes, opened.file if opened else None)
 
     def _begin_remove(self, directory: BackendDirectory, name: bytes, attributes: FileAttributes) -> NameChange | None:
         """Tell the gate that a name goes. None: other names or open files keep the inode charged."""
@@ -219,6 +228,8 @@ class Namespace:
         gone = standing is None or standing.ino != attributes.ino
         if change is not None:
             self._gate.end_remove(change, removed=gone)
+        if not gone and self._snapshots.generation:
+            await self._snapshots.after_failed_removal(attributes.ino)
         return gone
 
     def _after_remove(self, parent: Inode, name: bytes, attributes: FileAttributes) -> None:
@@ -244,8 +255,7 @@ class Namespace:
             raise InvalidArgument
         if flags and not self._backend.capabilities.rename_flags:
             raise InvalidArgument
-        if self._tree.is_hidden(parent, name):
-            raise NotFound
+        self._tree.check_removable(parent, name)
         self._tree.check_name(new_parent, new_name)
         source = await self._tree.directory_of(parent)
         target = await self._tree.directory_of(new_parent)
@@ -257,6 +267,8 @@ class Namespace:
         same = replaced is not None and replaced.ino == moved.ino
         change = None
         if replaced is not None and not same and not flags:
+            if self._snapshots.generation:
+                await self._preserve(target, new_name, replaced)
             change = self._begin_remove(target, new_name, replaced)
         try:
             await self._backend.rename(source, name, target, new_name, flags)
@@ -286,6 +298,8 @@ class Namespace:
         happened = standing is not None and standing.ino == moved.ino
         if change is not None:
             self._gate.end_remove(change, removed=happened)
+        if not happened and replaced is not None and self._snapshots.generation:
+            await self._snapshots.after_failed_removal(replaced.ino)
         return happened and (replaced is None or replaced.ino != moved.ino)
 
     def _after_rename(

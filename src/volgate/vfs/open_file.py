@@ -22,9 +22,20 @@ class OpenFile:
         strip_mode: the next write has to clear suid and sgid first.
         written: content changed through this handle.
         poisoned: a write of it was given up and may still happen.
+        preserved: the generation of snapshots that have the file's content as they need it.
     """
 
-    __slots__ = ("executing", "file", "inode", "poisoned", "privileged", "strip_mode", "writable", "written")
+    __slots__ = (
+        "executing",
+        "file",
+        "inode",
+        "poisoned",
+        "preserved",
+        "privileged",
+        "strip_mode",
+        "writable",
+        "written",
+    )
 
     def __init__(self, inode: Inode, file: BackendFile, *, writable: bool, privileged: bool) -> None:
         self.inode = inode
@@ -35,6 +46,7 @@ class OpenFile:
         self.strip_mode = False
         self.written = False
         self.poisoned = False
+        self.preserved = 0
 
 
 class OpenDirectory:

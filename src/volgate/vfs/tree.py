@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 from volgate.core.handle_table import HandleTable
 from volgate.core.inode_table import Inode, InodeTable
-from volgate.core.names import RESERVED_ROOT_NAMES
+from volgate.core.names import RESERVED_ROOT_NAMES, SNAPSHOTS_NAME
 from volgate.drivers.base import BackendDirectory, BackendFile
 from volgate.dto import StorageLocation
 from volgate.errors import NameTooLong, NotADirectory, NotFound, NotPermitted, Stale
@@ -34,16 +34,17 @@ class Tree:
     Args:
         volume: open volume; its root directory stays open with it.
         mount_point: where users see it; only named in locations.
+        first_number: of its inodes and open files; None where it is the volume itself.
     """
 
-    def __init__(self, volume: Volume, mount_point: Path) -> None:
+    def __init__(self, volume: Volume, mount_point: Path, first_number: int | None = None) -> None:
         self.volume = volume
         self.backend = volume.backend
         self.gate = volume.gate
         self.mount_point = mount_point
-        self.inodes = InodeTable()
-        self.files: HandleTable[OpenFile] = HandleTable()
-        self.directories: HandleTable[OpenDirectory] = HandleTable()
+        self.inodes = InodeTable(first_number)
+        self.files: HandleTable[OpenFile] = HandleTable(first_number or 1)
+        self.directories: HandleTable[OpenDirectory] = HandleTable(first_number or 1)
         self._root_directory = volume.root
         self._magic_names = volume.backend.capabilities.magic_names
         self._open_directories: OrderedDict[Inode, None] = OrderedDict()
@@ -82,6 +83,11 @@ class Tree:
         if self.is_hidden(parent, name):
             where = "in every directory" if name in self._magic_names else "at the root"
             raise NotPermitted(f"{os.fsdecode(name)!r} is reserved {where} of a volume")
+
+    def check_removable(self, parent: Inode, name: bytes) -> None:
+        """Refuse to take away what is not the user's. Raises NotPermitted, or NotFound for what users do not see."""
+        if self.is_hidden(parent, name):
+            raise NotPermitted if name == SNAPSHOTS_NAME else NotFound
 
     def is_hidden(self, parent: Inode, name: bytes) -> bool:
         """Return whether a name is the gateway's own, or the storage's."""

@@ -21,6 +21,10 @@ from volgate.volume.fence import set_fence
 from volgate.volume.identity import VolumeIdentity, load_identity, new_identity, store_identity
 from volgate.volume.ownership import acquire_ownership
 from volgate.volume.quota_gate import QuotaGate
+from volgate.volume.snapshots.base import NoSnapshots, Snapshots
+from volgate.volume.snapshots.native import NativeSnapshots
+from volgate.volume.snapshots.preserving import PreservingSnapshots
+from volgate.volume.snapshots.shown import ShownSnapshots
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +46,7 @@ class Volume:
 
     Attributes:
         backend: its storage. root: its open root directory.
-        identity: who it is. gate: its quota.
+        identity: who it is. gate: its quota. snapshots: its snapshots.
         read_only: nothing of it may be changed.
         counted: how its usage was found, one line for people.
         on_progress: called while it is counted in the background.
@@ -57,6 +61,7 @@ class Volume:
         identity: VolumeIdentity,
         gate: QuotaGate,
         context: VolumeOperationContext,
+        snapshots: Snapshots,
         *,
         counted: str,
         on_progress: OnProgress | None,
@@ -67,6 +72,7 @@ class Volume:
         self.identity = identity
         self.gate = gate
         self.context = context
+        self.snapshots = snapshots
         self.read_only = context.read_only
         self.counted = counted
         self.drained = trio.Event()
@@ -116,6 +122,17 @@ class Volume:
                 self.gate.end_counting(usage)
                 self.counted = f"counted while it was in use: {usage.inodes} files"
                 log.info("counted", extra={"used_bytes": usage.bytes_, "file_count": usage.inodes})
+
+    def shown_snapshots(self) -> Volume | None:
+        """Return a read-only volume whose root has a directory for each snapshot; None where there can be none."""
+        if isinstance(self.snapshots, NoSnapshots):
+            return None
+        backend = ShownSnapshots(self.backend, self.snapshots)
+        return Volume(
+            backend, backend.root, self.identity, self.gate, attrs.evolve(self.context, read_only=True),
+            NoSnapshots("a snapshot has none of its own"), counted="", on_progress=None,
+            held=contextlib.AsyncExitStack(),
+        )  # fmt: skip
 
     async def close(self) -> None:
         """Settle the ledger, give up ownership, close the backend; each step even if one before it fails."""
@@ -233,12 +250,34 @@ async def open_volume(
         )
         stack.callback(_close_gate, gate)
         backend.watch_usage(gate.note_replaced)
+        local = database_path(state_directory, identity.volume_id).with_name("snapshots")
+        snapshots = await _open_snapshots(backend, root, gate, local, read_only=read_only)
+        stack.push_async_callback(snapshots.close)
         volume = Volume(
-            backend, root, identity, gate, context, counted=counted, on_progress=on_progress, held=stack.pop_all()
-        )
+            backend, root, identity, gate, context, snapshots,
+            counted=counted, on_progress=on_progress, held=stack.pop_all(),
+        )  # fmt: skip
         if not read_only:
             await volume.fence()
         return volume
+
+
+async def _open_snapshots(
+    backend: BaseStorageBackend, root: BackendDirectory, gate: QuotaGate, local: Path, *, read_only: bool
+) -> Snapshots:
+    if read_only:
+        return NoSnapshots("the volume is mounted read-only")
+    capabilities = backend.capabilities
+    if capabilities.native_snapshots:
+        return NativeSnapshots(backend, lambda: Usage(gate.used_bytes, gate.used_inodes))
+    if capabilities.preserves:
+        snapshots = PreservingSnapshots(backend, root, local)
+        await snapshots.load()
+        return snapshots
+    return NoSnapshots(
+        f"this volume ({backend.backend_type}) cannot have snapshots: its storage takes none, and gives no file "
+        "handles (open_by_handle_at(2), for root only) by which volgate could make them"
+    )
 
 
 def _close_gate(gate: QuotaGate) -> None:

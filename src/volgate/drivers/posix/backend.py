@@ -28,7 +28,14 @@ from volgate.drivers.base import (
 )
 from volgate.drivers.posix import btrfs, syscalls
 from volgate.drivers.posix.errors import converted_async, converted_waiting
-from volgate.drivers.posix.open_file import PosixDirectory, PosixFile, change_attributes, to_attributes, wait_for_disk
+from volgate.drivers.posix.open_file import (
+    PosixDirectory,
+    PosixFile,
+    change_attributes,
+    copy_content,
+    run_in_thread,
+    to_attributes,
+)
 from volgate.drivers.posix.reserved import ReservedFiles
 from volgate.drivers.wrap.threaded import ThreadedBackend
 from volgate.dto import AttributeChanges, BackendType, FileAttributes, Usage, VolumeOperationContext
@@ -37,6 +44,7 @@ from volgate.errors import CrossDevice, InvalidArgument, IsADirectory, NotADirec
 _OPEN: Final = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _OPEN_DIRECTORY: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_NODE: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_DRAFT: Final = b".new"
 _KEY_OF_FILE: Final = b"f"
 _KEY_OF_NAME: Final = b"n"
 _NAME_KEY: Final = struct.Struct("=cQB")
@@ -94,6 +102,7 @@ class PosixBackend(BaseStorageBackend):
         self._reserved = ReservedFiles(root.fd)
         kind = syscalls.file_system_type(root.fd)
         local = kind in syscalls.LOCAL_FILE_SYSTEMS
+        durable_keys = kind != syscalls.FUSE and self._has_handles()
         self._capabilities = Capabilities(
             inline_io=local,
             hard_links=True,
@@ -104,7 +113,8 @@ class PosixBackend(BaseStorageBackend):
             rename_flags=local,
             ownership=self._chown,
             close_reports_errors=not local,
-            durable_keys=kind != syscalls.FUSE and self._has_handles(),
+            durable_keys=durable_keys,
+            preserves=durable_keys,
             native_quota=btrfs.has_quota_group(self._handles_fd),
         )
         return root
@@ -382,7 +392,7 @@ class PosixBackend(BaseStorageBackend):
         """See BaseStorageBackend."""
         fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=_fd(directory))
         try:
-            await wait_for_disk(os.fsync, fd)
+            await run_in_thread(os.fsync, fd)
         finally:
             os.close(fd)
 
@@ -497,6 +507,41 @@ class PosixBackend(BaseStorageBackend):
         self._own_files().store(name, content)
 
     @converted_async
+    def open_reserved(self, path: str) -> PosixDirectory:
+        """See BaseStorageBackend."""
+        return PosixDirectory(self._own_files().open_folder(path))
+
+    @converted_waiting
+    async def clone(self, file: BackendFile, directory: BackendDirectory, name: bytes) -> None:
+        """See BaseStorageBackend."""
+        assert isinstance(file, PosixFile)
+        await run_in_thread(_clone, file.fd, _fd(directory), name)
+
+    def key_of_node(self, directory: BackendDirectory, name: bytes, ino: int) -> bytes | None:
+        """See BaseStorageBackend: the inode's file handle."""
+        try:
+            return syscalls.handle_of_name(_fd(directory), name)
+        except OSError:
+            return None
+
+    @converted_async
+    def open_node(self, key: bytes) -> BackendFile:
+        """See BaseStorageBackend."""
+        found = syscalls.open_handle(self._handles_fd, key)
+        try:
+            status = os.fstat(found)
+            if not status.st_nlink or not stat.S_ISREG(status.st_mode):
+                raise Stale
+            return PosixFile(os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_CLOEXEC))
+        finally:
+            os.close(found)
+
+    @converted_waiting
+    async def sync_volume(self) -> None:
+        """See BaseStorageBackend: all of the file system below, by syncfs(2)."""
+        await run_in_thread(syscalls.sync_file_system, self._handles_fd)
+
+    @converted_async
     def acquire_ownership(self, holder: bytes) -> None:
         """See BaseStorageBackend: flock(2) on ``.volgate/owner.lock``."""
         self._own_files().lock(holder)
@@ -527,6 +572,26 @@ def _is_local(source: str) -> bool:
         return syscalls.file_system_type(fd) in syscalls.LOCAL_FILE_SYSTEMS
     finally:
         os.close(fd)
+
+
+def _clone(source: int, directory: int, name: bytes) -> None:
+    draft = name + _DRAFT
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    target = os.open(draft, flags, 0o600, dir_fd=directory)
+    try:
+        copy_content(source, target)
+        os.fsync(target)
+        os.rename(draft, name, src_dir_fd=directory, dst_dir_fd=directory)
+    except BaseException:
+        os.unlink(draft, dir_fd=directory)
+        raise
+    finally:
+        os.close(target)
+    folder = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _fd(directory: BackendDirectory) -> int:

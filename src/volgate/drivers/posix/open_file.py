@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable
+from typing import Final, TypeVar
 
 import trio
 
 from volgate.drivers.base import BackendDirectory, BackendFile
+from volgate.drivers.posix import syscalls
 from volgate.drivers.posix.errors import converted_async, converted_waiting
 from volgate.dto import AttributeChanges, FileAttributes
 from volgate.errors import InputOutput, Unsupported
+
+T = TypeVar("T")
+_COPY_BYTES: Final = 64 << 20
 
 
 def to_attributes(status: os.stat_result) -> FileAttributes:
@@ -45,12 +51,33 @@ def change_attributes(path: str | int, changes: AttributeChanges, status: os.sta
         os.utime(path, ns=(atime_ns, mtime_ns))
 
 
-async def wait_for_disk(sync: Callable[[int], None], fd: int) -> None:
-    """Run fsync(2) or fdatasync(2), which take milliseconds to seconds, in a thread unless this is one already."""
+async def run_in_thread(call: Callable[..., T], *args: object) -> T:
+    """Run what takes milliseconds to minutes in a thread, unless this is one already."""
     if trio.lowlevel.in_trio_task():
-        await trio.to_thread.run_sync(sync, fd)
-    else:
-        sync(fd)
+        return await trio.to_thread.run_sync(call, *args)
+    return call(*args)
+
+
+def copy_content(source: int, target: int) -> None:
+    """Copy a file's content into an empty one, its holes as holes; share its blocks where that can be done."""
+    size = os.fstat(source).st_size
+    if not size or syscalls.share_blocks(source, target):
+        return
+    os.ftruncate(target, size)
+    offset = 0
+    while offset < size:
+        try:
+            offset = os.lseek(source, offset, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # a hole up to the end
+                return
+            raise
+        end = os.lseek(source, offset, os.SEEK_HOLE)
+        while offset < end:
+            copied = os.copy_file_range(source, target, min(_COPY_BYTES, end - offset), offset, offset)
+            if not copied:
+                return  # it was cut meanwhile
+            offset += copied
 
 
 class PosixDirectory(BackendDirectory):
@@ -109,7 +136,7 @@ class PosixFile(BackendFile):
         if self.sync_failed:
             raise InputOutput("an earlier fsync of this file failed; its content is in doubt")
         try:
-            await wait_for_disk(os.fdatasync if data_only else os.fsync, self.fd)
+            await run_in_thread(os.fdatasync if data_only else os.fsync, self.fd)
         except OSError:
             self.sync_failed = True
             raise

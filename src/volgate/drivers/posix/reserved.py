@@ -84,6 +84,20 @@ class ReservedFiles:
         os.rename(name + _DRAFT, name, src_dir_fd=folder, dst_dir_fd=folder)
         os.fsync(folder)
 
+    def open_folder(self, path: str) -> int:
+        """Return an O_PATH descriptor of a directory below ``.volgate``, made where it is missing."""
+        folder = self._open_folder(make=True)
+        assert folder is not None
+        for name in path.split("/"):
+            try:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(name, 0o700, dir_fd=folder)
+                below = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+            finally:
+                os.close(folder)
+            folder = below
+        return folder
+
     def load(self, name: str) -> bytes | None:
         """Return a file's content, None where there is none."""
         folder = self._open_folder(make=False)

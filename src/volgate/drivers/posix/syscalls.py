@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 from typing import Final
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _AT_EMPTY_PATH: Final = 0x1000
 _MAX_HANDLE_BYTES: Final = 128
+_FICLONE: Final = 0x40049409
 
 CAP_CHOWN: Final = 0
 
@@ -75,6 +77,29 @@ def file_handle(fd: int) -> bytes:
     _handle.handle_bytes = _MAX_HANDLE_BYTES
     _check(_libc.name_to_handle_at(fd, b"", _handle_reference, _mount_id_reference, _AT_EMPTY_PATH))
     return bytes(_handle_bytes[4 : 8 + _handle.handle_bytes])
+
+
+def handle_of_name(directory: int, name: bytes) -> bytes:
+    """Return a handle of the inode under a name, a symlink's own; else as ``file_handle``."""
+    _handle.handle_bytes = _MAX_HANDLE_BYTES
+    _check(_libc.name_to_handle_at(directory, name, _handle_reference, _mount_id_reference, 0))
+    return bytes(_handle_bytes[4 : 8 + _handle.handle_bytes])
+
+
+def sync_file_system(fd: int) -> None:
+    """Write back the file system behind a descriptor (syncfs(2))."""
+    _check(_libc.syncfs(fd))
+
+
+def share_blocks(source: int, target: int) -> bool:
+    """Let an empty file have another one's blocks; returns False where the file system cannot (ioctl_ficlone(2))."""
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+    except OSError as error:
+        if error.errno in (errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.ENOSYS):
+            return False
+        raise
+    return True
 
 
 def open_handle(mount_fd: int, handle: bytes) -> int:

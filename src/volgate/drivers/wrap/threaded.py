@@ -25,7 +25,7 @@ _CALLS: Final = (
     "set_attributes", "open_file", "remove", "rename", "get_space", "get_attributes_of", "link", "read_link",
     "get_xattr", "set_xattr",
     "list_xattrs", "remove_xattr", "load_reserved", "store_reserved", "acquire_ownership", "release_ownership",
-    "sync_directory", "measure_key", "close", "delete_volume",
+    "sync_directory", "measure_key", "close", "delete_volume", "open_reserved", "clone", "open_node", "sync_volume",
     "get_native_quota", "set_native_quota", "find_missing_rights", "create_snapshot",
     "list_snapshots", "open_snapshot", "delete_snapshot",
 )  # fmt: skip
@@ -91,6 +91,10 @@ class _ThreadedBackendBase(BaseStorageBackend):
     def key_of_name(self, directory: Any, name: bytes, ino: int) -> bytes | None:
         """See BaseStorageBackend; a handle is asked for without waiting for the storage."""
         return self.inner.key_of_name(directory, name, ino)
+
+    def key_of_node(self, directory: Any, name: bytes, ino: int) -> bytes | None:
+        """See BaseStorageBackend; likewise."""
+        return self.inner.key_of_node(directory, name, ino)
 
     def key_of_file(self, file: Any) -> bytes | None:
         """See BaseStorageBackend."""

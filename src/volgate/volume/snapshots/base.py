@@ -1,0 +1,126 @@
+"""What a volume's snapshots can do, whatever they are made of.
+
+Called in the owner's process only. While a snapshot is taken nobody changes the volume: the caller says how that is
+done (``Freeze``).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Final
+
+import attrs
+
+from volgate.drivers.base import BackendDirectory, BackendFile, BaseStorageBackend
+from volgate.dto import FileAttributes, SnapshotInfo, VolumeSnapshotContext
+from volgate.errors import NotFound, Unsupported
+
+FREEZE_S: Final = 30.0
+"""How long a volume may stand still for a snapshot; what takes longer is not taken."""
+Freeze = Callable[[], AbstractAsyncContextManager[None]]
+"""Enter it to wait until no change is under way and let none begin; raises Busy where that takes too long."""
+
+
+@attrs.frozen
+class SnapshotRoot:
+    """A snapshot that is open for reading.
+
+    Attributes:
+        backend: whose calls work below; what changes raises ReadOnly. directory: the snapshot's root in it.
+        number: unique among all snapshots ever opened by this process.
+    """
+
+    backend: BaseStorageBackend
+    directory: BackendDirectory
+    number: int
+
+
+class Snapshots(ABC):
+    """All snapshots of one volume.
+
+    Attributes:
+        generation: another number whenever what has to be preserved before a change is no longer the same; 0 = nothing.
+    """
+
+    generation: int = 0
+
+    @abstractmethod
+    async def create(self, context: VolumeSnapshotContext, freeze: Freeze) -> SnapshotInfo:
+        """Take a snapshot: what was acknowledged before is in it, and nothing that begins later; whole or not at all.
+
+        Durable after return.
+
+        Raises:
+            AlreadyExists: the id is taken. Busy: it would stand still for longer than ``FREEZE_S``.
+            Unsupported: this volume cannot have snapshots; says why.
+        """
+
+    @abstractmethod
+    async def list_all(self) -> list[SnapshotInfo]:
+        """Return all snapshots, the oldest first."""
+
+    @abstractmethod
+    async def delete(self, snapshot_id: str) -> None:
+        """Delete a snapshot. Raises NotFound; who reads in it gets Stale, or goes on with what it has open."""
+
+    @abstractmethod
+    async def open(self, snapshot_id: str) -> SnapshotRoot:
+        """Return a snapshot's root for reading; the same one at each call. Raises NotFound."""
+
+    async def get(self, snapshot_id: str) -> SnapshotInfo:
+        """Return what is known of a snapshot. Raises NotFound."""
+        for info in await self.list_all():
+            if info.snapshot_id == snapshot_id:
+                return info
+        raise NotFound(f"there is no snapshot {snapshot_id}")
+
+    async def before_change(self, ino: int, file: BackendFile) -> None:  # noqa: B027 - nothing is to be kept
+        """Keep a file's content for the snapshots that have it, before it changes. Blocks for the storage.
+
+        Args:
+            ino: the backend's number. file: open, readable; it goes on having the content.
+        """
+
+    async def before_removal(  # noqa: B027 - nothing is to be kept
+        self, directory: BackendDirectory, name: bytes, attributes: FileAttributes, file: BackendFile | None
+    ) -> None:
+        """Keep an inode for the snapshots that have it, before its last name goes.
+
+        Args:
+            file: open, where somebody has it open and may go on writing into it.
+        """
+
+    async def after_failed_removal(self, ino: int) -> None:  # noqa: B027 - nothing was kept
+        """Forget what ``before_removal`` did: the name stands there still."""
+
+    async def close(self) -> None:  # noqa: B027 - nothing is held
+        """Give back what is held."""
+
+
+class NoSnapshots(Snapshots):
+    """A volume that cannot have any.
+
+    Args:
+        reason: why, for people.
+    """
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
+    async def create(self, context: VolumeSnapshotContext, freeze: Freeze) -> SnapshotInfo:
+        """See Snapshots."""
+        raise Unsupported(self._reason)
+
+    async def list_all(self) -> list[SnapshotInfo]:
+        """See Snapshots."""
+        return []
+
+    async def delete(self, snapshot_id: str) -> None:
+        """See Snapshots."""
+        raise NotFound(f"there is no snapshot {snapshot_id}")
+
+    async def open(self, snapshot_id: str) -> SnapshotRoot:
+        """See Snapshots."""
+        raise NotFound(f"there is no snapshot {snapshot_id}")

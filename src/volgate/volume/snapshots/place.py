@@ -1,0 +1,205 @@
+"""Where snapshots lie: a directory for each in ``.volgate/snapshots``, and copies of their manifests on the local disk.
+
+A directory is named ``SERIAL-ID``. It holds ``manifest.db``, the blobs, and ``snapshot.json``, which is written last
+and removed first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+from typing import Final
+
+import attrs
+import trio
+
+from volgate.concurrency import note_progress
+from volgate.drivers.base import BackendDirectory, BackendFile, BaseStorageBackend, NodeOwner, exists
+from volgate.dto import FileAttributes
+from volgate.errors import InputOutput, Unsupported
+
+FORMAT_VERSION: Final = 1
+_PLACE: Final = "snapshots"
+_RECORD: Final = b"snapshot.json"
+_MANIFEST: Final = b"manifest.db"
+_DRAFT: Final = b".new"
+_OWNER: Final = NodeOwner(os.geteuid(), os.getegid())
+_CHUNK_BYTES: Final = 1 << 20
+_BATCH: Final = 512
+_DIRECTORY: Final = re.compile(r"([0-9]{10})-(.+)")
+
+
+@attrs.frozen
+class SnapshotRecord:
+    """What ``snapshot.json`` says.
+
+    Attributes:
+        snapshot_id, created_at, file_count, used_bytes, metadata: see SnapshotInfo.
+        manifest_bytes: its size. manifest_sha256: its checksum, in hexadecimal.
+    """
+
+    snapshot_id: str
+    created_at: float
+    file_count: int
+    used_bytes: int
+    metadata: dict[str, str]
+    manifest_bytes: int
+    manifest_sha256: str
+
+
+class SnapshotPlace:
+    """See the module.
+
+    Args:
+        backend: open; needs ``Capabilities.preserves``. local: made where it is missing.
+    """
+
+    def __init__(self, backend: BaseStorageBackend, local: Path) -> None:
+        self._backend = backend
+        self._local = local
+
+    async def find(self) -> list[tuple[int, str]]:
+        """Return serial and name of every directory, in the order of the serials."""
+        place = await self._backend.open_reserved(_PLACE)
+        try:
+            names = [name.decode("ascii", "replace") for name in await self._backend.list_names(place)]
+        finally:
+            place.close()
+        return sorted((int(match[1]), match[0]) for name in names if (match := _DIRECTORY.fullmatch(name)))
+
+    async def open(self, name: str) -> BackendDirectory:
+        """Return a directory, made where it is missing."""
+        return await self._backend.open_reserved(f"{_PLACE}/{name}")
+
+    async def remove(self, name: str, directory: BackendDirectory) -> None:
+        """Remove a directory with all that is left in it, and the local copies of its manifest."""
+        for local in self._local.glob(f"{name}-*.db"):
+            local.unlink(missing_ok=True)
+        for left in await self._backend.list_names(directory):
+            await self._backend.remove(directory, left, is_directory=False)
+        directory.close()
+        place = await self._backend.open_reserved(_PLACE)
+        try:
+            await self._backend.remove(place, name.encode(), is_directory=True)
+        finally:
+            place.close()
+
+    # -- records ------------------------------------------------------------------------------------------------
+
+    async def has_record(self, directory: BackendDirectory) -> bool:
+        """Return whether a snapshot is whole."""
+        return await exists(self._backend, directory, _RECORD)
+
+    async def load_record(self, directory: BackendDirectory) -> SnapshotRecord:
+        """Return a snapshot's record. Raises InputOutput: it is damaged. Unsupported: a newer version wrote it."""
+        file, attributes = await self._backend.open_file(directory, _RECORD, 0, writable=False)
+        try:
+            found = json.loads(await file.read(0, attributes.size))
+            version = found.pop("format")
+            if version > FORMAT_VERSION:
+                raise Unsupported(f"it has format {version}, this version knows {FORMAT_VERSION}: upgrade volgate")
+            return SnapshotRecord(**found)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputOutput("its record is damaged") from error
+        finally:
+            await file.close()
+
+    async def store_record(self, directory: BackendDirectory, record: SnapshotRecord) -> None:
+        """Make a snapshot whole: durably and atomically."""
+        content = json.dumps({"format": FORMAT_VERSION, **attrs.asdict(record)}, indent=1).encode()
+        draft = _RECORD + _DRAFT
+        file, _ = await self._backend.create_file(directory, draft, 0o600, _OWNER)
+        try:
+            await _write_all(file, 0, content)
+            await file.sync(data_only=False)
+        finally:
+            await file.close()
+        await self._backend.rename(directory, draft, directory, _RECORD)
+        await self._backend.sync_directory(directory)
+        place = await self._backend.open_reserved(_PLACE)
+        try:
+            await self._backend.sync_directory(place)
+        finally:
+            place.close()
+
+    async def remove_record(self, directory: BackendDirectory) -> None:
+        """End a snapshot, durably; nothing happens where there is no record."""
+        if await self.has_record(directory):
+            await self._backend.remove(directory, _RECORD, is_directory=False)
+            await self._backend.sync_directory(directory)
+
+    # -- manifests ----------------------------------------------------------------------------------------------
+
+    def draft(self, name: str) -> Path:
+        """Return the path of a new file on the local disk for a manifest."""
+        self._local.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = self._local / f"{name}.new"
+        path.unlink(missing_ok=True)
+        return path
+
+    async def store_manifest(self, name: str, directory: BackendDirectory, draft: Path) -> tuple[int, str]:
+        """Store a manifest durably; the draft becomes the local copy. Returns its size and checksum."""
+        size, checksum = await trio.to_thread.run_sync(_measure, draft)
+        file, _ = await self._backend.create_file(directory, _MANIFEST, 0o600, _OWNER)
+        try:
+            async with await trio.open_file(draft, "rb") as source:
+                offset = 0
+                while chunk := await source.read(_CHUNK_BYTES):
+                    await _write_all(file, offset, chunk)
+                    offset += len(chunk)
+            await file.sync(data_only=False)
+        finally:
+            await file.close()
+        await trio.Path(draft).rename(self._local_copy(name, checksum))
+        return size, checksum
+
+    async def fetch_manifest(self, name: str, directory: BackendDirectory, record: SnapshotRecord) -> Path:
+        """Return the local copy of a manifest; fetched where there is none. Raises InputOutput: it is damaged."""
+        local = self._local_copy(name, record.manifest_sha256)
+        if local.exists() and local.stat().st_size == record.manifest_bytes:
+            return local
+        draft = self.draft(name)
+        file, attributes = await self._backend.open_file(directory, _MANIFEST, 0, writable=False)
+        try:
+            async with await trio.open_file(draft, "wb") as target:
+                for offset in range(0, attributes.size, _CHUNK_BYTES):
+                    await target.write(await file.read(offset, _CHUNK_BYTES))
+        finally:
+            await file.close()
+        if await trio.to_thread.run_sync(_measure, draft) != (record.manifest_bytes, record.manifest_sha256):
+            draft.unlink()
+            raise InputOutput("its manifest is damaged")
+        draft.rename(local)
+        return local
+
+    def _local_copy(self, name: str, checksum: str) -> Path:
+        return self._local / f"{name}-{checksum[:16]}.db"
+
+    # -- blobs --------------------------------------------------------------------------------------------------
+
+    async def blobs_in(self, directory: BackendDirectory) -> list[tuple[int, FileAttributes]]:
+        """Return the inodes that a directory has the content of, each with its blob's attributes."""
+        names = [name for name in await self._backend.list_names(directory) if name.isdigit()]
+        found = []
+        for start in range(0, len(names), _BATCH):
+            batch = names[start : start + _BATCH]
+            for name, attributes in zip(batch, await self._backend.get_attributes_of(directory, batch), strict=True):
+                if attributes is not None:
+                    found.append((int(name), attributes))
+        return found
+
+
+async def _write_all(file: BackendFile, offset: int, content: bytes) -> None:
+    while content:
+        written = await file.write(offset, content)
+        content, offset = content[written:], offset + written
+        note_progress()
+
+
+def _measure(path: Path) -> tuple[int, str]:
+    with open(path, "rb") as file:
+        checksum = hashlib.file_digest(file, "sha256").hexdigest()
+        return file.tell(), checksum

@@ -1,0 +1,436 @@
+"""Snapshots of a storage that has none: a manifest of all there is, and what changes afterwards is kept before it does.
+
+The live inode never moves. A snapshot's file is the live one until that is about to change or to go; then its content
+is put into the directory of the *newest* snapshot, as a *blob* named by the inode's number. An older snapshot finds the
+content it had in the first blob from its own time on, or else in the live file. Where a snapshot is deleted, its blobs
+go to the one before it, as far as that has those inodes.
+
+All calls are steps of one event loop: where two of them may meet is said at the sets of ``_Taken``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable
+from pathlib import Path
+
+import attrs
+import trio
+
+from volgate.drivers.base import BackendDirectory, BackendFile, BaseStorageBackend, exists
+from volgate.dto import FileAttributes, SnapshotInfo, VolumeSnapshotContext
+from volgate.errors import AlreadyExists, Busy, InputOutput, NotFound, Stale, StorageException
+from volgate.volume.snapshots.base import FREEZE_S, Freeze, SnapshotRoot, Snapshots
+from volgate.volume.snapshots.manifest import Manifest, ManifestNode, ManifestWriter
+from volgate.volume.snapshots.place import SnapshotPlace, SnapshotRecord
+from volgate.volume.snapshots.read_only import ReadOnlyFile
+from volgate.volume.snapshots.recorded import RecordedBackend
+from volgate.volume.snapshots.recording import same_content, write_manifest
+
+log = logging.getLogger(__name__)
+
+
+class _Taken:
+    """A snapshot that is taken, or being taken or deleted: what changes from now on has to be kept for it.
+
+    Attributes:
+        serial: orders the snapshots. name: of its directory. directory: open.
+        info: as of when it was taken, without the preserved bytes. manifest: open; None where it is damaged.
+        blobs: inodes whose content it has. preserved_bytes: their sizes.
+        kept: inodes that were kept, those whose blobs were handed on included.
+        linked: inodes whose blob is another name of the inode itself, which may still be open.
+        under_way: inodes that are being kept or handed on; who meets one waits for it.
+        is_listed: whole, and not being deleted.
+        root: once somebody looked into it.
+    """
+
+    def __init__(self, serial: int, name: str, directory: BackendDirectory, info: SnapshotInfo) -> None:
+        self.serial = serial
+        self.name = name
+        self.directory = directory
+        self.info = info
+        self.manifest: Manifest | None = None
+        self.blobs: set[int] = set()
+        self.kept: set[int] = set()
+        self.linked: set[int] = set()
+        self.preserved_bytes = 0
+        self.under_way: dict[int, trio.Event] = {}
+        self.is_listed = False
+        self.root: SnapshotRoot | None = None
+
+    def has(self, ino: int) -> bool:
+        """Return whether an inode is known to be in it."""
+        return self.manifest is not None and self.manifest.has(ino)
+
+    def take_in(self, ino: int, size: int) -> None:
+        """Note that it has a blob."""
+        self.blobs.add(ino)
+        self.kept.add(ino)
+        self.preserved_bytes += size
+
+    def give_away(self, ino: int, size: int) -> None:
+        """Note that it has a blob no more."""
+        self.blobs.discard(ino)
+        self.linked.discard(ino)
+        self.preserved_bytes -= size
+
+
+class PreservingSnapshots(Snapshots):
+    """See the module. Call ``load`` first.
+
+    Args:
+        backend: open; needs ``Capabilities.preserves``. root: the volume's.
+        local: directory for copies of manifests on the local disk; made where it is missing.
+    """
+
+    def __init__(self, backend: BaseStorageBackend, root: BackendDirectory, local: Path) -> None:
+        self._backend = backend
+        self._root = root
+        self._place = SnapshotPlace(backend, local)
+        self._lock = trio.Lock()
+        self._taken: list[_Taken] = []
+        self._last_serial = 0
+        self._changes = 0
+
+    # -- what there is ------------------------------------------------------------------------------------------
+
+    async def load(self) -> None:
+        """Find the snapshots that are there, and clear away what a crash left of others.
+
+        One that is damaged is told and kept: older ones may need what it has.
+        """
+        remains = []
+        for serial, name in await self._place.find():
+            self._last_serial = serial
+            directory = await self._place.open(name)
+            if await self._place.has_record(directory):
+                self._taken.append(await self._load_one(serial, name, directory))
+            else:
+                remains.append((serial, name, directory))
+        for serial, name, directory in remains:
+            log.warning("a snapshot that was not taken or deleted to the end is cleared away", extra={"snapshot": name})
+            await self._clear(serial, name, directory)
+        self._note_change()
+
+    async def _load_one(self, serial: int, name: str, directory: BackendDirectory) -> _Taken:
+        info = SnapshotInfo(name.partition("-")[2], 0, None, None, None, {}, damaged="")
+        manifest = None
+        try:
+            record = await self._place.load_record(directory)
+            info = _to_info(record)
+            manifest = Manifest(await self._place.fetch_manifest(name, directory, record))
+        except StorageException as error:
+            log.error("a snapshot is damaged", extra={"snapshot": name, "error": str(error)})  # noqa: TRY400
+            info = attrs.evolve(info, damaged=str(error) or type(error).__name__)
+        taken = _Taken(serial, name, directory, info)
+        taken.manifest, taken.is_listed = manifest, True
+        for ino, attributes in await self._place.blobs_in(directory):
+            if attributes.nlink > 1:  # the crash came before the live name went
+                await self._backend.remove(directory, _blob(ino), is_directory=False)
+            else:
+                taken.take_in(ino, attributes.size)
+        return taken
+
+    async def list_all(self) -> list[SnapshotInfo]:
+        """See Snapshots."""
+        return [
+            attrs.evolve(taken.info, preserved_bytes=taken.preserved_bytes) for taken in self._taken if taken.is_listed
+        ]
+
+    def _find(self, snapshot_id: str) -> _Taken:
+        for taken in self._taken:
+            if taken.is_listed and taken.info.snapshot_id == snapshot_id:
+                return taken
+        raise NotFound(f"there is no snapshot {snapshot_id}")
+
+    async def open(self, snapshot_id: str) -> SnapshotRoot:
+        """See Snapshots."""
+        taken = self._find(snapshot_id)
+        if taken.manifest is None:
+            raise InputOutput(f"the snapshot {snapshot_id} is damaged: {taken.info.damaged}")
+        if taken.root is None:
+
+            async def open_file(node: ManifestNode) -> BackendFile:
+                return _Content(self, taken, node, *await self.open_content(taken, node))
+
+            recorded = RecordedBackend(self._backend, taken.manifest, open_file)
+            taken.root = SnapshotRoot(recorded, recorded.root, taken.serial)
+        return taken.root
+
+    # -- taking one ---------------------------------------------------------------------------------------------
+
+    async def create(self, context: VolumeSnapshotContext, freeze: Freeze) -> SnapshotInfo:
+        """See Snapshots. The volume stands still while all its names and attributes are read."""
+        async with self._lock:
+            if any(taken.info.snapshot_id == context.snapshot_id for taken in self._taken):
+                raise AlreadyExists(f"there is a snapshot {context.snapshot_id}")
+            self._last_serial += 1
+            serial, name = self._last_serial, f"{self._last_serial:010}-{context.snapshot_id}"
+            directory = await self._place.open(name)
+            draft = self._place.draft(name)
+            taken = None
+            try:
+                async with freeze():
+                    counted = await self._write_manifest(draft)
+                    info = SnapshotInfo(
+                        context.snapshot_id, context.created_at, counted.file_count, counted.used_bytes, None,
+                        context.metadata, damaged="",
+                    )  # fmt: skip
+                    taken = _Taken(serial, name, directory, info)
+                    taken.manifest = Manifest(draft)
+                    self._taken.append(taken)
+                    self._note_change()
+                await self._backend.sync_volume()
+                await self._publish(taken, draft)
+            except BaseException:
+                with trio.CancelScope(shield=True):
+                    if taken is not None:
+                        await self._drop(taken)
+                    else:
+                        await self._clear(serial, name, directory)
+                    await trio.Path(draft).unlink(missing_ok=True)
+                raise
+        return await self.get(context.snapshot_id)
+
+    async def _write_manifest(self, draft: Path) -> ManifestWriter:
+        with trio.move_on_after(FREEZE_S):
+            return await write_manifest(self._backend, self._root, draft)
+        raise Busy(f"it would stand still for more than {FREEZE_S:g} s: it has too many files for a snapshot")
+
+    async def _publish(self, taken: _Taken, draft: Path) -> None:
+        """Store the manifest, then the record: from then on the snapshot is there, also after a crash."""
+        size, checksum = await self._place.store_manifest(taken.name, taken.directory, draft)
+        info = taken.info
+        assert info.file_count is not None
+        assert info.used_bytes is not None
+        record = SnapshotRecord(
+            info.snapshot_id, info.created_at, info.file_count, info.used_bytes, dict(info.metadata), size, checksum
+        )
+        await self._place.store_record(taken.directory, record)
+        taken.is_listed = True
+
+    # -- keeping what changes -----------------------------------------------------------------------------------
+
+    @property
+    def _newest(self) -> _Taken | None:
+        return self._taken[-1] if self._taken else None
+
+    def _note_change(self) -> None:
+        self._changes += 1
+        self.generation = self._changes if self._taken else 0
+
+    async def before_change(self, ino: int, file: BackendFile) -> None:
+        """See Snapshots."""
+        size = (await file.get_attributes()).size
+        taken = await self._to_keep(ino, content=True)
+        if taken is not None:
+            if ino in taken.linked:  # opened just before its name went; the clone replaces the link
+                taken.give_away(ino, size)
+            await self._keep(taken, ino, size, self._backend.clone(file, taken.directory, _blob(ino)))
+
+    async def before_removal(
+        self, directory: BackendDirectory, name: bytes, attributes: FileAttributes, file: BackendFile | None
+    ) -> None:
+        """See Snapshots: what nobody has open gets another name, and nothing is copied."""
+        ino = attributes.ino
+        if file is not None:
+            await self.before_change(ino, file)
+            return
+        taken = await self._to_keep(ino, content=False)
+        if taken is not None:
+            taken.linked.add(ino)
+            await self._keep(taken, ino, attributes.size, self._link(taken, directory, name, ino))
+
+    async def _link(self, taken: _Taken, directory: BackendDirectory, name: bytes, ino: int) -> None:
+        try:
+            await self._backend.link(directory, name, ino, taken.directory, _blob(ino))
+        except AlreadyExists:  # of a call that failed after it was done
+            await self._backend.remove(taken.directory, _blob(ino), is_directory=False)
+            await self._backend.link(directory, name, ino, taken.directory, _blob(ino))
+
+    async def after_failed_removal(self, ino: int) -> None:
+        """See Snapshots: a name of the live inode must not be taken for a content that is kept."""
+        for taken in [taken for taken in self._taken if ino in taken.blobs]:
+            attributes = await self._backend.find_attributes(taken.directory, _blob(ino))
+            if attributes is not None and attributes.ino == ino:
+                await self._backend.remove(taken.directory, _blob(ino), is_directory=False)
+                taken.give_away(ino, attributes.size)
+                taken.kept.discard(ino)
+                self._note_change()
+
+    async def _to_keep(self, ino: int, *, content: bool) -> _Taken | None:
+        """Return which snapshot has to keep an inode, None where none has to.
+
+        Args:
+            content: its content is about to change; else only its name goes.
+        """
+        while True:
+            newest = self._newest
+            if newest is None:
+                return None
+            if ino in newest.under_way:
+                await newest.under_way[ino].wait()
+                continue
+            for taken in reversed(self._taken):
+                if content and ino in taken.linked:
+                    return taken
+                if ino in taken.kept:
+                    return None
+                if taken.manifest is not None:
+                    return newest if taken.manifest.has(ino) else None
+            return None
+
+    async def _keep(self, taken: _Taken, ino: int, size: int, keeping: Awaitable[object]) -> None:
+        """Wait for a blob to be made. Without an await since ``_to_keep`` named the snapshot."""
+        done = taken.under_way[ino] = trio.Event()
+        try:
+            await keeping
+            taken.take_in(ino, size)
+        finally:
+            del taken.under_way[ino]
+            done.set()
+
+    async def open_content(self, taken: _Taken, node: ManifestNode) -> tuple[BackendFile, bool]:
+        """Return what has a file's content as it was, and whether that is the live file.
+
+        Raises:
+            Stale: the snapshot is gone, or others changed the file behind the mount.
+        """
+        ino = node.attributes.ino
+        while True:
+            holder = self.holder(taken, ino)
+            if holder is not None:
+                try:
+                    return (await self._backend.open_file(holder.directory, _blob(ino), 0, writable=False))[0], False
+                except NotFound:
+                    if ino in holder.under_way:
+                        await holder.under_way[ino].wait()
+                    elif self.holder(taken, ino) is holder:  # else it was handed on meanwhile
+                        raise InputOutput(f"a content that was kept for {taken.name} is not there any more") from None
+                    continue
+            file = await self._backend.open_node(node.key or b"")
+            if self.holder(taken, ino) is None:
+                if same_content(await file.get_attributes(), node.attributes):
+                    return file, True
+                await file.close()
+                raise Stale("others changed this file behind the mount: what the snapshot had is lost")
+            await file.close()
+
+    def holder(self, taken: _Taken, ino: int) -> _Taken | None:
+        """Return the snapshot whose blob has an inode's content as of ``taken``; None: the live file has it."""
+        if taken not in self._taken:
+            raise Stale("the snapshot was deleted")
+        for later in self._taken[self._taken.index(taken) :]:
+            if ino in later.blobs:
+                return later
+        return None
+
+    # -- deleting -----------------------------------------------------------------------------------------------
+
+    async def delete(self, snapshot_id: str) -> None:
+        """See Snapshots. It is gone, also after a crash, once its record is; clearing away goes on from there."""
+        async with self._lock:
+            taken = self._find(snapshot_id)
+            await self._place.remove_record(taken.directory)
+            taken.is_listed = False
+            with trio.CancelScope(shield=True):
+                await self._drop(taken)
+
+    async def _drop(self, taken: _Taken) -> None:
+        """Hand a snapshot's blobs on, and forget it. Until then it goes on keeping what changes."""
+        before = self._before(taken)
+        while taken.blobs or taken.under_way:
+            for ino in list(taken.blobs):
+                await self._hand_on(taken, ino, before)
+            for done in list(taken.under_way.values()):
+                await done.wait()
+        self._taken.remove(taken)
+        self._note_change()
+        if taken.manifest is not None:
+            taken.manifest.close()
+        await self._clear(taken.serial, taken.name, taken.directory)
+
+    def _before(self, taken: _Taken) -> _Taken | None:
+        position = self._taken.index(taken)
+        return self._taken[position - 1] if position else None
+
+    async def _hand_on(self, taken: _Taken, ino: int, before: _Taken | None) -> None:
+        name = _blob(ino)
+        done = taken.under_way[ino] = trio.Event()
+        try:
+            size = (await self._backend.get_attributes(taken.directory, name)).size
+            if before is not None and ino not in before.blobs and before.has(ino):
+                try:
+                    await self._backend.rename(taken.directory, name, before.directory, name)
+                except StorageException:
+                    if not await exists(self._backend, before.directory, name):
+                        raise
+                before.take_in(ino, size)
+                before.linked |= taken.linked & {ino}
+            else:
+                await self._backend.remove(taken.directory, name, is_directory=False)
+            taken.give_away(ino, size)
+        finally:
+            del taken.under_way[ino]
+            done.set()
+
+    async def _clear(self, serial: int, name: str, directory: BackendDirectory) -> None:
+        """Remove a directory that is no snapshot; blobs in it go to the snapshot before."""
+        await self._place.remove_record(directory)
+        before = next((taken for taken in reversed(self._taken) if taken.serial < serial), None)
+        for ino, attributes in await self._place.blobs_in(directory):
+            if attributes.nlink == 1 and before is not None and ino not in before.blobs and before.has(ino):
+                await self._backend.rename(directory, _blob(ino), before.directory, _blob(ino))
+                before.take_in(ino, attributes.size)
+        await self._place.remove(name, directory)
+
+    async def close(self) -> None:
+        """See Snapshots."""
+        for taken in self._taken:
+            if taken.manifest is not None:
+                taken.manifest.close()
+            taken.directory.close()
+        self._taken.clear()
+
+
+class _Content(ReadOnlyFile):
+    """A file's content as a snapshot has it: the live file's until that changes, then the one that was kept."""
+
+    __slots__ = ("_file", "_is_live", "_node", "_snapshots", "_taken")
+
+    def __init__(
+        self, snapshots: PreservingSnapshots, taken: _Taken, node: ManifestNode, file: BackendFile, is_live: bool
+    ) -> None:
+        self._snapshots = snapshots
+        self._taken = taken
+        self._node = node
+        self._file = file
+        self._is_live = is_live
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """See BackendFile. A live file changes only after its content was kept, so what was read before that counts."""
+        data = await self._file.read(offset, length)
+        if self._is_live and self._snapshots.holder(self._taken, self._node.attributes.ino) is not None:
+            before = self._file
+            self._file, self._is_live = await self._snapshots.open_content(self._taken, self._node)
+            await before.close()
+            data = await self._file.read(offset, length)
+        return data
+
+    async def get_attributes(self) -> FileAttributes:
+        """See BackendFile."""
+        return self._node.attributes
+
+    async def close(self) -> None:
+        """See BackendFile."""
+        await self._file.close()
+
+
+def _blob(ino: int) -> bytes:
+    return str(ino).encode()
+
+
+def _to_info(record: SnapshotRecord) -> SnapshotInfo:
+    return SnapshotInfo(
+        record.snapshot_id, record.created_at, record.file_count, record.used_bytes, None, record.metadata, damaged=""
+    )

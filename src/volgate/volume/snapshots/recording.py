@@ -1,0 +1,97 @@
+"""Writing down what stands in a volume: the walk that makes a manifest."""
+
+from __future__ import annotations
+
+import contextlib
+import stat
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from volgate.core.names import RESERVED_ROOT_NAMES
+from volgate.drivers.base import BackendDirectory, BaseStorageBackend
+from volgate.dto import FileAttributes
+from volgate.errors import NoAttribute, NotADirectory, NotFound, Stale
+from volgate.volume.snapshots.manifest import ManifestNode, ManifestWriter
+
+_BATCH: Final = 512
+
+
+async def write_manifest(backend: BaseStorageBackend, root: BackendDirectory, draft: Path) -> ManifestWriter:
+    """Write down a volume, of which nobody may change anything meanwhile; returns what was counted.
+
+    Cancelled cleanly: the draft is the caller's to remove. Blocks for the storage; other tasks run between batches.
+    """
+    writer = ManifestWriter(draft)
+    try:
+        await _Walk(backend, root, writer).run()
+        writer.finish()
+    except BaseException:
+        writer.discard()
+        raise
+    return writer
+
+
+class _Walk:
+    def __init__(self, backend: BaseStorageBackend, root: BackendDirectory, writer: ManifestWriter) -> None:
+        self._backend = backend
+        self._root = root
+        self._writer = writer
+        self._waiting: list[tuple[BackendDirectory, bytes, int]] = []
+
+    async def run(self) -> None:
+        backend = self._backend
+        node = await record(backend, self._root, b"", await backend.get_attributes(self._root, b""))
+        self._writer.add_root(node)
+        await self._enter(self._root, node.attributes.ino)
+        while self._waiting:
+            above, name, ino = self._waiting.pop()
+            with contextlib.suppress(NotFound, NotADirectory, Stale):  # others changed it behind the mount
+                await self._enter(await backend.open_directory(above, name, ino), ino)
+
+    async def _enter(self, directory: BackendDirectory, ino: int) -> None:
+        names = await self._backend.list_names(directory)
+        if directory is self._root:
+            names = [name for name in names if name not in RESERVED_ROOT_NAMES]
+        for start in range(0, len(names), _BATCH):
+            await self._record(directory, ino, names[start : start + _BATCH])
+            await trio.lowlevel.checkpoint()
+
+    async def _record(self, directory: BackendDirectory, parent: int, names: list[bytes]) -> None:
+        entries: list[tuple[bytes, int, ManifestNode | None]] = []
+        for name, attributes in zip(names, await self._backend.get_attributes_of(directory, names), strict=True):
+            if attributes is None:
+                continue
+            node = None
+            if not self._writer.meet(attributes):
+                node = await record(self._backend, directory, name, attributes)
+                if node.is_directory:
+                    self._waiting.append((directory, name, attributes.ino))
+            entries.append((name, attributes.ino, node))
+        self._writer.add(parent, entries)
+
+
+async def record(
+    backend: BaseStorageBackend, directory: BackendDirectory, name: bytes, attributes: FileAttributes
+) -> ManifestNode:
+    """Return what a manifest keeps of an inode as it is now."""
+    mode, ino = attributes.mode, attributes.ino
+    key = target = None
+    xattrs: list[tuple[bytes, bytes]] = []
+    if stat.S_ISREG(mode):
+        key = backend.key_of_node(directory, name, ino)
+    elif stat.S_ISLNK(mode):
+        target = await backend.read_link(directory, name, ino)
+    if not stat.S_ISLNK(mode) and backend.capabilities.xattrs:
+        for attribute in await backend.list_xattrs(directory, name, ino):
+            try:
+                xattrs.append((attribute, await backend.get_xattr(directory, name, ino, attribute)))
+            except NoAttribute:  # of another name space, which may be listed and not read
+                continue
+    return ManifestNode(attributes, key, target, tuple(xattrs))
+
+
+def same_content(one: FileAttributes, other: FileAttributes) -> bool:
+    """Return whether an inode's content was not changed between two looks at it, as far as attributes tell."""
+    return (one.ino, one.size, one.mtime_ns) == (other.ino, other.size, other.mtime_ns)

@@ -1,0 +1,129 @@
+"""Every call to the storage fails, or the process ends there: snapshots are whole or absent, and show what stood."""
+
+import math
+
+import pytest
+import trio
+from worked import Worked
+
+from volgate.drivers.posix.backend import PosixBackend
+from volgate.errors import InputOutput, NoSpace, NotFound, StorageException
+from volgate.testing.faults import Fault, FaultyBackend
+
+
+class Story:
+    """Takes snapshots and changes what is in them; knows what each is to show."""
+
+    def __init__(self, place, fault):
+        self.place, self.fault = place, fault
+        self.trees = {}
+        self.certain = {}
+
+    async def run(self):
+        backend = FaultyBackend(PosixBackend(self.place / "data"), self.fault)
+        self.worked = worked = await Worked.open(self.place, backend)
+        for name in ("a", "b", "c", "d"):
+            await worked.write(name, name.encode() * 10)
+        await self.take("s1")
+        self.fault.armed = True
+        held = await self.attempt(worked.open_file, "d")
+        await self.attempt(worked.write, "a", b"A" * 5)
+        await self.attempt(worked.remove, "b")
+        await self.attempt(worked.rename, "c", "a")
+        await self.take("s2")
+        if held is not None:
+            await self.attempt(worked.fs.file_io.write, held, 0, b"held")
+        await self.attempt(worked.remove, "d")
+        if held is not None:
+            await self.attempt(worked.fs.file_io.write, held, 2, b"HELD")
+            await self.attempt(worked.fs.file_io.release, held)
+        await self.attempt(worked.set_attributes, "a", size=3)
+        await self.take("s3")
+        await self.attempt(worked.write, "a", b"new", truncate=True)
+        await self.delete("s2")
+        await self.attempt(worked.write, "e", b"e")
+        self.fault.armed = False
+
+    async def attempt(self, call, *args, **kwargs):
+        try:
+            return await call(*args, **kwargs)
+        except StorageException:
+            return None
+
+    async def take(self, name):
+        armed, self.fault.armed = self.fault.armed, False
+        tree = await self.worked.tree()
+        self.fault.armed = armed
+        self.trees[name] = tree
+        try:
+            await self.worked.snapshot(name)
+        except StorageException:
+            self.certain[name] = None
+        else:
+            self.certain[name] = True
+
+    async def delete(self, name):
+        try:
+            await self.worked.volume.snapshots.delete(name)
+        except NotFound:
+            return
+        except StorageException:
+            self.certain[name] = None
+        else:
+            self.certain[name] = False
+
+    async def check(self):
+        there = {info.snapshot_id for info in await self.worked.volume.snapshots.list_all()}
+        for name, certain in self.certain.items():
+            if certain is not None:
+                assert (name in there) == certain, name
+        for name in there:
+            assert await self.worked.tree_of(name) == self.trees[name], name
+        await self.worked.check_usage()
+
+
+async def fail_once(place, fault):
+    place.mkdir()
+    story = Story(place, fault)
+    await story.run()
+    await story.check()
+    await story.worked.close()
+    story.worked = await Worked.open(place)
+    await story.check()
+    await story.worked.close()
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("error", [InputOutput("broken"), NoSpace("full")], ids=["EIO", "ENOSPC"])
+def test_a_call_that_fails_costs_no_snapshot_its_content(tmp_path, error, after):
+    for number in range(1, 1000):
+        fault = Fault(at=number, error=error, after=after)
+        trio.run(fail_once, tmp_path / str(number), fault)
+        if not fault.happened:
+            break
+    assert 50 < number < 999
+
+
+async def end_at(place, fault):
+    place.mkdir()
+    story = Story(place, fault)
+    await story.run()
+    await story.worked.die()
+    story.worked = await Worked.open(place)
+    await story.check()
+    await story.worked.write("a", b"changed")
+    await story.check()
+    for info in await story.worked.volume.snapshots.list_all():
+        await story.worked.volume.snapshots.delete(info.snapshot_id)
+    assert story.worked.preserved() == {}
+    await story.worked.close()
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_process_that_ends_at_any_call_leaves_snapshots_that_are_whole_or_absent(tmp_path, after):
+    for number in range(1, 1000):
+        fault = Fault(at=number, error=InputOutput("the process is gone"), after=after, times=math.inf)
+        trio.run(end_at, tmp_path / str(number), fault)
+        if not fault.happened:
+            break
+    assert 50 < number < 999

@@ -1,0 +1,131 @@
+"""Whatever is done to a volume, each of its snapshots shows what stood there when it was taken."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from worked import Worked
+
+NAMES = ["a", "b", "c", "d/a", "d/b"]
+NAME = st.sampled_from(NAMES)
+CONTENT = st.binary(min_size=1, max_size=20)
+STEP = st.one_of(
+    st.tuples(st.just("write"), NAME, CONTENT, st.integers(0, 30), st.booleans()),
+    st.tuples(st.just("truncate"), NAME, st.integers(0, 30)),
+    st.tuples(st.just("remove"), NAME),
+    st.tuples(st.just("rename"), NAME, NAME),
+    st.tuples(st.just("move_directory")),
+    st.tuples(st.just("link"), NAME, NAME),
+    st.tuples(st.just("touch"), NAME, st.integers(0, 1 << 30)),
+    st.tuples(st.just("chmod"), NAME, st.sampled_from([0o600, 0o644, 0o755])),
+    st.tuples(st.just("hold"), NAME),
+    st.tuples(st.just("write_held"), st.integers(0, 3), CONTENT),
+    st.tuples(st.just("release"), st.integers(0, 3)),
+    st.tuples(st.just("snapshot")),
+    st.tuples(st.just("snapshot")),
+    st.tuples(st.just("delete"), st.integers(0, 5)),
+    st.tuples(st.just("remount"), st.booleans()),
+)
+
+
+class Work:
+    def __init__(self, place):
+        self.place = place
+        self.taken = {}
+        self.count = 0
+        self.folder = "d"
+
+    async def run(self, steps):
+        self.worked = await Worked.open(self.place)
+        await self.worked.mkdir("d")
+        for name, *arguments in steps:
+            await getattr(self, name)(*(self.at(argument) for argument in arguments))
+            await self.check()
+        await self.worked.close()
+
+    def at(self, argument):
+        return argument.replace("d/", f"{self.folder}/") if isinstance(argument, str) else argument
+
+    async def check(self):
+        for snapshot, tree in self.taken.items():
+            assert await self.worked.tree_of(snapshot) == tree, snapshot
+        infos = await self.worked.volume.snapshots.list_all()
+        assert [info.snapshot_id for info in infos] == list(self.taken)
+        assert sum(info.preserved_bytes for info in infos) == sum(self.worked.preserved().values())
+        await self.worked.check_usage()
+
+    async def there(self, path):
+        return await self.worked.find(path) is not None
+
+    async def write(self, path, content, offset, truncate):
+        await self.worked.write(path, content, offset, truncate=truncate)
+
+    async def truncate(self, path, size):
+        if await self.there(path):
+            await self.worked.set_attributes(path, size=size)
+
+    async def remove(self, path):
+        if await self.there(path):
+            await self.worked.remove(path)
+
+    async def rename(self, source, target):
+        if await self.there(source):
+            await self.worked.rename(source, target)
+
+    async def move_directory(self):
+        other = "e" if self.folder == "d" else "d"
+        await self.worked.rename(self.folder, other)
+        self.folder = other
+
+    async def link(self, source, target):
+        if await self.there(source) and not await self.there(target):
+            await self.worked.link(source, target)
+
+    async def touch(self, path, seconds):
+        if await self.there(path):
+            await self.worked.set_attributes(path, mtime_ns=seconds * 10**9)
+
+    async def chmod(self, path, mode):
+        if await self.there(path):
+            await self.worked.set_attributes(path, mode=mode)
+
+    async def hold(self, path):
+        if len(self.worked.handles) < 4:
+            self.worked.handles.append(await self.worked.open_file(path, os.O_RDWR))
+
+    async def write_held(self, number, content):
+        if number < len(self.worked.handles):
+            await self.worked.fs.file_io.write(self.worked.handles[number], 0, content)
+
+    async def release(self, number):
+        if number < len(self.worked.handles):
+            await self.worked.fs.file_io.release(self.worked.handles.pop(number))
+
+    async def snapshot(self):
+        self.count += 1
+        name = f"s{self.count}"
+        info = await self.worked.snapshot(name)
+        self.taken[name] = await self.worked.tree()
+        usage = self.worked.volume.gate.info()
+        if not self.worked.handles:  # what has no name any more is charged, and in no snapshot
+            assert (info.used_bytes, info.file_count) == (usage.used_bytes, usage.file_count)
+
+    async def delete(self, number):
+        if number < len(self.taken):
+            name = list(self.taken)[number]
+            await self.worked.volume.snapshots.delete(name)
+            del self.taken[name]
+
+    async def remount(self, cleanly):
+        await (self.worked.close if cleanly else self.worked.die)()
+        self.worked = await Worked.open(self.place)
+
+
+@settings(max_examples=int(os.environ.get("VOLGATE_EXAMPLES", "150")), deadline=None)
+@given(st.lists(STEP, max_size=30))
+def test_every_snapshot_shows_what_stood_there(steps):
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as place:
+        trio.run(Work(Path(place)).run, steps)
