@@ -1,8 +1,10 @@
-"""``volgate snapshot create|list|show|delete``: what a volume held at one moment."""
+"""``volgate snapshot create|list|show|diff|restore|delete``: what a volume held at one moment."""
 
 from __future__ import annotations
 
 import json
+import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from volgate.cli.output import confirm
 from volgate.cli.storage import ask_patiently, find_served
 from volgate.control.client import ask
 from volgate.core.sizes import format_count, format_size
-from volgate.errors import NotFound
+from volgate.errors import InvalidArgument, NotFound
 
 
 @click.group()
@@ -113,6 +115,67 @@ def show(target: str, snapshot_id: str, as_json: bool) -> None:
 
 @snapshot.command()
 @click.argument("target", type=Target())
+@click.argument("snapshot_id", metavar="ID")
+@click.argument("later_id", metavar="[LATER]", required=False)
+@click.option("--json", "as_json", is_flag=True, help="An array of {path, change, what}.")
+def diff(target: str, snapshot_id: str, later_id: str | None, as_json: bool) -> None:
+    """Say what changed since a snapshot, or from it to a later one.
+
+    '+' was added, '-' was removed, 'M' was changed: in what, follows.
+
+    \b
+    volgate snapshot diff /mnt/data before-upgrade
+    volgate snapshot diff /mnt/data monday tuesday
+    """
+    body = {"snapshot_id": snapshot_id, "later_id": later_id}
+    found = ask_patiently(Path(find_served(target)["socket"]), "/v1/snapshots/diff", body, lambda: None)
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+        return
+    for change in found:
+        click.echo(_to_line(change, {"added": "+", "removed": "-", "changed": "M"}))
+
+
+@snapshot.command()
+@click.argument("target", type=Target())
+@click.argument("snapshot_id", metavar="ID")
+@click.argument("path", required=False, default="")
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--json", "as_json", is_flag=True, help="An object of {created, replaced, removed, adjusted, changes}.")
+def restore(target: str, snapshot_id: str, path: str, dry_run: bool, yes: bool, as_json: bool) -> None:
+    """Make a file, a directory or all of the volume what it was.
+
+    PATH is relative to the root of the volume, or below the mount point; without it all is restored. What is not in
+    the snapshot is removed, what differs is replaced, each file whole. One that is cut off goes on when the volume is
+    mounted again. Take a snapshot first to be able to go back.
+
+    \b
+    volgate snapshot restore /mnt/data before-upgrade reports/2026.csv
+    volgate snapshot restore /mnt/data before-upgrade --dry-run
+    """
+    status = find_served(target)
+    body = {"snapshot_id": snapshot_id, "path": _within(path, status["mount_point"]), "dry_run": True}
+    socket = Path(status["socket"])
+    done = ask_patiently(socket, "/v1/snapshots/restore", body, lambda: None)
+    if not dry_run and done["changes"]:
+        lost = done["removed"] + done["replaced"]
+        question = f"Replace or remove {format_count(lost, 'file')} in {target}?"
+        if lost and not yes and not (sys.stdin.isatty() and click.confirm(question, err=True)):
+            raise InvalidArgument(f"not confirmed; see what it would do with --dry-run, and say --yes to {target}")
+        done = ask_patiently(socket, "/v1/snapshots/restore", {**body, "dry_run": False}, lambda: None)
+    if as_json:
+        click.echo(json.dumps(done, indent=1))
+        return
+    if dry_run:
+        for change in done["changes"]:
+            click.echo(_to_line(change, {"added": "-", "removed": "+", "changed": "M"}))
+    counts = ", ".join(f"{done[name]} {name}" for name in ("created", "replaced", "removed", "adjusted"))
+    confirm(f"{target}: {'would be' if dry_run else 'is'} as in {snapshot_id}: {counts}", err=dry_run)
+
+
+@snapshot.command()
+@click.argument("target", type=Target())
 @click.argument("snapshot_ids", metavar="ID...", nargs=-1, required=True)
 def delete(target: str, snapshot_ids: tuple[str, ...]) -> None:
     """Delete snapshots; what earlier ones need of them stays.
@@ -137,6 +200,21 @@ def _to_row(info: dict[str, Any]) -> tuple[str, ...]:
         _or_dash(info["used_bytes"], format_size), _or_dash(info["preserved_bytes"], format_size),
         "damaged" if info["damaged"] else "whole",
     )  # fmt: skip
+
+
+def _to_line(change: dict[str, Any], signs: dict[str, str]) -> str:
+    what = f" ({', '.join(change['what'])})" if change["what"] else ""
+    return f"{signs[change['change']]} {change['path']}{what}"
+
+
+def _within(path: str, mount_point: str) -> str:
+    """Return a path relative to the volume's root."""
+    if not path.startswith("/"):
+        return path.strip("/").removeprefix("./")
+    relative = os.path.relpath(path, mount_point)
+    if relative.startswith(".."):
+        raise InvalidArgument(f"{path} does not lie below {mount_point}")
+    return "" if relative == "." else relative
 
 
 def _to_time(seconds: float) -> str:

@@ -1,30 +1,114 @@
-"""What people do with a volume's snapshots: the routes of list, create, delete."""
+"""What people do with a volume's snapshots: the routes of list, create, diff, restore and delete.
+
+A restore is noted beside the data until it is done: one that was cut off goes on when the volume is mounted again.
+"""
 
 from __future__ import annotations
 
 import itertools
 import json
 import logging
+import operator
+import os
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
+import trio
 
 from volgate.control.server import Reply, Route, json_reply
 from volgate.core.names import SNAPSHOTS_NAME
 from volgate.dto import SnapshotInfo, VolumeSnapshotContext
-from volgate.errors import InvalidArgument
+from volgate.errors import Busy, InvalidArgument, StorageException
+from volgate.fuse.session import FuseSession
 from volgate.vfs.file_system import FileSystem
+from volgate.vfs.restoring import Restore, report
+from volgate.volume.snapshots.base import NoSnapshots
+from volgate.volume.snapshots.comparing import Place, TreeChange, compare
 
 log = logging.getLogger(__name__)
 
-PATIENT: Final = frozenset({("POST", "/v1/snapshots"), ("POST", "/v1/snapshots/delete")})
+PATIENT: Final = frozenset(
+    {("POST", "/v1/snapshots")} | {("POST", f"/v1/snapshots/{verb}") for verb in ("delete", "diff", "restore")}
+)
 """Routes whose answer may take long."""
 
 
-def routes(file_system: FileSystem) -> dict[tuple[str, str], Route]:
-    """Return (method, path) to what answers."""
+_UNDER_WAY: Final = "restore.json"
+
+
+class _Restores:
+    """Restores of a volume, one at a time."""
+
+    def __init__(self, file_system: FileSystem, session: FuseSession) -> None:
+        self._fs = file_system
+        self._session = session
+        self._lock = trio.Lock()
+
+    async def run(self, snapshot_id: str, path: str, *, dry_run: bool) -> Reply:
+        try:
+            self._lock.acquire_nowait()
+        except trio.WouldBlock as error:
+            raise Busy("another restore of this volume is under way") from error
+        try:
+            restore = Restore(self._fs, snapshot_id, os.fsencode(path))
+            changes = await restore.plan()
+            if not dry_run:
+                await self._note({"snapshot_id": snapshot_id, "path": path})
+                try:
+                    await restore.run(changes)
+                finally:
+                    with trio.CancelScope(shield=True):
+                        await self._session.drop_caches()
+                await self._note(None)
+                log.info("restored", extra={"snapshot": snapshot_id, "path": path, "changes": len(changes)})
+            described = [_describe_change(change) for change in changes]
+            return json_reply({**attrs.asdict(report(changes)), "changes": described})
+        except StorageException:
+            await self._note(None)  # somebody was told
+            raise
+        finally:
+            self._lock.release()
+
+    async def _note(self, under_way: dict[str, str] | None) -> None:
+        await self._fs.volume.backend.store_reserved(_UNDER_WAY, json.dumps(under_way).encode())
+
+    async def resume(self) -> None:
+        """Go on with a restore that the end of an earlier process cut off."""
+        if isinstance(self._fs.volume.snapshots, NoSnapshots):
+            return
+        content = await self._fs.volume.backend.load_reserved(_UNDER_WAY)
+        try:
+            under_way = json.loads(content or b"null")
+            snapshot_id, path = (under_way["snapshot_id"], under_way["path"]) if under_way else ("", "")
+        except (ValueError, KeyError, TypeError):
+            log.error("what is noted of a restore that was cut off is damaged; restore again")  # noqa: TRY400
+            await self._note(None)
+            return
+        if not snapshot_id:
+            return
+        facts = {"snapshot": snapshot_id, "path": path}
+        log.warning("a restore that was cut off goes on", extra=facts)
+        try:
+            await self.run(snapshot_id, path, dry_run=False)
+        except StorageException as error:
+            log.error("the restore could not go on", extra={**facts, "error": str(error)})  # noqa: TRY400
+
+
+def routes(
+    file_system: FileSystem, session: FuseSession
+) -> tuple[dict[tuple[str, str], Route], Callable[[], Awaitable[None]]]:
+    """Return (method, path) to what answers, and what goes on with a restore of before.
+
+    Call that once, when the volume is served.
+    """
+    restores = _Restores(file_system, session)
+    return _routes(file_system, restores), restores.resume
+
+
+def _routes(file_system: FileSystem, restores: _Restores) -> dict[tuple[str, str], Route]:
     volume = file_system.volume
     snapshots = volume.snapshots
 
@@ -48,10 +132,32 @@ def routes(file_system: FileSystem) -> dict[tuple[str, str], Route]:
         log.info("a snapshot was taken", extra={"snapshot": snapshot_id, "files": info.file_count, "took_s": took_s})
         return json_reply({**_describe(info), "took_s": took_s})
 
+    async def diff(body: bytes) -> Reply:
+        wanted = _object(body, {"snapshot_id", "later_id"})
+        snapshot_id, later_id = _text(wanted, "snapshot_id"), wanted.get("later_id")
+        root = await snapshots.open(snapshot_id)
+        after = Place(volume.backend, volume.root)
+        if later_id is not None:
+            later = await snapshots.open(_text(wanted, "later_id"))
+            after = Place(later.backend, later.directory)
+
+        def is_kept(ino: int) -> bool:
+            return snapshots.is_kept(snapshot_id, later_id, ino)
+
+        found = [
+            _describe_change(change) async for change in compare(Place(root.backend, root.directory), after, is_kept)
+        ]
+        return json_reply(sorted(found, key=operator.itemgetter("path")))
+
+    async def restore(body: bytes) -> Reply:
+        wanted = _object(body, {"snapshot_id", "path", "dry_run"})
+        path = wanted.get("path", "")
+        if not isinstance(path, str):
+            raise InvalidArgument("'path' is text")
+        return await restores.run(_text(wanted, "snapshot_id"), path, dry_run=bool(wanted.get("dry_run")))
+
     async def delete(body: bytes) -> Reply:
-        snapshot_id = _object(body, {"snapshot_id"}).get("snapshot_id")
-        if not isinstance(snapshot_id, str):
-            raise InvalidArgument("the body is an object with 'snapshot_id'")
+        snapshot_id = _text(_object(body, {"snapshot_id"}), "snapshot_id")
         await snapshots.delete(snapshot_id)
         log.info("a snapshot was deleted", extra={"snapshot": snapshot_id})
         return json_reply({})
@@ -59,12 +165,25 @@ def routes(file_system: FileSystem) -> dict[tuple[str, str], Route]:
     return {
         ("GET", "/v1/snapshots"): list_,
         ("POST", "/v1/snapshots"): create,
+        ("POST", "/v1/snapshots/diff"): diff,
+        ("POST", "/v1/snapshots/restore"): restore,
         ("POST", "/v1/snapshots/delete"): delete,
     }
 
 
 def _describe(info: SnapshotInfo) -> dict[str, Any]:
     return {**attrs.asdict(info, recurse=False), "metadata": dict(info.metadata)}
+
+
+def _describe_change(change: TreeChange) -> dict[str, Any]:
+    path = change.path.decode("utf-8", "backslashreplace")
+    return {"path": path, "change": change.kind, "what": list(change.what)}
+
+
+def _text(body: dict[str, Any], name: str) -> str:
+    if not isinstance(body.get(name), str):
+        raise InvalidArgument(f"the body is an object with '{name}'")
+    return str(body[name])
 
 
 def _new_id(now: float, taken: set[str]) -> str:

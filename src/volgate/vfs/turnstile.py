@@ -36,6 +36,17 @@ class Turnstile:
             self._empty.set()
 
     @contextlib.asynccontextmanager
+    async def passed(self) -> AsyncIterator[None]:
+        """Run a change that is inside; waits while the volume has to stand still."""
+        while self.opened is not None:
+            await self.opened.wait()
+        self.inside += 1
+        try:
+            yield
+        finally:
+            self.leave()
+
+    @contextlib.asynccontextmanager
     async def closed(self) -> AsyncIterator[None]:
         """Run what is inside while nobody changes the volume. Raises Busy: a change is under way for too long."""
         if self.opened is not None:

@@ -69,6 +69,10 @@ class Snapshots(ABC):
     async def open(self, snapshot_id: str) -> SnapshotRoot:
         """Return a snapshot's root for reading; the same one at each call. Raises NotFound."""
 
+    def is_kept(self, snapshot_id: str, later_id: str | None, ino: int) -> bool:
+        """Return whether an inode of a snapshot is known to have changed since, up to a later one or to now."""
+        return False
+
     async def get(self, snapshot_id: str) -> SnapshotInfo:
         """Return what is known of a snapshot. Raises NotFound."""
         for info in await self.list_all():

@@ -325,6 +325,12 @@ class PreservingSnapshots(Snapshots):
                 return later
         return None
 
+    def is_kept(self, snapshot_id: str, later_id: str | None, ino: int) -> bool:
+        """See Snapshots."""
+        start = self._taken.index(self._find(snapshot_id))
+        end = len(self._taken) if later_id is None else self._taken.index(self._find(later_id))
+        return any(ino in taken.blobs for taken in self._taken[start:end])
+
     # -- deleting -----------------------------------------------------------------------------------------------
 
     async def delete(self, snapshot_id: str) -> None:

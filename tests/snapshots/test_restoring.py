@@ -1,0 +1,194 @@
+"""What changed since a snapshot is told, and brought back; whole, also where the daemon ends in the middle."""
+
+import json
+import os
+import random
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_snapshots_of_mounts import describe, fill, listed, snapshot
+from test_work_beside import STEP, Work
+
+import mounting
+from mounting import used_of, volgate, walk_usage
+from volgate.vfs.restoring import Restore
+
+
+def diff(mount, *arguments):
+    found = json.loads(snapshot(mount, "diff", *arguments, "--json").stdout)
+    return {change["path"]: (change["change"], *change["what"]) for change in found}
+
+
+def without_links(tree):
+    return {path: found[:-1] for path, found in tree.items() if path != "sparse"}
+
+
+def test_a_diff_names_what_was_added_removed_and_changed_and_in_what(volume):
+    fill(volume.path)
+    snapshot(volume, "create", "s1")
+    assert diff(volume, "s1") == {}
+    (volume.path / "folder/one").chmod(0o600)
+    os.setxattr(volume.path / "folder", "user.kind", b"another")
+    (volume.path / "folder/below/two").write_bytes(b"now with content")
+    (volume.path / "link").unlink()
+    os.symlink("elsewhere", volume.path / "link")
+    (volume.path / "fifo").unlink()
+    (volume.path / "fifo").mkdir()
+    (volume.path / "fifo/new").write_bytes(b"")
+    os.rename(volume.path / "empty", volume.path / "renamed")
+    os.chown(volume.path / "sparse", 7, 8)
+    expected = {
+        "again": ("changed", "mode"), "folder/one": ("changed", "mode"), "folder": ("changed", "xattrs"),
+        "folder/below/two": ("changed", "content", "mtime"), "fifo/new": ("added",), "empty": ("removed",),
+        "renamed": ("added",), "sparse": ("changed", "owner"),
+    }  # fmt: skip
+    found = diff(volume, "s1")
+    assert found.pop("link")[:2] == ("changed", "content")
+    assert found.pop("fifo") in (("added",), ("removed",))
+    assert found == expected
+    snapshot(volume, "create", "s2")
+    (volume.path / "later").write_bytes(b"")
+    assert "later" in diff(volume, "s1") and "later" not in diff(volume, "s1", "s2")
+    assert diff(volume, "s2") == {"later": ("added",)}
+    text = snapshot(volume, "diff", "s1", "s2").stdout.splitlines()
+    assert "M folder/below/two (content, mtime)" in text and "- empty" in text and "+ renamed" in text
+
+
+def test_a_change_within_the_clocks_tick_is_found(volume):
+    path = volume.path / "f"
+    path.write_bytes(b"one")
+    snapshot(volume, "create", "s1")
+    status = path.stat()
+    with open(path, "r+b") as file:
+        file.write(b"two")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert "content" in diff(volume, "s1")["f"]
+
+
+def test_a_volume_becomes_what_it_was(volume):
+    fill(volume.path)
+    before = without_links(describe(volume.path))
+    snapshot(volume, "create", "s1")
+    subprocess.run(
+        "rm -r folder/below; echo changed > folder/one; mv empty elsewhere; chmod 777 sparse; rm link again; "
+        "mkdir link; touch link/in fifo; setfattr -n user.new -v x folder; echo x >> sparse",
+        shell=True, cwd=volume.path, check=True,
+    )  # fmt: skip
+    planned = json.loads(snapshot(volume, "restore", "s1", "--dry-run", "--json").stdout)
+    assert (
+        planned["removed"]
+        and planned["created"]
+        and planned["replaced"]
+        and without_links(describe(volume.path)) != before
+    )
+    unasked = volgate("snapshot", "restore", volume.path, "s1")
+    assert unasked.returncode and "--yes" in unasked.stderr
+    snapshot(volume, "create", "s2")
+    changed = without_links(describe(volume.path))
+    snapshot(volume, "restore", "s1", "--yes")
+    assert without_links(describe(volume.path)) == before
+    assert os.stat(volume.path / "again").st_ino == os.stat(volume.path / "folder/one").st_ino
+    assert os.stat(volume.path / "sparse").st_blocks * 512 <= 1 << 20
+    assert diff(volume, "s1") == {}
+    assert used_of(volume) == walk_usage(volume.backing)
+    snapshot(volume, "restore", "s2", "--yes")
+    assert without_links(describe(volume.path)) == changed
+
+
+def test_a_file_or_a_directory_alone_is_brought_back(volume):
+    fill(volume.path)
+    snapshot(volume, "create", "s1")
+    subprocess.run(
+        "echo x > folder/one; rm -r folder/below; echo y > again.txt", shell=True, cwd=volume.path, check=True
+    )
+    snapshot(volume, "restore", "s1", "folder/one", "--yes")
+    assert (volume.path / "folder/one").read_bytes() == b"one" * 1000
+    assert not (volume.path / "folder/below").exists()
+    snapshot(volume, "restore", "s1", str(volume.path / "folder/below"))
+    assert (volume.path / "folder/below/two").exists() and (volume.path / "again.txt").exists()
+    (volume.path / "folder/new").write_bytes(b"")
+    snapshot(volume, "restore", "s1", "folder", "--yes")
+    assert sorted(os.listdir(volume.path / "folder")) == ["below", "one"]
+    for path in ("../up", "nothing", ".volgate/identity.json"):
+        done = volgate("snapshot", "restore", volume.path, "s1", path)
+        assert done.returncode and len(done.stderr.splitlines()) == 1
+
+
+def test_a_restore_that_does_not_fit_changes_nothing(place):
+    with mounting.mounted(place, "--quota", "100k") as mount:
+        (mount.path / "large").write_bytes(bytes(90_000))
+        snapshot(mount, "create", "s1")
+        (mount.path / "large").unlink()
+        (mount.path / "other").write_bytes(bytes(50_000))
+        snapshot(mount, "create", "s2")
+        (mount.path / "other").unlink()
+        (mount.path / "new").mkdir()
+        (mount.path / "new/one").write_bytes(bytes(60_000))
+        done = volgate("snapshot", "restore", mount.path, "s1", "large", "--yes")
+        assert done.returncode and "more, and" in done.stderr
+        assert os.listdir(mount.path) == ["new"]
+        snapshot(mount, "restore", "s1", "--yes")
+        assert os.listdir(mount.path) == ["large"]
+        assert used_of(mount) == walk_usage(mount.backing) == (90_000, 1)
+
+
+def test_a_restore_that_a_kill_cut_off_goes_on_at_the_next_mount(place):
+    path, backing = place / "mnt", place / "data"
+    path.mkdir()
+    backing.mkdir()
+    chance = random.Random(11)
+    mount = mounting.start(backing, path)
+    for number in range(2000):
+        folder = path / str(number % 20)
+        folder.mkdir(exist_ok=True)
+        (folder / str(number)).write_bytes(b"%d" % number * 50)
+    snapshot(mount, "create", "s1")
+    expected = without_links(describe(path))
+    cut_off = 0
+    for _ in range(4):
+        for number in chance.sample(range(2000), 1000):
+            file = path / str(number % 20) / str(number)
+            chance.choice([lambda file=file: file.write_bytes(b"changed"), lambda file=file: file.unlink()])()
+        command = [*mounting.MOUNT[:-1], "snapshot", "restore", str(path), "s1", "--yes"]
+        restoring = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(chance.uniform(0.5, 1.2))
+        mount.kill()
+        cut_off += restoring.wait(60) != 0
+        mount = mounting.start(backing, path)
+        mounting.wait_until(lambda: json.loads((backing / ".volgate/restore.json").read_bytes() or b"null") is None, 30)
+        if restoring.returncode or diff(mount, "s1"):  # killed before anything was noted
+            snapshot(mount, "restore", "s1", "--yes")
+        assert without_links(describe(path)) == expected
+        assert used_of(mount) == walk_usage(backing)
+        assert listed(mount)[0]["snapshot_id"] == "s1"
+    assert mount.stop() == 0, mount.log()
+    print("cut off", cut_off)
+
+
+class _RestoringWork(Work):
+    async def run(self, steps):
+        await super().run(steps)
+        from worked import Worked
+
+        self.worked = await Worked.open(self.place)
+        for name, tree in reversed(self.taken.items()):
+            for _ in range(2):
+                restore = Restore(self.worked.fs, name, b"")
+                changes = await restore.plan()
+                await restore.run(changes)
+            assert changes == []
+            assert await self.worked.tree() == tree
+            await self.check()
+        await self.worked.close()
+
+
+@settings(max_examples=int(os.environ.get("VOLGATE_EXAMPLES", "100")), deadline=None)
+@given(st.lists(STEP, max_size=25))
+def test_whatever_was_done_each_snapshot_can_be_brought_back(steps):
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as place:
+        trio.run(_RestoringWork(Path(place)).run, steps)
