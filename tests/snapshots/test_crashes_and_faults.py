@@ -4,6 +4,8 @@ import math
 
 import pytest
 import trio
+import trio.testing
+from trio.testing import MockClock
 from worked import Worked
 
 from volgate.drivers.posix.backend import PosixBackend
@@ -127,3 +129,67 @@ def test_a_process_that_ends_at_any_call_leaves_snapshots_that_are_whole_or_abse
         if not fault.happened:
             break
     assert 50 < number < 999
+
+
+class SlowClones(PosixBackend):
+    """Whose clones begin when they are let."""
+
+    let = None
+
+    async def clone(self, file, directory, name):
+        if self.let is not None:
+            await self.let.wait()
+        await super().clone(file, directory, name)
+
+
+async def give_up(place):
+    backend = SlowClones(place / "data")
+    worked = await Worked.open(place, backend)
+    await worked.write("a", b"before")
+    await worked.snapshot("s1")
+    tree = await worked.tree()
+    held = await worked.open_file("a")
+    backend.let = trio.Event()
+    for _ in range(2):
+        with trio.move_on_after(60) as limit:
+            await worked.fs.file_io.write(held, 0, b"AFTER!")
+        assert limit.cancelled_caught
+        assert await worked.tree() == tree == await worked.tree_of("s1")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(worked.fs.file_io.write, held, 0, b"AFTER!")
+        await trio.sleep(1)
+        backend.let.set()
+    assert (await worked.tree())["a"][2] == b"AFTER!"
+    assert await worked.tree_of("s1") == tree
+    await worked.fs.file_io.release(held)
+    await worked.close()
+
+
+def test_a_request_that_is_given_up_while_a_content_is_kept_changes_nothing(tmp_path):
+    trio.run(give_up, tmp_path, clock=MockClock(autojump_threshold=0))
+
+
+async def append_while_it_is_unlinked(place):
+    backend = SlowClones(place / "data")
+    worked = await Worked.open(place, backend)
+    await worked.write("a", b"before")
+    await worked.snapshot("s1")
+    tree = await worked.tree()
+    held = await worked.open_file("a")
+    backend.let = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(worked.remove, "a")
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(worked.fs.file_io.write, held, 6, b" and more")
+        await trio.testing.wait_all_tasks_blocked()
+        backend.let.set()
+    assert (await worked.volume.snapshots.list_all())[0].preserved_bytes == 6
+    await worked.fs.file_io.release(held)
+    await worked.check_usage()
+    assert worked.volume.gate.info().used_bytes == 0
+    assert await worked.tree_of("s1") == tree
+    await worked.close()
+
+
+def test_a_file_that_grows_while_its_name_goes_is_kept_as_it_was_and_counted_as_it_is(tmp_path):
+    trio.run(append_while_it_is_unlinked, tmp_path)

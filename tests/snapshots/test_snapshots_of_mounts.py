@@ -329,3 +329,24 @@ def test_a_damaged_snapshot_is_told_and_costs_the_others_nothing(place):
         assert refused(os.stat, view / "s2") == errno.EIO
         snapshot(mount, "delete", "s2")
         assert (view / "s1/f").read_bytes() == b"one" and (mount.path / "f").read_bytes() == b"four"
+
+
+def test_a_schedule_takes_snapshots_lets_its_own_go_and_outlives_the_mount(place):
+    with mounting.mounted(place) as mount:
+        (mount.path / "f").write_bytes(b"one")
+        snapshot(mount, "create", "mine")
+        assert "no schedule" in snapshot(mount, "schedule").stdout
+        snapshot(mount, "schedule", "hourly=1")
+        mounting.wait_until(lambda: len(listed(mount)) == 2)
+        (taken,) = [info for info in listed(mount) if info["snapshot_id"] != "mine"]
+        assert taken["metadata"] == {"taken-by": "schedule"}
+    record = next(mount.backing.glob(f".volgate/snapshots/*-{taken['snapshot_id']}/snapshot.json"))
+    aged = json.loads(record.read_text())
+    record.write_text(json.dumps({**aged, "created_at": aged["created_at"] - 7200}))
+    with mounting.mounted(place) as mount:
+        assert "hourly=1" in snapshot(mount, "schedule").stdout
+        mounting.wait_until(lambda: taken["snapshot_id"] not in {info["snapshot_id"] for info in listed(mount)})
+        assert len(listed(mount)) == 2 and listed(mount)[0]["snapshot_id"] == "mine"
+        snapshot(mount, "schedule", "--off")
+        wrong = volgate("snapshot", "schedule", mount.path, "yearly=1")
+        assert wrong.returncode and "none of hourly, daily" in wrong.stderr

@@ -1,4 +1,4 @@
-"""``volgate snapshot create|list|show|diff|restore|delete``: what a volume held at one moment."""
+"""``volgate snapshot create|list|show|diff|restore|delete|schedule``: what a volume held at one moment."""
 
 from __future__ import annotations
 
@@ -187,6 +187,35 @@ def delete(target: str, snapshot_ids: tuple[str, ...]) -> None:
     for snapshot_id in snapshot_ids:
         ask_patiently(socket, "/v1/snapshots/delete", {"snapshot_id": snapshot_id}, lambda: None)
     confirm(f"{target}: deleted {', '.join(snapshot_ids)}")
+
+
+@snapshot.command()
+@click.argument("target", type=Target())
+@click.argument("policy", required=False)
+@click.option("--off", is_flag=True, help="End the schedule; its snapshots stay.")
+@click.option("--json", "as_json", is_flag=True, help="An object of {policy}.")
+def schedule(target: str, policy: str | None, off: bool, as_json: bool) -> None:
+    """Take snapshots regularly and let old ones go.
+
+    Without POLICY the schedule is shown. POLICY says of how many hours, days, weeks and months (UTC) the newest
+    snapshot is kept; one is taken in each of the shortest of them while the volume is mounted. What people took is
+    never let go.
+
+    \b
+    volgate snapshot schedule /mnt/data hourly=24,daily=7,weekly=4,monthly=12
+    volgate snapshot schedule /mnt/data --off
+    """
+    socket = Path(find_served(target)["socket"])
+    if off and policy is not None:
+        raise InvalidArgument("either a POLICY or --off")
+    if off or policy is not None:
+        now = ask(socket, "PUT", "/v1/snapshots/schedule", {"policy": policy})
+    else:
+        now = ask(socket, "GET", "/v1/snapshots/schedule")
+    if as_json:
+        click.echo(json.dumps(now))
+    else:
+        click.echo(f"{target}: {now['policy'] or 'no schedule'}")
 
 
 def _list(target: str) -> list[dict[str, Any]]:

@@ -192,7 +192,7 @@ class MountDaemon:
             async with trio.open_nursery() as nursery:
                 suffix = f".ro-{os.getpid()}" if settings.read_only else ""
                 path = settings.runtime_directory / f"{volume.identity.volume_id}{suffix}.sock"
-                of_snapshots, resume_restore = snapshots.routes(file_system, session)
+                of_snapshots, keep_snapshots = snapshots.routes(file_system, session)
                 routes = {**self._routes(volume, session), **operating.routes(volume, session), **of_snapshots}
                 server = ControlServer(path, routes, operating.PATIENT | snapshots.PATIENT)
                 await nursery.start(server.run)
@@ -201,7 +201,7 @@ class MountDaemon:
                     await nursery.start(TcpServer(*settings.metrics_address, scrape).run)
                 session.mount()
                 nursery.start_soon(volume.run)
-                nursery.start_soon(resume_restore)
+                nursery.start_soon(keep_snapshots)
                 nursery.start_soon(Watchdog(session, settings.request_deadline_s).run)
                 nursery.start_soon(self._announce, volume, session)
                 async with trio.open_nursery() as serving:

@@ -20,8 +20,9 @@ import trio
 
 from volgate.control.server import Reply, Route, json_reply
 from volgate.core.names import SNAPSHOTS_NAME
+from volgate.daemon.schedule import Schedule
 from volgate.dto import SnapshotInfo, VolumeSnapshotContext
-from volgate.errors import Busy, InvalidArgument, StorageException
+from volgate.errors import Busy, InvalidArgument, StorageException, Unsupported
 from volgate.fuse.session import FuseSession
 from volgate.vfs.file_system import FileSystem
 from volgate.vfs.restoring import Restore, report
@@ -100,15 +101,46 @@ class _Restores:
 def routes(
     file_system: FileSystem, session: FuseSession
 ) -> tuple[dict[tuple[str, str], Route], Callable[[], Awaitable[None]]]:
-    """Return (method, path) to what answers, and what goes on with a restore of before.
+    """Return (method, path) to what answers, and what goes on in the background.
 
-    Call that once, when the volume is served.
+    Run that once the volume is served: it carries a restore on that was cut off, and then keeps the schedule.
     """
     restores = _Restores(file_system, session)
-    return _routes(file_system, restores), restores.resume
+
+    async def take(metadata: dict[str, str]) -> SnapshotInfo:
+        return await _take(file_system, None, metadata)
+
+    schedule = Schedule(file_system.volume, take)
+
+    async def run() -> None:
+        await restores.resume()
+        await schedule.run()
+
+    return _routes(file_system, restores, schedule), run
 
 
-def _routes(file_system: FileSystem, restores: _Restores) -> dict[tuple[str, str], Route]:
+async def _take(file_system: FileSystem, snapshot_id: str | None, metadata: dict[str, str]) -> SnapshotInfo:
+    """Take a snapshot; without an id it is named by the moment. Raises InvalidArgument, and as ``create`` does."""
+    snapshots, now = file_system.volume.snapshots, time.time()
+    if snapshot_id is None:
+        snapshot_id = _new_id(now, {info.snapshot_id for info in await snapshots.list_all()})
+    try:
+        context = VolumeSnapshotContext(
+            file_system.volume.identity.volume_id,
+            snapshot_id,
+            Path(SNAPSHOTS_NAME.decode()) / snapshot_id,
+            now,
+            metadata,
+        )
+    except (TypeError, ValueError) as error:
+        raise InvalidArgument(str(error)) from error
+    info = await snapshots.create(context, file_system.turnstile.closed)
+    took_s = time.time() - now
+    log.info("a snapshot was taken", extra={"snapshot": snapshot_id, "files": info.file_count, "took_s": took_s})
+    return info
+
+
+def _routes(file_system: FileSystem, restores: _Restores, schedule: Schedule) -> dict[tuple[str, str], Route]:
     volume = file_system.volume
     snapshots = volume.snapshots
 
@@ -117,20 +149,19 @@ def _routes(file_system: FileSystem, restores: _Restores) -> dict[tuple[str, str
 
     async def create(body: bytes) -> Reply:
         wanted = _object(body, {"snapshot_id", "metadata"})
-        now = time.time()
-        taken = {info.snapshot_id for info in await snapshots.list_all()}
-        snapshot_id = wanted.get("snapshot_id") or _new_id(now, taken)
-        try:
-            context = VolumeSnapshotContext(
-                volume.identity.volume_id, snapshot_id, Path(SNAPSHOTS_NAME.decode()) / snapshot_id, now,
-                wanted.get("metadata") or {},
-            )  # fmt: skip
-        except (TypeError, ValueError) as error:
-            raise InvalidArgument(str(error)) from error
-        info = await snapshots.create(context, file_system.turnstile.closed)
-        took_s = time.time() - now
-        log.info("a snapshot was taken", extra={"snapshot": snapshot_id, "files": info.file_count, "took_s": took_s})
-        return json_reply({**_describe(info), "took_s": took_s})
+        started = time.monotonic()
+        info = await _take(file_system, wanted.get("snapshot_id"), wanted.get("metadata") or {})
+        return json_reply({**_describe(info), "took_s": time.monotonic() - started})
+
+    async def show_schedule(_body: bytes) -> Reply:
+        return json_reply({"policy": None if schedule.policy is None else str(schedule.policy)})
+
+    async def set_schedule(body: bytes) -> Reply:
+        wanted = _object(body, {"policy"})
+        if isinstance(snapshots, NoSnapshots):
+            raise Unsupported(snapshots.reason)
+        await schedule.set_policy(None if wanted.get("policy") is None else _text(wanted, "policy"))
+        return await show_schedule(b"")
 
     async def diff(body: bytes) -> Reply:
         wanted = _object(body, {"snapshot_id", "later_id"})
@@ -165,6 +196,8 @@ def _routes(file_system: FileSystem, restores: _Restores) -> dict[tuple[str, str
     return {
         ("GET", "/v1/snapshots"): list_,
         ("POST", "/v1/snapshots"): create,
+        ("GET", "/v1/snapshots/schedule"): show_schedule,
+        ("PUT", "/v1/snapshots/schedule"): set_schedule,
         ("POST", "/v1/snapshots/diff"): diff,
         ("POST", "/v1/snapshots/restore"): restore,
         ("POST", "/v1/snapshots/delete"): delete,

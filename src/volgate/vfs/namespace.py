@@ -9,6 +9,7 @@ from __future__ import annotations
 import stat
 from typing import TYPE_CHECKING, cast
 
+import attrs
 import trio
 
 from volgate.drivers.base import RENAME_EXCHANGE, RENAME_NOREPLACE, NodeOwner, charged_usage
@@ -172,7 +173,7 @@ class Namespace:
         directory = await self._tree.directory_of(parent)
         attributes = await self._backend.get_attributes(directory, name)
         if self._snapshots.generation:
-            await self._preserve(directory, name, attributes)
+            attributes = await self._preserve(directory, name, attributes)
         change = self._begin_remove(directory, name, attributes)
         try:
             await self._backend.remove(directory, name, is_directory=is_directory)
@@ -185,12 +186,19 @@ class Namespace:
             self._gate.end_remove(change, removed=True)
         self._after_remove(parent, name, attributes)
 
-    async def _preserve(self, directory: BackendDirectory, name: bytes, attributes: FileAttributes) -> None:
-        """Let the snapshots have an inode whose last name is about to go."""
-        if stat.S_ISREG(attributes.mode) and attributes.nlink <= 1:
-            inode = self._tree.inodes.find_backing(attributes.ino)
+    async def _preserve(self, directory: BackendDirectory, name: bytes, attributes: FileAttributes) -> FileAttributes:
+        """Let the snapshots have an inode whose last name is about to go; returns what stands there afterwards."""
+        while stat.S_ISREG(attributes.mode) and attributes.nlink <= 1:
+            ino = attributes.ino
+            inode = self._tree.inodes.find_backing(ino)
             opened = cast("OpenFile", inode.open_files[0]) if inode is not None and inode.open_files else None
-            await self._snapshots.before_removal(directory, name, attributes, opened.file if opened else None)
+            is_linked = await self._snapshots.before_removal(
+                directory, name, attributes, opened.file if opened is not None else None
+            )
+            attributes = await self._backend.get_attributes(directory, name)  # it may have grown meanwhile
+            if attributes.ino == ino:
+                return attrs.evolve(attributes, nlink=attributes.nlink - is_linked)
+        return attributes
 
     def _begin_remove(self, directory: BackendDirectory, name: bytes, attributes: FileAttributes) -> NameChange | None:
         """Tell the gate that a name goes. None: other names or open files keep the inode charged."""
@@ -268,7 +276,7 @@ class Namespace:
         change = None
         if replaced is not None and not same and not flags:
             if self._snapshots.generation:
-                await self._preserve(target, new_name, replaced)
+                replaced = await self._preserve(target, new_name, replaced)
             change = self._begin_remove(target, new_name, replaced)
         try:
             await self._backend.rename(source, name, target, new_name, flags)

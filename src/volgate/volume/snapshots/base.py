@@ -87,14 +87,18 @@ class Snapshots(ABC):
             ino: the backend's number. file: open, readable; it goes on having the content.
         """
 
-    async def before_removal(  # noqa: B027 - nothing is to be kept
+    async def before_removal(
         self, directory: BackendDirectory, name: bytes, attributes: FileAttributes, file: BackendFile | None
-    ) -> None:
+    ) -> bool:
         """Keep an inode for the snapshots that have it, before its last name goes.
 
         Args:
             file: open, where somebody has it open and may go on writing into it.
+
+        Returns:
+            Whether the inode has one name more now, which is no user's.
         """
+        return False
 
     async def after_failed_removal(self, ino: int) -> None:  # noqa: B027 - nothing was kept
         """Forget what ``before_removal`` did: the name stands there still."""
@@ -111,11 +115,11 @@ class NoSnapshots(Snapshots):
     """
 
     def __init__(self, reason: str) -> None:
-        self._reason = reason
+        self.reason = reason
 
     async def create(self, context: VolumeSnapshotContext, freeze: Freeze) -> SnapshotInfo:
         """See Snapshots."""
-        raise Unsupported(self._reason)
+        raise Unsupported(self.reason)
 
     async def list_all(self) -> list[SnapshotInfo]:
         """See Snapshots."""

@@ -230,16 +230,17 @@ class PreservingSnapshots(Snapshots):
 
     async def before_removal(
         self, directory: BackendDirectory, name: bytes, attributes: FileAttributes, file: BackendFile | None
-    ) -> None:
+    ) -> bool:
         """See Snapshots: what nobody has open gets another name, and nothing is copied."""
         ino = attributes.ino
         if file is not None:
             await self.before_change(ino, file)
-            return
-        taken = await self._to_keep(ino, content=False)
-        if taken is not None:
-            taken.linked.add(ino)
-            await self._keep(taken, ino, attributes.size, self._link(taken, directory, name, ino))
+        else:
+            keeping = await self._to_keep(ino, content=False)
+            if keeping is not None:
+                keeping.linked.add(ino)
+                await self._keep(keeping, ino, attributes.size, self._link(keeping, directory, name, ino))
+        return any(ino in taken.linked and ino in taken.blobs for taken in self._taken)
 
     async def _link(self, taken: _Taken, directory: BackendDirectory, name: bytes, ino: int) -> None:
         try:
@@ -281,14 +282,27 @@ class PreservingSnapshots(Snapshots):
             return None
 
     async def _keep(self, taken: _Taken, ino: int, size: int, keeping: Awaitable[object]) -> None:
-        """Wait for a blob to be made. Without an await since ``_to_keep`` named the snapshot."""
+        """Wait for a blob to be made. Without an await since ``_to_keep`` named the snapshot.
+
+        It is made by a task of its own: a request that is given up leaves it under way, and the inode unchanged.
+        """
         done = taken.under_way[ino] = trio.Event()
-        try:
-            await keeping
-            taken.take_in(ino, size)
-        finally:
-            del taken.under_way[ino]
-            done.set()
+        failed: list[Exception] = []
+
+        async def keep() -> None:
+            try:
+                await keeping
+                taken.take_in(ino, size)
+            except Exception as error:  # noqa: BLE001 - raised where it is waited for
+                failed.append(error)
+            finally:
+                del taken.under_way[ino]
+                done.set()
+
+        trio.lowlevel.spawn_system_task(keep)
+        await done.wait()
+        if failed:
+            raise failed[0]
 
     async def open_content(self, taken: _Taken, node: ManifestNode) -> tuple[BackendFile, bool]:
         """Return what has a file's content as it was, and whether that is the live file.

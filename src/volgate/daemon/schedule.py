@@ -1,0 +1,86 @@
+"""Snapshots by a schedule, which lies beside the data: taken when a period begins, let go when no rule keeps them.
+
+Only those that the schedule took are let go; what people took stays until they delete it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import trio
+
+from volgate.core.retention import RetentionPolicy, find_expired, is_due, parse_policy
+from volgate.dto import SnapshotInfo
+from volgate.errors import InvalidArgument, StorageException
+from volgate.volume.snapshots.base import NoSnapshots
+from volgate.volume.volume import Volume
+
+log = logging.getLogger(__name__)
+
+_FILE: Final = "snapshot-schedule.json"
+_LOOK_S: Final = 5.0
+MARK: Final = {"taken-by": "schedule"}
+"""Metadata of a snapshot that the schedule may let go."""
+
+
+class Schedule:
+    """The schedule of one volume.
+
+    Args:
+        take: takes a snapshot that is named by the moment, with this metadata.
+
+    Attributes:
+        policy: None = no schedule.
+    """
+
+    def __init__(self, volume: Volume, take: Callable[[dict[str, str]], Awaitable[SnapshotInfo]]) -> None:
+        self._volume = volume
+        self._take = take
+        self._failed_at: float | None = None
+        self.policy: RetentionPolicy | None = None
+
+    async def set_policy(self, text: str | None) -> None:
+        """Change the schedule, durably; None ends it, and its snapshots stay. Raises InvalidArgument."""
+        try:
+            policy = None if text is None else parse_policy(text)
+        except ValueError as error:
+            raise InvalidArgument(str(error)) from error
+        await self._volume.backend.store_reserved(_FILE, json.dumps({"policy": text}).encode())
+        self.policy = policy
+        self._failed_at = None
+
+    async def run(self) -> None:
+        """Take and let go until cancelled. Returns at once where the volume cannot have snapshots."""
+        if isinstance(self._volume.snapshots, NoSnapshots):
+            return
+        await self._load()
+        while True:
+            if self.policy is not None:
+                try:
+                    await self._look(self.policy, time.time())
+                except StorageException as error:
+                    log.warning("the schedule could not take or delete a snapshot", extra={"error": str(error)})
+                    self._failed_at = time.time()
+            await trio.sleep(_LOOK_S)
+
+    async def _load(self) -> None:
+        try:
+            content = await self._volume.backend.load_reserved(_FILE)
+            text = json.loads(content)["policy"] if content is not None else None
+            self.policy = None if text is None else parse_policy(text)
+        except (StorageException, ValueError, KeyError, TypeError) as error:
+            log.error("the schedule of snapshots cannot be read; set it again", extra={"error": str(error)})  # noqa: TRY400
+
+    async def _look(self, policy: RetentionPolicy, now: float) -> None:
+        taken = [info for info in await self._volume.snapshots.list_all() if MARK.items() <= info.metadata.items()]
+        last = max([info.created_at for info in taken] + ([self._failed_at] if self._failed_at else []), default=None)
+        if not is_due(policy, last, now):
+            return
+        taken.append(await self._take(MARK))
+        for snapshot_id in find_expired(policy, [(info.snapshot_id, info.created_at) for info in taken]):
+            await self._volume.snapshots.delete(snapshot_id)
+            log.info("the schedule let a snapshot go", extra={"snapshot": snapshot_id})
