@@ -87,12 +87,14 @@ class Volume:
             StorageException: the storage does not let its own limit go up with them; nothing changed.
         """
         identity = _with_limits(self.identity, quota_bytes, quota_inodes)
-        if _grows(self.identity, identity) and not self.unfenced:  # first, or the fence would hold the gateway itself
+        is_raised_first = _grows(self.identity, identity) and not self.unfenced
+        if is_raised_first:  # or the fence would hold the gateway itself
             await set_fence(self.backend, identity.quota_bytes, identity.quota_inodes)
         await store_identity(self.backend, identity)
         self.identity = identity
         self.gate.set_limits(identity.quota_bytes, identity.quota_inodes)
-        await self.fence()
+        if not is_raised_first:
+            await self.fence()
 
     async def fence(self) -> None:
         """Have the storage's own limits stand a little above the volume's; why that failed is in ``unfenced``."""

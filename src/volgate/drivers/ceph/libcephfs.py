@@ -159,14 +159,15 @@ def library() -> ctypes.CDLL:
 class Client:
     """One client of a cluster, mounted at a directory of a CephFS; mounted anew after the cluster cut it off.
 
-    Pointers that calls return belong to one ``generation`` and mean nothing in the next. Thread-safe.
+    Pointers that calls return belong to one ``generation``, and would crash the process in another one. So a thread
+    pins the generation for as long as it handles them; mounts of before are never released. Thread-safe.
 
     Args:
         options: ``conf``, ``client`` (without ``client.``), ``keyring``, ``filesystem``; what is missing is as ceph(8)
             has it.
 
     Attributes:
-        generation: how often it was mounted anew. perms: the library's UserPerm of this process.
+        perms: the library's UserPerm of this process.
         on_mounted_anew: called then; where it returns False nothing works any more, since another owns the volume.
     """
 
@@ -177,7 +178,7 @@ class Client:
         self._name: socket.socket | None = None
         self._session = str(uuid.uuid4())
         self._mount: int | None = None
-        self.generation = 0
+        self._pinned = threading.local()
         self.perms: int | None = None
         self.on_mounted_anew: Callable[[], bool] = lambda: True
         self._is_fenced = False
@@ -271,14 +272,37 @@ class Client:
         finally:
             library().ceph_release(mount)
 
-    def mount_anew(self, generation: int) -> None:
-        """Mount again after the cluster cut off the client of a generation, unless another thread just did."""
+    @property
+    def generation(self) -> int | None:
+        """The mount that this thread's pointers belong to: the one it pinned, else the present one."""
+        return getattr(self._pinned, "mount", None) or self._mount
+
+    def pin(self) -> int | None:
+        """Let this thread's calls go to the present mount until ``unpin``, whatever other threads do; returns it."""
+        self._pinned.mount = self._mount
+        return self._mount
+
+    def unpin(self) -> None:
+        """End what ``pin`` began."""
+        self._pinned.mount = None
+
+    def check_pinned(self) -> None:
+        """Refuse to go on with a mount that is not the present one any more. Raises OSError: one of ``CUT_OFF``."""
+        if self.generation != self._mount:
+            raise OSError(errno.ESHUTDOWN, os.strerror(errno.ESHUTDOWN))
+
+    def mount_anew(self, generation: int | None) -> None:
+        """Mount again after the cluster cut off the client of a generation, unless another thread just did.
+
+        This thread's calls go to the new mount then.
+        """
         with self._lock:
-            if generation != self.generation:
+            if generation != self._mount:
+                self.pin()
                 return
             old = self._mount
             self._mount_root()
-            self.generation += 1
+            self.pin()
         if old is not None:  # never released: other threads may still be in its calls
             library().ceph_abort_conn(old)
         self._is_fenced = not self.on_mounted_anew()
@@ -298,21 +322,20 @@ class Client:
         """Return what ``ceph_NAME(mount, ...)`` does. Raises OSError for a negative errno."""
         if self._is_fenced:
             raise Unavailable("the cluster had cut this client off, and another owner has the volume now: unmount it")
-        if self._mount is None:
+        mount = self.generation
+        if mount is None:
             raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
-        return _check(getattr(library(), f"ceph_{name}")(self._mount, *arguments))
+        return _check(getattr(library(), f"ceph_{name}")(mount, *arguments))
 
-    def put(self, inode: int, generation: int) -> None:
+    def put(self, inode: int, generation: int | None) -> None:
         """Give a reference to an inode back, unless its client is gone. Does not wait."""
-        mount = self._mount
-        if mount is not None and generation == self.generation:
-            library().ceph_ll_put(mount, inode)
+        if generation is not None and generation == self._mount:
+            library().ceph_ll_put(generation, inode)
 
-    def close_file(self, handle: int, generation: int) -> None:
+    def close_file(self, handle: int, generation: int | None) -> None:
         """Close a file, unless its client is gone. Errors of late writes were reported by fsync before."""
-        mount = self._mount
-        if mount is not None and generation == self.generation:
-            library().ceph_ll_close(mount, handle)
+        if generation is not None and generation == self._mount:
+            library().ceph_ll_close(generation, handle)
 
     @property
     def is_mounted(self) -> bool:

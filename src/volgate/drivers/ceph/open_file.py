@@ -34,7 +34,7 @@ def served(*, repeats: bool) -> Callable[[Callable[..., R]], Callable[..., Corou
     def decorate(method: Callable[..., R]) -> Callable[..., Coroutine[Any, Any, R]]:
         @functools.wraps(method)
         async def guarded(self: Any, *args: Any, **kwargs: Any) -> R:
-            generation = self.client.generation
+            generation = self.client.pin()
             try:
                 try:
                     return method(self, *args, **kwargs)
@@ -51,6 +51,8 @@ def served(*, repeats: bool) -> Callable[[Callable[..., R]], Callable[..., Corou
                 raise from_oserror(error) from error
             except (ValueError, OverflowError, ctypes.ArgumentError) as error:
                 raise InvalidArgument(str(error)) from error
+            finally:
+                self.client.unpin()
 
         return guarded
 
@@ -81,34 +83,38 @@ class CephInode:
         pointer: of the client's present generation; given back by ``close``. ino: 0 = the root.
     """
 
-    __slots__ = ("_generation", "_pointer", "client", "ino")
+    __slots__ = ("_held", "client", "ino")
 
     def __init__(self, client: Client, pointer: int, ino: int) -> None:
         self.client = client
         self.ino = ino
-        self._pointer: int | None = pointer
-        self._generation = client.generation
+        self._held: tuple[int | None, int | None] = pointer, client.generation
+        """Pointer and generation, in one, since threads of two generations may meet here."""
 
     @property
     def pointer(self) -> int:
         """The library's pointer. Raises OSError: the inode is gone, or was closed."""
-        if self._pointer is None:
+        pointer, generation = self._held
+        if pointer is None:
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
-        if self._generation != self.client.generation:
-            generation, found = self.client.generation, ctypes.c_void_p()
+        if generation != self.client.generation:
+            self.client.check_pinned()
+            found = ctypes.c_void_p()
             if self.ino:
                 self.client.call("ll_lookup_inode", self.ino, ctypes.byref(found))
             else:
                 self.client.call("ll_lookup_root", ctypes.byref(found))
-            self._pointer, self._generation = found.value, generation
-        assert self._pointer is not None
-        return self._pointer
+            self.client.check_pinned()
+            pointer = found.value
+            self._held = pointer, self.client.generation
+        assert pointer is not None
+        return pointer
 
     def close(self) -> None:
         """Give the reference back; a second call does nothing."""
-        pointer, self._pointer = self._pointer, None
+        (pointer, generation), self._held = self._held, (None, None)
         if pointer is not None:
-            self.client.put(pointer, self._generation)
+            self.client.put(pointer, generation)
 
     def stat(self) -> Statx:
         """Return the attributes. Raises OSError."""
@@ -185,14 +191,13 @@ class CephFile(BackendFile):
         inode: given back by ``close``. handle: the library's Fh. writable: opened for writing too.
     """
 
-    __slots__ = ("_generation", "_handle", "_lost", "_sync_failed", "_unstored", "client", "inode", "writable")
+    __slots__ = ("_held", "_lost", "_sync_failed", "_unstored", "client", "inode", "writable")
 
     def __init__(self, inode: CephInode, handle: int, *, writable: bool) -> None:
         self.inode = inode
         self.client = inode.client
         self.writable = writable
-        self._handle: int | None = handle
-        self._generation = self.client.generation
+        self._held: tuple[int | None, int | None] = handle, self.client.generation
         self._unstored = False
         self._lost = False
         self._sync_failed = False
@@ -203,17 +208,20 @@ class CephFile(BackendFile):
     @property
     def handle(self) -> int:
         """The library's Fh. Raises InputOutput: content is lost. OSError: the inode is gone, or the file closed."""
-        if self._handle is None:
+        handle, generation = self._held
+        if handle is None:
             raise Stale
-        if self._generation != self.client.generation:
+        if generation != self.client.generation:
+            self.client.check_pinned()
             if self._unstored:
                 self._lost = True
             if not self._lost:
-                self._handle = open_inode(self.inode, writable=self.writable)
-                self._generation = self.client.generation
+                handle = open_inode(self.inode, writable=self.writable)
+                self.client.check_pinned()
+                self._held = handle, self.client.generation
         if self._lost:
             raise InputOutput(_LOST)
-        return self._handle
+        return handle
 
     @served(repeats=True)
     def read(self, offset: int, length: int) -> bytes:
@@ -304,9 +312,9 @@ class CephFile(BackendFile):
 
     def close_now(self) -> None:
         """Give handle and inode back; a second call does nothing. Blocks for what was not stored."""
-        handle, self._handle = self._handle, None
+        (handle, generation), self._held = self._held, (None, None)
         if handle is not None:
-            self.client.close_file(handle, self._generation)
+            self.client.close_file(handle, generation)
             self.inode.close()
 
 
