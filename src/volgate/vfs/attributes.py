@@ -14,7 +14,7 @@ from volgate.volume.quota_gate import InodeCharge
 
 if TYPE_CHECKING:
     from volgate.core.inode_table import Inode
-    from volgate.drivers.base import BackendFile
+    from volgate.drivers.base import BackendDirectory, BackendFile
     from volgate.vfs.tree import Tree
 
 _ACLS: Final = frozenset({b"system.posix_acl_access", b"system.posix_acl_default"})
@@ -95,7 +95,7 @@ class Attributes:
             attributes = await self._set_size(inode, size, fh, privileged=privileged)
         if changes != _NO_CHANGES:
             if changes.mtime_ns is not None and self._snapshots.generation:
-                await self._preserve(inode)
+                await self.preserve(inode)
             attributes = await self._apply(inode, changes)
             if changes.mode is not None and privileges_to_clear(changes.mode):
                 self._strip_at_next_write(inode)
@@ -112,20 +112,26 @@ class Attributes:
         before = await self.get(inode)
         return inode.version == (before.mtime_ns, before.size)
 
-    async def _preserve(self, inode: Inode) -> None:
-        """Let the snapshots have a file before its mtime is set: by that they see whether others changed it."""
+    async def preserve(self, inode: Inode) -> None:
+        """Let the snapshots have a file before its size or mtime is set: by both they see whether others changed it.
+
+        By a handle of its own: others may be closed meanwhile. It may take long, so whatever the caller knew of the
+        inode is to be looked at again.
+        """
         if inode.file_type != stat.S_IFREG:
             return
-        if inode.open_files:
-            await self._snapshots.before_change(inode.backing_ino, self._tree.any_file(inode).file)  # type: ignore[union-attr]
-            return
-        file, _ = await self._tree.at_place(
-            inode, lambda directory, name: self._backend.open_file(directory, name, inode.backing_ino, writable=False)
+        file = await self._tree.on_inode(
+            inode,
+            lambda directory, name: self._open_to_read(directory, name, inode),
+            lambda file: file.reopen(writable=False),
         )
         try:
             await self._snapshots.before_change(inode.backing_ino, file)
         finally:
             await file.close()
+
+    async def _open_to_read(self, directory: BackendDirectory, name: bytes, inode: Inode) -> BackendFile:
+        return (await self._backend.open_file(directory, name, inode.backing_ino, writable=False))[0]
 
     async def _apply(self, inode: Inode, changes: AttributeChanges) -> FileAttributes:
         return await self._tree.on_inode(
@@ -142,6 +148,8 @@ class Attributes:
     async def _set_size(self, inode: Inode, size: int, fh: int | None, *, privileged: bool) -> FileAttributes:
         if inode.is_directory:
             raise IsADirectory
+        if self._snapshots.generation:
+            await self.preserve(inode)
         opened = self._tree.files.get(fh) if fh is not None else None
         if opened is None or not opened.writable:
             opened = self._tree.any_file(inode, writable=True)
@@ -160,9 +168,7 @@ class Attributes:
             await file.close()
 
     async def resize(self, inode: Inode, file: BackendFile, size: int, *, privileged: bool) -> FileAttributes:
-        """Set a file's size through the quota gate and return its new attributes."""
-        if self._snapshots.generation:
-            await self._snapshots.before_change(inode.backing_ino, file)
+        """Set a file's size through the quota gate and return its new attributes. ``preserve`` comes before it."""
         before = await file.get_attributes()
         charge = inode.charge if isinstance(inode.charge, InodeCharge) else None
         passing = charge is None

@@ -54,6 +54,8 @@ class FileIo:
         writable = truncate or flags & os.O_ACCMODE != os.O_RDONLY
         if truncate and any(opened.executing for opened in cast("tuple[OpenFile, ...]", inode.open_files)):
             raise TextFileBusy
+        if truncate and self._snapshots.generation:
+            await self._attributes.preserve(inode)
         file, attributes = await self._open_backing(inode, writable=writable)
         if truncate and attributes.size:
             try:

@@ -191,10 +191,14 @@ class Namespace:
         while stat.S_ISREG(attributes.mode) and attributes.nlink <= 1:
             ino = attributes.ino
             inode = self._tree.inodes.find_backing(ino)
-            opened = cast("OpenFile", inode.open_files[0]) if inode is not None and inode.open_files else None
-            is_linked = await self._snapshots.before_removal(
-                directory, name, attributes, opened.file if opened is not None else None
-            )
+            file = None
+            if inode is not None and inode.open_files:  # a handle of our own: others may be closed meanwhile
+                file = await cast("OpenFile", inode.open_files[0]).file.reopen(writable=False)
+            try:
+                is_linked = await self._snapshots.before_removal(directory, name, attributes, file)
+            finally:
+                if file is not None:
+                    await file.close()
             attributes = await self._backend.get_attributes(directory, name)  # it may have grown meanwhile
             if attributes.ino == ino:
                 return attrs.evolve(attributes, nlink=attributes.nlink - is_linked)
