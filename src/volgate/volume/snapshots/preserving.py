@@ -224,8 +224,6 @@ class PreservingSnapshots(Snapshots):
         size = (await file.get_attributes()).size
         taken = await self._to_keep(ino, content=True)
         if taken is not None:
-            if ino in taken.linked:  # opened just before its name went; the clone replaces the link
-                taken.give_away(ino, size)
             await self._keep(taken, ino, size, self._backend.clone(file, taken.directory, _blob(ino)))
 
     async def before_removal(
@@ -269,8 +267,9 @@ class PreservingSnapshots(Snapshots):
             newest = self._newest
             if newest is None:
                 return None
-            if ino in newest.under_way:
-                await newest.under_way[ino].wait()
+            under_way = next((taken.under_way[ino] for taken in self._taken if ino in taken.under_way), None)
+            if under_way is not None:
+                await under_way.wait()
                 continue
             for taken in reversed(self._taken):
                 if content and ino in taken.linked:
@@ -287,11 +286,14 @@ class PreservingSnapshots(Snapshots):
         It is made by a task of its own: a request that is given up leaves it under way, and the inode unchanged.
         """
         done = taken.under_way[ino] = trio.Event()
+        replaces_link = ino in taken.blobs
         failed: list[Exception] = []
 
         async def keep() -> None:
             try:
                 await keeping
+                if replaces_link:  # the inode was opened just before its name went
+                    taken.give_away(ino, size)
                 taken.take_in(ino, size)
             except Exception as error:  # noqa: BLE001 - raised where it is waited for
                 failed.append(error)
@@ -375,6 +377,8 @@ class PreservingSnapshots(Snapshots):
         return self._taken[position - 1] if position else None
 
     async def _hand_on(self, taken: _Taken, ino: int, before: _Taken | None) -> None:
+        while ino in taken.under_way:
+            await taken.under_way[ino].wait()
         name = _blob(ino)
         done = taken.under_way[ino] = trio.Event()
         try:
