@@ -14,7 +14,7 @@ import trio
 
 from volgate.core.handle_table import Fh
 from volgate.dto import AttributeChanges, FileAttributes
-from volgate.errors import InputOutput, IsADirectory, StorageException, TextFileBusy
+from volgate.errors import InputOutput, IsADirectory, Stale, StorageException, TextFileBusy
 from volgate.vfs.attributes import Attributes, privileges_to_clear
 from volgate.vfs.open_file import OpenFile
 from volgate.volume.quota_gate import InodeCharge
@@ -57,6 +57,9 @@ class FileIo:
         if truncate and self._snapshots.generation:
             await self._attributes.preserve(inode)
         file, attributes = await self._open_backing(inode, writable=writable)
+        if inode.unlinked and not inode.open_files:  # while it was opened; it is counted as nothing already
+            await file.close()
+            raise Stale
         if truncate and attributes.size:
             try:
                 attributes = await self._attributes.resize(inode, file, 0, privileged=privileged)

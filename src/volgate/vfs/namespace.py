@@ -183,7 +183,7 @@ class Namespace:
             self._after_remove(parent, name, attributes)
             raise
         if change is not None:
-            self._gate.end_remove(change, removed=True)
+            self._end_remove(change, attributes, removed=True)
         self._after_remove(parent, name, attributes)
 
     async def _preserve(self, directory: BackendDirectory, name: bytes, attributes: FileAttributes) -> FileAttributes:
@@ -218,6 +218,14 @@ class Namespace:
             charged_usage(attributes, charges_links=self._backend.capabilities.charges_links),
         )
 
+    def _end_remove(self, change: NameChange, attributes: FileAttributes, *, removed: bool) -> None:
+        """Settle a remove: with the name the inode is gone, unless somebody opened it meanwhile."""
+        inode = self._tree.inodes.find_backing(attributes.ino)
+        if removed and inode is not None and inode.open_files:
+            self._gate.hold_unlinked(self._charge_of(inode, attributes))
+            removed = False
+        self._gate.end_remove(change, removed=removed)
+
     def _charge_of(self, inode: Inode, attributes: FileAttributes) -> InodeCharge:
         charge = inode.charge
         if charge is None:
@@ -239,7 +247,7 @@ class Namespace:
         standing = await self._look_after(error, directory, name)
         gone = standing is None or standing.ino != attributes.ino
         if change is not None:
-            self._gate.end_remove(change, removed=gone)
+            self._end_remove(change, attributes, removed=gone)
         if not gone and self._snapshots.generation:
             await self._snapshots.after_failed_removal(attributes.ino)
         return gone
@@ -291,8 +299,8 @@ class Namespace:
                 raise
             self._after_rename(parent, name, new_parent, new_name, moved, replaced)
             raise
-        if change is not None:
-            self._gate.end_remove(change, removed=True)
+        if change is not None and replaced is not None:
+            self._end_remove(change, replaced, removed=True)
         if not same:
             self._after_rename(parent, name, new_parent, new_name, moved, replaced)
 
@@ -308,8 +316,8 @@ class Namespace:
         """Settle a rename that raised by what stands at the target; returns whether it happened all the same."""
         standing = await self._look_after(error, target, new_name)
         happened = standing is not None and standing.ino == moved.ino
-        if change is not None:
-            self._gate.end_remove(change, removed=happened)
+        if change is not None and replaced is not None:
+            self._end_remove(change, replaced, removed=happened)
         if not happened and replaced is not None and self._snapshots.generation:
             await self._snapshots.after_failed_removal(replaced.ino)
         return happened and (replaced is None or replaced.ino != moved.ino)
