@@ -123,6 +123,21 @@ def detach(path: Path) -> None:
         subprocess.run(["umount", "-l", str(path)], check=True, timeout=20)
 
 
+@contextlib.contextmanager
+def loop_image(place: Path, kind: str, size: int) -> Iterator[Path]:
+    """Give the root of an empty file system, ext4 or btrfs, on a sparse image, whatever this host itself has."""
+    image, root = place / f"{kind}.image", place / kind
+    image.touch()
+    os.truncate(image, size)
+    subprocess.run([f"mkfs.{kind}", "-q", image], check=True, timeout=60)
+    root.mkdir()
+    subprocess.run(["mount", "-o", "loop", image, root], check=True, timeout=60)
+    try:
+        yield root
+    finally:
+        subprocess.run(["umount", "-l", root], check=True, timeout=60)
+
+
 def detach_below(path: Path) -> None:
     for entry in reversed(list_mounts()):
         if path in entry.path.parents:

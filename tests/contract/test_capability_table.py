@@ -1,7 +1,5 @@
 """The table in drivers/README.md says what the drivers say when they are open on real storage."""
 
-import os
-import subprocess
 from pathlib import Path
 
 import capability_table
@@ -9,6 +7,7 @@ import pytest
 import trio
 
 import ceph_cluster
+import mounting
 from volgate import drivers
 from volgate.cache.backend import CachedBackend
 from volgate.cache.settings import CacheSettings
@@ -29,17 +28,9 @@ def cephfs(place):
 
 @pytest.fixture
 def ext4(place):
-    """Return the root of an ext4 on a loop image, whatever this host's own disk has."""
-    image, root = place / "image", place / "ext4"
-    image.touch()
-    os.truncate(image, 64 << 20)
-    subprocess.run(["mkfs.ext4", "-q", image], check=True, timeout=60)
-    root.mkdir()
-    subprocess.run(["mount", "-o", "loop", image, root], check=True, timeout=60)
-    try:
+    """Return the root of an ext4."""
+    with mounting.loop_image(place, "ext4", 64 << 20) as root:
         yield root
-    finally:
-        subprocess.run(["umount", "-l", root], check=True, timeout=60)
 
 
 def test_the_table_is_what_the_drivers_say(cephfs, ext4, settings, place):

@@ -19,17 +19,9 @@ def run(*command):
 @pytest.fixture
 def btrfs(place):
     """Return the root of an empty btrfs with quotas."""
-    image, root = place / "image", place / "btrfs"
-    image.touch()
-    os.truncate(image, 1 << 30)
-    run("mkfs.btrfs", "-q", image)
-    root.mkdir()
-    run("mount", "-o", "loop", image, root)
-    try:
+    with mounting.loop_image(place, "btrfs", 1 << 30) as root:
         run("btrfs", "quota", "enable", root)
         yield root
-    finally:
-        run("umount", "-l", root)
 
 
 def limit(subvolume):

@@ -26,6 +26,13 @@ def cephfs(cluster, module_place):
         yield found.path
 
 
+def reached(cluster, data, way):
+    """Return source and options of a volume in a directory of the file system's root: over ceph-fuse, or directly."""
+    if way == "direct":
+        return f"ceph:///{data.name}", ["-o", f"conf={cluster.configuration},client=fs"]
+    return str(data), []
+
+
 def fill(path, limit):
     """Append steps of 4 KiB until one is refused, and return what was written; at most ``limit`` bytes."""
     written = 0
@@ -73,9 +80,7 @@ def test_cephfs_alone_passes_its_limit(cluster):
 def test_snapshots_are_those_of_the_storage(cluster, cephfs, place, way):
     data = cephfs / f"snapshots-{way}"
     data.mkdir()
-    source, options = str(data), []
-    if way == "direct":
-        source, options = f"ceph:///{data.name}", ["-o", f"conf={cluster.configuration},client=fs"]
+    source, options = reached(cluster, data, way)
     with mounting.mounted(place, *options, source=source) as mount:
         (mount.path / "folder").mkdir()
         (mount.path / "folder/f").write_bytes(b"before" * 1000)
@@ -105,9 +110,7 @@ def test_snapshots_are_those_of_the_storage(cluster, cephfs, place, way):
 def test_through_the_gateway_the_limit_is_exact(cluster, cephfs, place, way):
     data = cephfs / f"exact-{way}"
     data.mkdir()
-    source, options = str(data), []
-    if way == "direct":
-        source, options = f"ceph:///{data.name}", ["-o", f"conf={cluster.configuration},client=fs"]
+    source, options = reached(cluster, data, way)
     with mounting.mounted(place, "--quota", str(MIB + 1000), *options, source=source) as mount:
         assert mount.status()["backend_type"] == "ceph"
         writers = [threading.Thread(target=fill, args=(mount.path / f"f{n}", 8 * MIB)) for n in range(4)]

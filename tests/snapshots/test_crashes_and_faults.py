@@ -84,6 +84,16 @@ class Story:
         await self.worked.check_usage()
 
 
+def at_every_call(scenario, place, **what):
+    """Play a scenario with a fault at its first call, its second, and so on until there are no more."""
+    for number in range(1, 1000):
+        fault = Fault(at=number, **what)
+        trio.run(scenario, place / str(number), fault)
+        if not fault.happened:
+            break
+    assert 50 < number < 999
+
+
 async def fail_once(place, fault):
     place.mkdir()
     story = Story(place, fault)
@@ -98,12 +108,7 @@ async def fail_once(place, fault):
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("error", [InputOutput("broken"), NoSpace("full")], ids=["EIO", "ENOSPC"])
 def test_a_call_that_fails_costs_no_snapshot_its_content(tmp_path, error, after):
-    for number in range(1, 1000):
-        fault = Fault(at=number, error=error, after=after)
-        trio.run(fail_once, tmp_path / str(number), fault)
-        if not fault.happened:
-            break
-    assert 50 < number < 999
+    at_every_call(fail_once, tmp_path, error=error, after=after)
 
 
 async def end_at(place, fault):
@@ -123,12 +128,7 @@ async def end_at(place, fault):
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_a_process_that_ends_at_any_call_leaves_snapshots_that_are_whole_or_absent(tmp_path, after):
-    for number in range(1, 1000):
-        fault = Fault(at=number, error=InputOutput("the process is gone"), after=after, times=math.inf)
-        trio.run(end_at, tmp_path / str(number), fault)
-        if not fault.happened:
-            break
-    assert 50 < number < 999
+    at_every_call(end_at, tmp_path, error=InputOutput("the process is gone"), after=after, times=math.inf)
 
 
 class SlowClones(PosixBackend):

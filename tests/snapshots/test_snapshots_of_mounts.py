@@ -268,13 +268,7 @@ def test_a_daemon_that_is_killed_leaves_snapshots_whole_or_absent(place):
 
 
 def test_where_the_storage_shares_blocks_a_change_costs_what_is_changed(place):
-    image, root = place / "image", place / "btrfs"
-    image.touch()
-    os.truncate(image, 1 << 30)
-    subprocess.run(["mkfs.btrfs", "-q", image], check=True, timeout=60)
-    root.mkdir()
-    subprocess.run(["mount", "-o", "loop", image, root], check=True, timeout=60)
-    try:
+    with mounting.loop_image(place, "btrfs", 1 << 30) as root:
         (root / "data").mkdir()
         with mounting.mounted(place, source=str(root / "data")) as mount:
             content = os.urandom(1 << 20) * 200
@@ -288,8 +282,6 @@ def test_where_the_storage_shares_blocks_a_change_costs_what_is_changed(place):
             assert free - os.statvfs(root).f_bavail * os.statvfs(root).f_frsize < 20 << 20
             with open(mount.path / ".snapshots/s1/f", "rb") as file:
                 assert file.read(7) == content[:7]
-    finally:
-        subprocess.run(["umount", "-l", root], check=True, timeout=60)
 
 
 @pytest.mark.parametrize(

@@ -92,13 +92,7 @@ def places(wanted: list[str], place: Path) -> Iterator[dict[str, tuple[mounting.
         if "ext4" in wanted:
             found["ext4"] = stack.enter_context(mounting.mounted(place, name="ext4")), place / "ext4.data"
         if "btrfs" in wanted:
-            image, root = place / "image", place / "btrfs"
-            image.touch()
-            os.truncate(image, 8 << 30)
-            subprocess.run(["mkfs.btrfs", "-q", image], check=True)
-            root.mkdir()
-            subprocess.run(["mount", "-o", "loop", image, root], check=True)
-            stack.callback(subprocess.run, ["umount", "-l", root], check=False)
+            root = stack.enter_context(mounting.loop_image(place, "btrfs", 8 << 30))
             (root / "data").mkdir()
             mount = stack.enter_context(mounting.mounted(place, name="on-btrfs", source=str(root / "data")))
             found["btrfs"] = mount, root / "data"

@@ -26,8 +26,8 @@ from volgate.errors import Busy, InvalidArgument, StorageException, Unsupported
 from volgate.fuse.session import FuseSession
 from volgate.vfs.file_system import FileSystem
 from volgate.vfs.restoring import Restore, report
-from volgate.volume.snapshots.base import NoSnapshots
-from volgate.volume.snapshots.comparing import Place, TreeChange, compare
+from volgate.volume.snapshots.base import NoSnapshots, Place
+from volgate.volume.snapshots.comparing import TreeChange, compare
 
 log = logging.getLogger(__name__)
 
@@ -166,18 +166,11 @@ def _routes(file_system: FileSystem, restores: _Restores, schedule: Schedule) ->
     async def diff(body: bytes) -> Reply:
         wanted = _object(body, {"snapshot_id", "later_id"})
         snapshot_id, later_id = _text(wanted, "snapshot_id"), wanted.get("later_id")
-        root = await snapshots.open(snapshot_id)
-        after = Place(volume.backend, volume.root)
+        before, after = await snapshots.open(snapshot_id), Place(volume.backend, volume.root)
         if later_id is not None:
-            later = await snapshots.open(_text(wanted, "later_id"))
-            after = Place(later.backend, later.directory)
-
-        def is_kept(ino: int) -> bool:
-            return snapshots.is_kept(snapshot_id, later_id, ino)
-
-        found = [
-            _describe_change(change) async for change in compare(Place(root.backend, root.directory), after, is_kept)
-        ]
+            after = await snapshots.open(_text(wanted, "later_id"))
+        changed = snapshots.changed_since(snapshot_id, later_id)
+        found = [_describe_change(change) async for change in compare(before, after, changed)]
         return json_reply(sorted(found, key=operator.itemgetter("path")))
 
     async def restore(body: bytes) -> Reply:

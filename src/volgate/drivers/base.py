@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar, Final
 
 import attrs
@@ -35,6 +35,8 @@ RENAME_NOREPLACE: Final = 1
 """rename(2): fail if the target exists."""
 RENAME_EXCHANGE: Final = 2
 """rename(2): swap source and target."""
+_BATCH: Final = 512
+"""How many names' attributes are asked for in one call by who walks through a volume."""
 
 
 @attrs.frozen
@@ -538,6 +540,20 @@ class BaseStorageBackend(ABC):
 async def exists(backend: BaseStorageBackend, directory: BackendDirectory, name: bytes) -> bool:
     """Return whether a name stands in a directory."""
     return await backend.find_attributes(directory, name) is not None
+
+
+def in_batches(names: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    """Yield names some hundred at a time, for ``attributes_by_name``."""
+    for start in range(0, len(names), _BATCH):
+        yield names[start : start + _BATCH]
+
+
+async def attributes_by_name(
+    backend: BaseStorageBackend, directory: BackendDirectory, names: Sequence[bytes]
+) -> list[tuple[bytes, FileAttributes]]:
+    """Return names of a directory, each with its attributes; those that are gone or cannot be read are left out."""
+    found = await backend.get_attributes_of(directory, names)
+    return [(name, attributes) for name, attributes in zip(names, found, strict=True) if attributes is not None]
 
 
 def charged_usage(attributes: FileAttributes, *, charges_links: bool = False) -> Usage:

@@ -150,9 +150,7 @@ def change(
     @functools.wraps(method)
     async def passing(self: Operations, *args: P.args, **kwargs: P.kwargs) -> R:
         turnstile = self.turnstile
-        while turnstile.opened is not None:
-            await turnstile.opened.wait()
-        turnstile.inside += 1
+        await turnstile.enter()
         try:
             return await method(self, *args, **kwargs)
         finally:

@@ -19,7 +19,9 @@ from volgate.core.names import RESERVED_ROOT_NAMES
 from volgate.drivers.base import NodeOwner, charged_usage
 from volgate.dto import AttributeChanges, FileAttributes
 from volgate.errors import InvalidArgument, NotADirectory, NotFound, QuotaExceeded, Stale, Unsupported
-from volgate.volume.snapshots.comparing import Place, TreeChange, compare, open_directory, read_xattrs
+from volgate.volume.snapshots.base import Place
+from volgate.volume.snapshots.comparing import TreeChange, compare, open_directory
+from volgate.volume.snapshots.recording import read_xattrs
 
 if TYPE_CHECKING:
     from volgate.core.inode_table import Inode
@@ -65,28 +67,24 @@ class Restore:
             NotFound: neither the snapshot nor the volume has the path. InvalidArgument: the path is the gateway's own.
         """
         snapshots = self._fs.volume.snapshots
-        root = await snapshots.open(self._snapshot_id)
-        self._old = Place(root.backend, root.directory)
+        self._old = await snapshots.open(self._snapshot_id)
         parts = self._path.split(b"/") if self._path else []
         if parts and (parts[0] in RESERVED_ROOT_NAMES or any(part in (b"", b".", b"..") for part in parts)):
             raise InvalidArgument(f"{os.fsdecode(self._path)!r} is no path within the volume")
 
-        def is_kept(ino: int) -> bool:
-            return snapshots.is_kept(self._snapshot_id, None, ino)
-
-        was, is_ = await self._look(self._old), await self._look(self._live)
+        changed = snapshots.changed_since(self._snapshot_id, None)
+        was, is_ = await self._look(self._old, self._path), await self._look(self._live, self._path)
         if was is None and is_ is None:
             raise NotFound(f"neither the snapshot nor the volume has {os.fsdecode(self._path)!r}")
         if was is not None and is_ is not None and stat.S_ISDIR(was.mode) and stat.S_ISDIR(is_.mode):
-            return [c async for c in compare(self._old, self._live, is_kept, self._path, directory_times=True)]
+            return [c async for c in compare(self._old, self._live, changed, self._path, directory_times=True)]
         above = self._path.rpartition(b"/")[0]
         if await self._look(self._live, above) is None:
             raise NotFound(f"{os.fsdecode(above)!r} is not there to restore into; restore that directory")
-        near = [change async for change in compare(self._old, self._live, is_kept, above)]
+        near = [change async for change in compare(self._old, self._live, changed, above)]
         return [change for change in near if (change.path + b"/").startswith(self._path + b"/")]
 
-    async def _look(self, place: Place, path: bytes | None = None) -> FileAttributes | None:
-        path = self._path if path is None else path
+    async def _look(self, place: Place, path: bytes) -> FileAttributes | None:
         above, _, name = path.rpartition(b"/")
         try:
             return await place.backend.find_attributes(await open_directory(place, above), name)
@@ -246,7 +244,7 @@ class Restore:
         """Give an inode the attributes of before; a right mtime is left alone, since setting it counts as a change."""
         attributes = self._fs.attributes
         above, _, name = path.rpartition(b"/")
-        wanted = await read_xattrs(self._old, await open_directory(self._old, above), name)
+        wanted = await read_xattrs(self._old.backend, await open_directory(self._old, above), name)
         if not stat.S_ISLNK(was.mode):
             there = await attributes.list_xattrs(inode, privileged=True)
             for attribute in set(there) - set(wanted):

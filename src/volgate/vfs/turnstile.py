@@ -19,7 +19,7 @@ class Turnstile:
 
     Attributes:
         opened: None while it is open, else set when it is again.
-        inside: changes under way. Who passes adds one, without an await since it was open, and calls ``leave``.
+        inside: changes under way: each has entered, and will leave.
     """
 
     __slots__ = ("_empty", "inside", "opened")
@@ -29,6 +29,12 @@ class Turnstile:
         self.opened: trio.Event | None = None
         self._empty = trio.Event()
 
+    async def enter(self) -> None:
+        """Begin a change; waits while the volume has to stand still."""
+        while self.opened is not None:
+            await self.opened.wait()
+        self.inside += 1
+
     def leave(self) -> None:
         """End a change."""
         self.inside -= 1
@@ -37,10 +43,8 @@ class Turnstile:
 
     @contextlib.asynccontextmanager
     async def passed(self) -> AsyncIterator[None]:
-        """Run a change that is inside; waits while the volume has to stand still."""
-        while self.opened is not None:
-            await self.opened.wait()
-        self.inside += 1
+        """Run a change that is inside."""
+        await self.enter()
         try:
             yield
         finally:

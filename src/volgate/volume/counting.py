@@ -10,13 +10,12 @@ from typing import Final
 import trio
 
 from volgate.core.names import GATEWAY_NAME
-from volgate.drivers.base import BackendDirectory, BaseStorageBackend
+from volgate.drivers.base import BackendDirectory, BaseStorageBackend, attributes_by_name, in_batches
 from volgate.dto import Usage
 from volgate.errors import NotADirectory, NotFound, Stale
 
 OnProgress = Callable[[Usage], None]
 _PROGRESS_S: Final = 0.1
-_BATCH: Final = 512
 
 
 class _Count:
@@ -70,11 +69,8 @@ async def _subdirectories(
     if at_root:
         names = [name for name in names if name != GATEWAY_NAME]
     found = []
-    for start in range(0, len(names), _BATCH):
-        batch = names[start : start + _BATCH]
-        for name, attributes in zip(batch, await backend.get_attributes_of(directory, batch), strict=True):
-            if attributes is None:
-                continue
+    for batch in in_batches(names):
+        for name, attributes in await attributes_by_name(backend, directory, batch):
             is_directory = stat.S_ISDIR(attributes.mode)
             if attributes.nlink > 1 and not is_directory:
                 if attributes.ino in count.several_names:

@@ -390,11 +390,7 @@ class PosixBackend(BaseStorageBackend):
     @converted_waiting
     async def sync_directory(self, directory: BackendDirectory) -> None:
         """See BaseStorageBackend."""
-        fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=_fd(directory))
-        try:
-            await run_in_thread(os.fsync, fd)
-        finally:
-            os.close(fd)
+        await run_in_thread(_sync_directory, _fd(directory))
 
     # -- extended attributes ------------------------------------------------------------------------------------
 
@@ -520,7 +516,7 @@ class PosixBackend(BaseStorageBackend):
     def key_of_node(self, directory: BackendDirectory, name: bytes, ino: int) -> bytes | None:
         """See BaseStorageBackend: the inode's file handle."""
         try:
-            return syscalls.handle_of_name(_fd(directory), name)
+            return syscalls.file_handle(_fd(directory), name)
         except OSError:
             return None
 
@@ -587,11 +583,15 @@ def _clone(source: int, directory: int, name: bytes) -> None:
         raise
     finally:
         os.close(target)
-    folder = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
+    _sync_directory(directory)
+
+
+def _sync_directory(directory: int) -> None:
+    fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
     try:
-        os.fsync(folder)
+        os.fsync(fd)
     finally:
-        os.close(folder)
+        os.close(fd)
 
 
 def _fd(directory: BackendDirectory) -> int:

@@ -69,20 +69,16 @@ _handle_bytes = memoryview(_handle).cast("B")
 _mount_id_reference = ctypes.byref(ctypes.c_int())
 
 
-def file_handle(fd: int) -> bytes:
+def file_handle(fd: int, name: bytes = b"") -> bytes:
     """Return a handle of the inode behind a descriptor: its type in 4 bytes, then the handle (name_to_handle_at(2)).
+
+    With a name that of what stands under it in the directory behind the descriptor; a symlink's own.
 
     For the event loop's thread only: the structures are made once, since making them costs as much as the call.
     """
     _handle.handle_bytes = _MAX_HANDLE_BYTES
-    _check(_libc.name_to_handle_at(fd, b"", _handle_reference, _mount_id_reference, _AT_EMPTY_PATH))
-    return bytes(_handle_bytes[4 : 8 + _handle.handle_bytes])
-
-
-def handle_of_name(directory: int, name: bytes) -> bytes:
-    """Return a handle of the inode under a name, a symlink's own; else as ``file_handle``."""
-    _handle.handle_bytes = _MAX_HANDLE_BYTES
-    _check(_libc.name_to_handle_at(directory, name, _handle_reference, _mount_id_reference, 0))
+    flags = 0 if name else _AT_EMPTY_PATH
+    _check(_libc.name_to_handle_at(fd, name, _handle_reference, _mount_id_reference, flags))
     return bytes(_handle_bytes[4 : 8 + _handle.handle_bytes])
 
 

@@ -24,16 +24,25 @@ Freeze = Callable[[], AbstractAsyncContextManager[None]]
 
 
 @attrs.frozen
-class SnapshotRoot:
-    """A snapshot that is open for reading.
+class Place:
+    """A tree: of a volume as it is, or of a snapshot.
 
     Attributes:
-        backend: whose calls work below; what changes raises ReadOnly. directory: the snapshot's root in it.
-        number: unique among all snapshots ever opened by this process.
+        backend: whose calls work in it. root: its root directory there.
     """
 
     backend: BaseStorageBackend
-    directory: BackendDirectory
+    root: BackendDirectory
+
+
+@attrs.frozen
+class SnapshotRoot(Place):
+    """A snapshot that is open for reading; what changes raises ReadOnly.
+
+    Attributes:
+        number: unique among all snapshots ever opened by this process.
+    """
+
     number: int
 
 
@@ -69,9 +78,12 @@ class Snapshots(ABC):
     async def open(self, snapshot_id: str) -> SnapshotRoot:
         """Return a snapshot's root for reading; the same one at each call. Raises NotFound."""
 
-    def is_kept(self, snapshot_id: str, later_id: str | None, ino: int) -> bool:
-        """Return whether an inode of a snapshot is known to have changed since, up to a later one or to now."""
-        return False
+    def changed_since(self, snapshot_id: str, later_id: str | None) -> frozenset[int]:
+        """Return which inodes of a snapshot are known to have changed since, up to a later one or to now.
+
+        Raises NotFound.
+        """
+        return frozenset()
 
     async def get(self, snapshot_id: str) -> SnapshotInfo:
         """Return what is known of a snapshot. Raises NotFound."""

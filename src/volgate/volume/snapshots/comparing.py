@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import AsyncIterator, Callable
-from typing import Final, Literal
+from collections.abc import AsyncIterator, Set
+from typing import Literal
 
 import attrs
 import trio
 
 from volgate.core.names import RESERVED_ROOT_NAMES
 from volgate.core.tree_diff import is_same_type, is_untouched, pair_names, what_differs
-from volgate.drivers.base import BackendDirectory, BaseStorageBackend
+from volgate.drivers.base import BackendDirectory, attributes_by_name, in_batches
 from volgate.dto import FileAttributes
-from volgate.errors import NoAttribute
-
-_BATCH: Final = 512
-
-
-@attrs.frozen
-class Place:
-    """A tree. Attributes: backend: whose calls work in it. root: its root."""
-
-    backend: BaseStorageBackend
-    root: BackendDirectory
+from volgate.volume.snapshots.base import Place
+from volgate.volume.snapshots.recording import read_xattrs
 
 
 @attrs.frozen
@@ -45,12 +36,12 @@ class TreeChange:
 
 
 async def compare(
-    before: Place, after: Place, is_kept: Callable[[int], bool], path: bytes = b"", *, directory_times: bool = False
+    before: Place, after: Place, changed: Set[int], path: bytes = b"", *, directory_times: bool = False
 ) -> AsyncIterator[TreeChange]:
     """Yield what differs, directory by directory.
 
     Args:
-        is_kept: whether an inode of ``before`` is known to have changed since, though size and mtime may be the same.
+        changed: inodes of ``before`` that are known to have changed since, though size and mtime may be the same.
         path: of a directory that both have, to begin with; b"" = the root.
         directory_times: see ``what_differs``.
 
@@ -64,12 +55,15 @@ async def compare(
         of_old, of_new = await _entries(before, old), await _entries(after, new)
         for name, was, is_ in pair_names(of_old, of_new):
             here = above + b"/" + name if above else name
-            if was is not None and is_ is not None and is_same_type(was, is_):
-                change = await _compare_one(
-                    before, after, (old, new), name, (was, is_), is_kept, directory_times=directory_times
-                )
-                if change is not None:
-                    yield attrs.evolve(change, path=here)
+            if old and was and new and is_ and is_same_type(was, is_):
+                is_changed = stat.S_ISREG(was.mode) and was.ino == is_.ino and was.ino in changed
+                if is_changed or not is_untouched(was, is_):
+                    content, xattrs = await _compare_details((before, old), (after, new), name, was)
+                    what = what_differs(
+                        was, is_, content=content or is_changed, xattrs=xattrs, directory_times=directory_times
+                    )
+                    if what:
+                        yield TreeChange(here, "changed", was, is_, what)
             else:
                 if was is not None:
                     yield TreeChange(here, "removed", was, None)
@@ -82,31 +76,14 @@ async def compare(
         await trio.lowlevel.checkpoint()
 
 
-async def _compare_one(
-    before: Place,
-    after: Place,
-    directories: tuple[BackendDirectory | None, BackendDirectory | None],
-    name: bytes,
-    found: tuple[FileAttributes, FileAttributes],
-    is_kept: Callable[[int], bool],
-    *,
-    directory_times: bool,
-) -> TreeChange | None:
-    was, is_ = found
-    old, new = directories
-    assert old is not None
-    assert new is not None
-    kept = stat.S_ISREG(was.mode) and was.ino == is_.ino and is_kept(was.ino)
-    if not kept and is_untouched(was, is_):
-        return None
-    content = kept
+async def _compare_details(
+    before: tuple[Place, BackendDirectory], after: tuple[Place, BackendDirectory], name: bytes, was: FileAttributes
+) -> tuple[bool, bool]:
+    """Return whether two symlinks lead elsewhere, and whether the extended attributes of two other inodes differ."""
+    (old, in_old), (new, in_new) = before, after
     if stat.S_ISLNK(was.mode):
-        content = await before.backend.read_link(old, name, 0) != await after.backend.read_link(new, name, 0)
-        xattrs = False
-    else:
-        xattrs = await read_xattrs(before, old, name) != await read_xattrs(after, new, name)
-    what = what_differs(was, is_, content=content, xattrs=xattrs, directory_times=directory_times)
-    return TreeChange(name, "changed", was, is_, what) if what else None
+        return await old.backend.read_link(in_old, name, 0) != await new.backend.read_link(in_new, name, 0), False
+    return False, await read_xattrs(old.backend, in_old, name) != await read_xattrs(new.backend, in_new, name)
 
 
 async def open_directory(place: Place, path: bytes) -> BackendDirectory:
@@ -115,19 +92,6 @@ async def open_directory(place: Place, path: bytes) -> BackendDirectory:
     for name in path.split(b"/") if path else []:
         directory = await place.backend.open_directory(directory, name, 0)
     return directory
-
-
-async def read_xattrs(place: Place, directory: BackendDirectory, name: bytes) -> dict[bytes, bytes]:
-    """Return all extended attributes of what stands under a name."""
-    found: dict[bytes, bytes] = {}
-    if not place.backend.capabilities.xattrs:
-        return found
-    for attribute in await place.backend.list_xattrs(directory, name, 0):
-        try:
-            found[attribute] = await place.backend.get_xattr(directory, name, 0, attribute)
-        except NoAttribute:  # of a name space that may be listed and not read
-            continue
-    return found
 
 
 async def _below(
@@ -146,8 +110,6 @@ async def _entries(place: Place, directory: BackendDirectory | None) -> dict[byt
         hidden = hidden | RESERVED_ROOT_NAMES
     names = [name for name in await place.backend.list_names(directory) if name not in hidden]
     found: dict[bytes, FileAttributes] = {}
-    for start in range(0, len(names), _BATCH):
-        batch = names[start : start + _BATCH]
-        attributes = await place.backend.get_attributes_of(directory, batch)
-        found.update({name: each for name, each in zip(batch, attributes, strict=True) if each is not None})
+    for batch in in_batches(names):
+        found.update(await attributes_by_name(place.backend, directory, batch))
     return found

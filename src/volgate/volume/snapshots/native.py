@@ -54,7 +54,7 @@ class NativeSnapshots(Snapshots):
         async with self._lock:
             await self._backend.delete_snapshot(snapshot_id)
             for key in [key for key in self._roots if key[0] == snapshot_id]:
-                self._roots.pop(key).directory.close()
+                self._roots.pop(key).root.close()
             notes = await self._load_notes()
             if notes.pop(snapshot_id, None) is not None:
                 await self._store_notes(notes)
@@ -70,8 +70,8 @@ class NativeSnapshots(Snapshots):
 
     async def close(self) -> None:
         """See Snapshots."""
-        for root in self._roots.values():
-            root.directory.close()
+        for snapshot in self._roots.values():
+            snapshot.root.close()
 
     async def _load_notes(self) -> dict[str, dict[str, Any]]:
         content = await self._backend.load_reserved(_FILE)

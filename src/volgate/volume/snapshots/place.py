@@ -6,10 +6,12 @@ and removed first.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import re
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +19,15 @@ import attrs
 import trio
 
 from volgate.concurrency import note_progress
-from volgate.drivers.base import BackendDirectory, BackendFile, BaseStorageBackend, NodeOwner, exists
+from volgate.drivers.base import (
+    BackendDirectory,
+    BackendFile,
+    BaseStorageBackend,
+    NodeOwner,
+    attributes_by_name,
+    exists,
+    in_batches,
+)
 from volgate.dto import FileAttributes
 from volgate.errors import InputOutput, Unsupported
 
@@ -28,7 +38,6 @@ _MANIFEST: Final = b"manifest.db"
 _DRAFT: Final = b".new"
 _OWNER: Final = NodeOwner(os.geteuid(), os.getegid())
 _CHUNK_BYTES: Final = 1 << 20
-_BATCH: Final = 512
 _DIRECTORY: Final = re.compile(r"([0-9]{10})-(.+)")
 
 
@@ -61,13 +70,19 @@ class SnapshotPlace:
         self._backend = backend
         self._local = local
 
-    async def find(self) -> list[tuple[int, str]]:
-        """Return serial and name of every directory, in the order of the serials."""
+    @contextlib.asynccontextmanager
+    async def _opened(self) -> AsyncIterator[BackendDirectory]:
+        """Hold the directory of all of them open."""
         place = await self._backend.open_reserved(_PLACE)
         try:
-            names = [name.decode("ascii", "replace") for name in await self._backend.list_names(place)]
+            yield place
         finally:
             place.close()
+
+    async def find(self) -> list[tuple[int, str]]:
+        """Return serial and name of every directory, in the order of the serials."""
+        async with self._opened() as place:
+            names = [name.decode("ascii", "replace") for name in await self._backend.list_names(place)]
         return sorted((int(match[1]), match[0]) for name in names if (match := _DIRECTORY.fullmatch(name)))
 
     async def open(self, name: str) -> BackendDirectory:
@@ -81,11 +96,8 @@ class SnapshotPlace:
         for left in await self._backend.list_names(directory):
             await self._backend.remove(directory, left, is_directory=False)
         directory.close()
-        place = await self._backend.open_reserved(_PLACE)
-        try:
+        async with self._opened() as place:
             await self._backend.remove(place, name.encode(), is_directory=True)
-        finally:
-            place.close()
 
     # -- records ------------------------------------------------------------------------------------------------
 
@@ -119,11 +131,8 @@ class SnapshotPlace:
             await file.close()
         await self._backend.rename(directory, draft, directory, _RECORD)
         await self._backend.sync_directory(directory)
-        place = await self._backend.open_reserved(_PLACE)
-        try:
+        async with self._opened() as place:
             await self._backend.sync_directory(place)
-        finally:
-            place.close()
 
     async def remove_record(self, directory: BackendDirectory) -> None:
         """End a snapshot, durably; nothing happens where there is no record."""
@@ -183,13 +192,11 @@ class SnapshotPlace:
     async def blobs_in(self, directory: BackendDirectory) -> list[tuple[int, FileAttributes]]:
         """Return the inodes that a directory has the content of, each with its blob's attributes."""
         names = [name for name in await self._backend.list_names(directory) if name.isdigit()]
-        found = []
-        for start in range(0, len(names), _BATCH):
-            batch = names[start : start + _BATCH]
-            for name, attributes in zip(batch, await self._backend.get_attributes_of(directory, batch), strict=True):
-                if attributes is not None:
-                    found.append((int(name), attributes))
-        return found
+        return [
+            (int(name), attributes)
+            for batch in in_batches(names)
+            for name, attributes in await attributes_by_name(self._backend, directory, batch)
+        ]
 
 
 async def _write_all(file: BackendFile, offset: int, content: bytes) -> None:

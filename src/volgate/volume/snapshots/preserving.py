@@ -341,11 +341,11 @@ class PreservingSnapshots(Snapshots):
                 return later
         return None
 
-    def is_kept(self, snapshot_id: str, later_id: str | None, ino: int) -> bool:
+    def changed_since(self, snapshot_id: str, later_id: str | None) -> frozenset[int]:
         """See Snapshots."""
         start = self._taken.index(self._find(snapshot_id))
         end = len(self._taken) if later_id is None else self._taken.index(self._find(later_id))
-        return any(ino in taken.blobs for taken in self._taken[start:end])
+        return frozenset().union(*(taken.blobs for taken in self._taken[start:end]))
 
     # -- deleting -----------------------------------------------------------------------------------------------
 
@@ -360,7 +360,7 @@ class PreservingSnapshots(Snapshots):
 
     async def _drop(self, taken: _Taken) -> None:
         """Hand a snapshot's blobs on, and forget it. Until then it goes on keeping what changes."""
-        before = self._before(taken)
+        before = self._before(taken.serial)
         while taken.blobs or taken.under_way:
             for ino in list(taken.blobs):
                 await self._hand_on(taken, ino, before)
@@ -372,9 +372,8 @@ class PreservingSnapshots(Snapshots):
             taken.manifest.close()
         await self._clear(taken.serial, taken.name, taken.directory)
 
-    def _before(self, taken: _Taken) -> _Taken | None:
-        position = self._taken.index(taken)
-        return self._taken[position - 1] if position else None
+    def _before(self, serial: int) -> _Taken | None:
+        return next((taken for taken in reversed(self._taken) if taken.serial < serial), None)
 
     async def _hand_on(self, taken: _Taken, ino: int, before: _Taken | None) -> None:
         while ino in taken.under_way:
@@ -401,7 +400,7 @@ class PreservingSnapshots(Snapshots):
     async def _clear(self, serial: int, name: str, directory: BackendDirectory) -> None:
         """Remove a directory that is no snapshot; blobs in it go to the snapshot before."""
         await self._place.remove_record(directory)
-        before = next((taken for taken in reversed(self._taken) if taken.serial < serial), None)
+        before = self._before(serial)
         for ino, attributes in await self._place.blobs_in(directory):
             if attributes.nlink == 1 and before is not None and ino not in before.blobs and before.has(ino):
                 await self._backend.rename(directory, _blob(ino), before.directory, _blob(ino))

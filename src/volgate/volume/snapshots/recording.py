@@ -5,17 +5,14 @@ from __future__ import annotations
 import contextlib
 import stat
 from pathlib import Path
-from typing import Final
 
 import trio
 
 from volgate.core.names import RESERVED_ROOT_NAMES
-from volgate.drivers.base import BackendDirectory, BaseStorageBackend
+from volgate.drivers.base import BackendDirectory, BaseStorageBackend, attributes_by_name, in_batches
 from volgate.dto import FileAttributes
 from volgate.errors import NoAttribute, NotADirectory, NotFound, Stale
 from volgate.volume.snapshots.manifest import ManifestNode, ManifestWriter
-
-_BATCH: Final = 512
 
 
 async def write_manifest(backend: BaseStorageBackend, root: BackendDirectory, draft: Path) -> ManifestWriter:
@@ -54,15 +51,15 @@ class _Walk:
         names = await self._backend.list_names(directory)
         if directory is self._root:
             names = [name for name in names if name not in RESERVED_ROOT_NAMES]
-        for start in range(0, len(names), _BATCH):
-            await self._record(directory, ino, names[start : start + _BATCH])
+        for batch in in_batches(names):
+            await self._record(directory, ino, await attributes_by_name(self._backend, directory, batch))
             await trio.lowlevel.checkpoint()
 
-    async def _record(self, directory: BackendDirectory, parent: int, names: list[bytes]) -> None:
+    async def _record(
+        self, directory: BackendDirectory, parent: int, batch: list[tuple[bytes, FileAttributes]]
+    ) -> None:
         entries: list[tuple[bytes, int, ManifestNode | None]] = []
-        for name, attributes in zip(names, await self._backend.get_attributes_of(directory, names), strict=True):
-            if attributes is None:
-                continue
+        for name, attributes in batch:
             node = None
             if not self._writer.meet(attributes):
                 node = await record(self._backend, directory, name, attributes)
@@ -78,18 +75,27 @@ async def record(
     """Return what a manifest keeps of an inode as it is now."""
     mode, ino = attributes.mode, attributes.ino
     key = target = None
-    xattrs: list[tuple[bytes, bytes]] = []
+    xattrs: dict[bytes, bytes] = {}
     if stat.S_ISREG(mode):
         key = backend.key_of_node(directory, name, ino)
     elif stat.S_ISLNK(mode):
         target = await backend.read_link(directory, name, ino)
-    if not stat.S_ISLNK(mode) and backend.capabilities.xattrs:
-        for attribute in await backend.list_xattrs(directory, name, ino):
-            try:
-                xattrs.append((attribute, await backend.get_xattr(directory, name, ino, attribute)))
-            except NoAttribute:  # of another name space, which may be listed and not read
-                continue
-    return ManifestNode(attributes, key, target, tuple(xattrs))
+    if not stat.S_ISLNK(mode):
+        xattrs = await read_xattrs(backend, directory, name, ino)
+    return ManifestNode(attributes, key, target, tuple(xattrs.items()))
+
+
+async def read_xattrs(
+    backend: BaseStorageBackend, directory: BackendDirectory, name: bytes, ino: int = 0
+) -> dict[bytes, bytes]:
+    """Return all extended attributes of what stands under a name; none where the backend has no such."""
+    found: dict[bytes, bytes] = {}
+    if not backend.capabilities.xattrs:
+        return found
+    for attribute in await backend.list_xattrs(directory, name, ino):
+        with contextlib.suppress(NoAttribute):  # of a name space that may be listed and not read
+            found[attribute] = await backend.get_xattr(directory, name, ino, attribute)
+    return found
 
 
 def same_content(one: FileAttributes, other: FileAttributes) -> bool:

@@ -35,7 +35,7 @@ class ShownDirectory(BackendDirectory):
 
     def close(self) -> None:
         """See BackendDirectory."""
-        if self.snapshot is not None and self.inner is not None and self.inner is not self.snapshot.directory:
+        if self.snapshot is not None and self.inner is not None and self.inner is not self.snapshot.root:
             self.inner.close()
 
 
@@ -105,7 +105,7 @@ class ShownSnapshots(ReadOnlyBackend):
 
     @staticmethod
     def _check_hidden(snapshot: SnapshotRoot, directory: BackendDirectory, name: bytes) -> None:
-        if directory is snapshot.directory and name in RESERVED_ROOT_NAMES:
+        if directory is snapshot.root and name in RESERVED_ROOT_NAMES:
             raise NotFound
 
     async def _open_root(self, name: bytes) -> SnapshotRoot:
@@ -121,7 +121,7 @@ class ShownSnapshots(ReadOnlyBackend):
             snapshot = await self._open_root(name)
             if ino and ino >> _NUMBER_SHIFT != snapshot.number:
                 raise Stale
-            return ShownDirectory(snapshot, snapshot.directory)
+            return ShownDirectory(snapshot, snapshot.root)
         snapshot, inner = self._place(parent)
         self._check_hidden(snapshot, inner, name)
         return ShownDirectory(snapshot, await snapshot.backend.open_directory(inner, name, _own(ino)))
@@ -133,7 +133,7 @@ class ShownSnapshots(ReadOnlyBackend):
             return [info.snapshot_id.encode() for info in await self._snapshots.list_all()]
         snapshot, inner = self._place(directory)
         names = await snapshot.backend.list_names(inner)
-        return [name for name in names if name not in RESERVED_ROOT_NAMES] if inner is snapshot.directory else names
+        return [name for name in names if name not in RESERVED_ROOT_NAMES] if inner is snapshot.root else names
 
     async def get_attributes(self, directory: BackendDirectory, name: bytes) -> FileAttributes:
         """See BaseStorageBackend."""
@@ -142,7 +142,7 @@ class ShownSnapshots(ReadOnlyBackend):
             if not name:
                 return self._of_root()
             snapshot = await self._open_root(name)
-            return _numbered(snapshot, await snapshot.backend.get_attributes(snapshot.directory, b""))
+            return _numbered(snapshot, await snapshot.backend.get_attributes(snapshot.root, b""))
         snapshot, inner = self._place(directory)
         self._check_hidden(snapshot, inner, name)
         return _numbered(snapshot, await snapshot.backend.get_attributes(inner, name))
