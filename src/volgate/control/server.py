@@ -111,9 +111,10 @@ class _HttpServer:
             self._answered = trio.Event()
 
     async def _send(self, connection: h11.Connection, stream: trio.SocketStream, answer: Reply) -> None:
+        """Send an answer; whoever asked may be gone."""
         status, content_type, reply = answer
         headers = [("content-type", content_type), ("content-length", str(len(reply))), ("connection", "close")]
-        with contextlib.suppress(h11.LocalProtocolError):
+        with contextlib.suppress(h11.LocalProtocolError, trio.BrokenResourceError, trio.ClosedResourceError):
             await stream.send_all(connection.send(h11.Response(status_code=status, headers=headers)) or b"")
             await stream.send_all(connection.send(h11.Data(data=reply)) or b"")
             connection.send(h11.EndOfMessage())
