@@ -192,3 +192,20 @@ class _RestoringWork(Work):
 def test_whatever_was_done_each_snapshot_can_be_brought_back(steps):
     with tempfile.TemporaryDirectory(dir="/dev/shm") as place:
         trio.run(_RestoringWork(Path(place)).run, steps)
+
+
+def test_names_lead_to_what_was_restored_at_once(volume):
+    one, two = volume.path / "one", volume.path / "two"
+    one.write_bytes(b"h")
+    os.link(one, two)
+    snapshot(volume, "create", "s1")
+    one.write_bytes(b"hc")
+    snapshot(volume, "restore", "s1", "--yes")
+    with open(one, "ab") as file:
+        file.write(b"z")
+    assert two.read_bytes() == b"hz"
+    snapshot(volume, "restore", "s1", "one", "--yes")
+    assert one.read_bytes() == b"h" and two.read_bytes() == b"hz"
+    with open(one, "ab") as file:
+        file.write(b"w")
+    assert (volume.backing / "one").read_bytes() == b"hw" and (volume.backing / "two").read_bytes() == b"hz"

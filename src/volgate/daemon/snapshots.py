@@ -62,7 +62,7 @@ class _Restores:
                     await restore.run(changes)
                 finally:
                     with trio.CancelScope(shield=True):
-                        await self._session.drop_caches()
+                        await self._session.drop_caches(restore.touched)
                 await self._note(None)
                 log.info("restored", extra={"snapshot": snapshot_id, "path": path, "changes": len(changes)})
             described = [_describe_change(change) for change in changes]

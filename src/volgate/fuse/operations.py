@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Final
 
 import pyfuse3
@@ -131,8 +131,12 @@ class Operations(pyfuse3.Operations):
             with contextlib.suppress(trio.WouldBlock):
                 self._changed.send_nowait((inode, inode.version or (0, 0)))
 
-    async def drop_caches(self) -> None:
+    async def drop_caches(self, changed: Collection[tuple[int, bytes]] = ()) -> None:
         """Have the kernel ask anew for what it remembers of attributes, contents, and names that were not there.
+
+        Args:
+            changed: names that lead to another inode now, each with its directory's number: else the kernel goes on to
+                the one before, as long as that lives.
 
         Names that exist need no word: with their attributes gone they are looked up again before they are used. In a
         thread, as in ``invalidate_changed``.
@@ -144,7 +148,7 @@ class Operations(pyfuse3.Operations):
             for ino in known:
                 with contextlib.suppress(OSError):  # the kernel does not know it any more
                     pyfuse3.invalidate_inode(ino, False)
-            for parent, name in absent:
+            for parent, name in (*absent, *changed):
                 with contextlib.suppress(OSError):
                     pyfuse3.invalidate_entry(parent, name)
 

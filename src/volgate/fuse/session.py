@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -201,9 +202,9 @@ class FuseSession:
         """Have the kernel ask anew for an inode of the backend, by its number there."""
         self._operations.forget_attributes(backing_ino)
 
-    async def drop_caches(self) -> None:
-        """Have the kernel ask anew for what it remembers, as far as it can be told to."""
-        await self._operations.drop_caches()
+    async def drop_caches(self, changed: Collection[tuple[int, bytes]] = ()) -> None:
+        """Have the kernel ask anew for what it remembers, as far as it can be told to; for these names, too."""
+        await self._operations.drop_caches(changed)
 
     def abort(self) -> None:
         """End the kernel's connection, whoever holds the mount: its users get ENOTCONN, and ``serve`` returns."""

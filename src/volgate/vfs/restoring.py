@@ -51,6 +51,9 @@ class Restore:
 
     Args:
         snapshot_id: of an existing one. path: relative to the volume's root; b"" = all of it.
+
+    Attributes:
+        touched: names that lead to another inode than before, each with its directory's number.
     """
 
     def __init__(self, file_system: FileSystem, snapshot_id: str, path: bytes) -> None:
@@ -59,6 +62,7 @@ class Restore:
         self._path = path
         self._live = Place(file_system.volume.backend, file_system.volume.root)
         self._links: dict[int, bytes] = {}
+        self.touched: set[tuple[int, bytes]] = set()
 
     async def plan(self) -> list[TreeChange]:
         """Return what differs, as changes from the snapshot to the volume.
@@ -157,6 +161,7 @@ class Restore:
         assert change.after is not None
         above, _, name = change.path.rpartition(b"/")
         async with self._fs.turnstile.passed(), self._at(above) as parent:
+            self.touched.add((parent.ino, name))
             if stat.S_ISDIR(change.after.mode):
                 await self._fs.namespace.rmdir(parent, name)
             else:
@@ -168,6 +173,7 @@ class Restore:
         above, _, name = change.path.rpartition(b"/")
         names, owner = self._fs.namespace, NodeOwner(was.uid, was.gid)
         async with self._fs.turnstile.passed(), self._at(above) as parent:
+            self.touched.add((parent.ino, name))
             if was.nlink > 1 and was.ino in self._links:
                 async with self._at(self._links[was.ino]) as linked:
                     await names.link(linked, parent, name)
@@ -192,6 +198,7 @@ class Restore:
                 await self._take_attributes(inode, change.path, change.before)
             return
         async with self._fs.turnstile.passed(), self._at(above) as parent:
+            self.touched.add((parent.ino, name))
             if stat.S_ISREG(change.before.mode):
                 await self._write_file(parent, name, change)
                 return
