@@ -209,3 +209,58 @@ def test_names_lead_to_what_was_restored_at_once(volume):
     with open(one, "ab") as file:
         file.write(b"w")
     assert (volume.backing / "one").read_bytes() == b"hw" and (volume.backing / "two").read_bytes() == b"hz"
+
+
+def test_a_directorys_own_attributes_are_told_and_brought_back(volume):
+    folder = volume.path / "folder"
+    folder.mkdir(mode=0o755)
+    (folder / "f").write_bytes(b"")
+    snapshot(volume, "create", "s1")
+    folder.chmod(0o700)
+    volume.path.chmod(0o711)
+    assert diff(volume, "s1") == {".": ("changed", "mode"), "folder": ("changed", "mode")}
+    assert "M folder (mode)" in snapshot(volume, "restore", "s1", "folder", "--dry-run").stdout
+    snapshot(volume, "restore", "s1", "folder")
+    assert folder.stat().st_mode & 0o777 == 0o755 and volume.path.stat().st_mode & 0o777 == 0o711
+    snapshot(volume, "restore", "s1", ".")
+    assert volume.path.stat().st_mode & 0o777 == 0o755 and diff(volume, "s1") == {}
+
+
+def test_a_replaced_file_that_does_not_fit_beside_the_old_one_is_refused_before_anything_is_done(place):
+    with mounting.mounted(place, "--quota", "100k") as mount:
+        (mount.path / "a").write_bytes(b"before")
+        (mount.path / "large").write_bytes(b"x" * 60_000)
+        snapshot(mount, "create", "s1")
+        (mount.path / "a").unlink()
+        (mount.path / "large").write_bytes(b"y" * 60_000)
+        told = snapshot(mount, "restore", "s1", "--dry-run")
+        assert "+ a" in told.stdout and "would be refused" in told.stderr
+        done = volgate("snapshot", "restore", mount.path, "s1", "--yes")
+        assert done.returncode and "more, and" in done.stderr
+        assert os.listdir(mount.path) == ["large"]
+
+
+def test_what_is_lost_of_a_snapshot_is_named_and_all_else_is_restored(place):
+    with mounting.mounted(place, alarms=True) as mount:
+        for name in "abc":
+            (mount.path / name).write_bytes(name.encode())
+        snapshot(mount, "create", "s1")
+        (mount.backing / "b").write_bytes(b"behind the mount")
+        for name in "ac":
+            (mount.path / name).write_bytes(b"changed")
+        done = volgate("snapshot", "restore", mount.path, "s1", "--yes")
+        assert done.returncode and "'b' cannot be restored: others changed" in done.stderr
+        assert [(mount.path / name).read_bytes() for name in "ac"] == [b"a", b"c"]
+
+
+def test_mistakes_at_the_command_line_change_nothing(volume):
+    (volume.path / "new\nline").write_bytes(b"")
+    snapshot(volume, "create", "s1")
+    snapshot(volume, "create", "s2")
+    (volume.path / "new\nline").unlink()
+    assert snapshot(volume, "diff", "s1").stdout == "- new\\nline\n"
+    empty = volgate("snapshot", "restore", volume.path, "s1", "", "--yes")
+    assert empty.returncode and "PATH is empty" in empty.stderr and os.listdir(volume.path) == []
+    gone = volgate("snapshot", "delete", volume.path, "s1", "s3")
+    assert gone.returncode and "no snapshot s3; nothing was deleted" in gone.stderr
+    assert [info["snapshot_id"] for info in listed(volume)] == ["s1", "s2"]

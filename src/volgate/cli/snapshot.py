@@ -16,7 +16,7 @@ from volgate.cli.output import confirm
 from volgate.cli.storage import ask_patiently, find_served
 from volgate.control.client import ask
 from volgate.core.sizes import format_count, format_size
-from volgate.errors import InvalidArgument, NotFound
+from volgate.errors import InvalidArgument, NotFound, QuotaExceeded
 
 
 @click.group()
@@ -139,11 +139,11 @@ def diff(target: str, snapshot_id: str, later_id: str | None, as_json: bool) -> 
 @snapshot.command()
 @click.argument("target", type=Target())
 @click.argument("snapshot_id", metavar="ID")
-@click.argument("path", required=False, default="")
+@click.argument("path", required=False)
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--json", "as_json", is_flag=True, help="An object of {created, replaced, removed, adjusted, changes}.")
-def restore(target: str, snapshot_id: str, path: str, dry_run: bool, yes: bool, as_json: bool) -> None:
+def restore(target: str, snapshot_id: str, path: str | None, dry_run: bool, yes: bool, as_json: bool) -> None:
     """Make a file, a directory or all of the volume what it was.
 
     PATH is relative to the root of the volume, or below the mount point; without it all is restored. What is not in
@@ -158,6 +158,8 @@ def restore(target: str, snapshot_id: str, path: str, dry_run: bool, yes: bool, 
     body = {"snapshot_id": snapshot_id, "path": _within(path, status["mount_point"]), "dry_run": True}
     socket = Path(status["socket"])
     done = ask_patiently(socket, "/v1/snapshots/restore", body, lambda: None)
+    if not dry_run and done["refused"]:
+        raise QuotaExceeded(done["refused"])
     if not dry_run and done["changes"]:
         lost = done["removed"] + done["replaced"]
         question = f"Replace or remove {format_count(lost, 'file')} in {target}?"
@@ -172,6 +174,8 @@ def restore(target: str, snapshot_id: str, path: str, dry_run: bool, yes: bool, 
             click.echo(_to_line(change, {"added": "-", "removed": "+", "changed": "M"}))
     counts = ", ".join(f"{done[name]} {name}" for name in ("created", "replaced", "removed", "adjusted"))
     confirm(f"{target}: {'would be' if dry_run else 'is'} as in {snapshot_id}: {counts}", err=dry_run)
+    if done["refused"]:
+        click.echo(f"volgate: it would be refused: {done['refused']}", err=True)
 
 
 @snapshot.command()
@@ -184,6 +188,9 @@ def delete(target: str, snapshot_ids: tuple[str, ...]) -> None:
     volgate snapshot delete /mnt/data before-upgrade
     """
     socket = Path(find_served(target)["socket"])
+    missing = sorted(set(snapshot_ids) - {info["snapshot_id"] for info in _list(target)})
+    if missing:
+        raise NotFound(f"there is no snapshot {', '.join(missing)}; nothing was deleted")
     for snapshot_id in snapshot_ids:
         ask_patiently(socket, "/v1/snapshots/delete", {"snapshot_id": snapshot_id}, lambda: None)
     confirm(f"{target}: deleted {', '.join(snapshot_ids)}")
@@ -233,11 +240,16 @@ def _to_row(info: dict[str, Any]) -> tuple[str, ...]:
 
 def _to_line(change: dict[str, Any], signs: dict[str, str]) -> str:
     what = f" ({', '.join(change['what'])})" if change["what"] else ""
-    return f"{signs[change['change']]} {change['path']}{what}"
+    path = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in change["path"])
+    return f"{signs[change['change']]} {path}{what}"
 
 
-def _within(path: str, mount_point: str) -> str:
-    """Return a path relative to the volume's root."""
+def _within(path: str | None, mount_point: str) -> str:
+    """Return a path relative to the volume's root; "" = all of it, which only no path at all and "." mean."""
+    if path is None or path == ".":
+        return ""
+    if not path:
+        raise InvalidArgument("PATH is empty; leave it out to restore all of the volume")
     if not path.startswith("/"):
         return path.strip("/").removeprefix("./")
     relative = os.path.relpath(path, mount_point)

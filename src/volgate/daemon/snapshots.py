@@ -22,7 +22,7 @@ from volgate.control.server import Reply, Route, json_reply
 from volgate.core.names import SNAPSHOTS_NAME
 from volgate.daemon.schedule import Schedule
 from volgate.dto import SnapshotInfo, VolumeSnapshotContext
-from volgate.errors import Busy, InvalidArgument, StorageException, Unsupported
+from volgate.errors import Busy, InvalidArgument, QuotaExceeded, StorageException, Unsupported
 from volgate.fuse.session import FuseSession
 from volgate.vfs.file_system import FileSystem
 from volgate.vfs.restoring import Restore, report
@@ -56,7 +56,13 @@ class _Restores:
         try:
             restore = Restore(self._fs, snapshot_id, os.fsencode(path))
             changes = await restore.plan()
-            if not dry_run:
+            refused = ""
+            if dry_run:
+                try:
+                    restore.check_quota(changes)
+                except QuotaExceeded as error:
+                    refused = str(error)
+            else:
                 await self._note({"snapshot_id": snapshot_id, "path": path})
                 try:
                     await restore.run(changes)
@@ -66,7 +72,7 @@ class _Restores:
                 await self._note(None)
                 log.info("restored", extra={"snapshot": snapshot_id, "path": path, "changes": len(changes)})
             described = [_describe_change(change) for change in changes]
-            return json_reply({**attrs.asdict(report(changes)), "changes": described})
+            return json_reply({**attrs.asdict(report(changes)), "changes": described, "refused": refused})
         except StorageException:
             await self._note(None)  # somebody was told
             raise
@@ -145,6 +151,8 @@ def _routes(file_system: FileSystem, restores: _Restores, schedule: Schedule) ->
     snapshots = volume.snapshots
 
     async def list_(_body: bytes) -> Reply:
+        if isinstance(snapshots, NoSnapshots):
+            raise Unsupported(snapshots.reason)
         return json_reply([_describe(info) for info in await snapshots.list_all()])
 
     async def create(body: bytes) -> Reply:
@@ -202,7 +210,7 @@ def _describe(info: SnapshotInfo) -> dict[str, Any]:
 
 
 def _describe_change(change: TreeChange) -> dict[str, Any]:
-    path = change.path.decode("utf-8", "backslashreplace")
+    path = change.path.decode("utf-8", "backslashreplace") or "."
     return {"path": path, "change": change.kind, "what": list(change.what)}
 
 

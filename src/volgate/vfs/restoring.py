@@ -16,6 +16,7 @@ import attrs
 
 from volgate.concurrency import note_progress
 from volgate.core.names import RESERVED_ROOT_NAMES
+from volgate.core.sizes import format_size
 from volgate.drivers.base import NodeOwner, charged_usage
 from volgate.dto import AttributeChanges, FileAttributes
 from volgate.errors import InvalidArgument, NotADirectory, NotFound, QuotaExceeded, Stale, Unsupported
@@ -100,20 +101,29 @@ class Restore:
 
         Raises:
             QuotaExceeded: it does not fit; nothing was changed.
+            Stale: all but some files is restored, whose content is lost; the first one is named.
         """
-        self._check_quota(changes)
+        self.check_quota(changes)
+        lost: list[tuple[bytes, Stale]] = []
         for change in reversed(changes):
             if change.kind == "added":
                 await self._remove(change)
         for change in changes:
-            if change.kind == "removed":
-                await self._create(change)
-            elif change.kind == "changed":
-                await self._change(change)
+            try:
+                if change.kind == "removed":
+                    await self._create(change)
+                elif change.kind == "changed":
+                    await self._change(change)
+            except Stale as error:
+                lost.append((change.path, error))
             note_progress()
         await self._end_directories(changes)
         with contextlib.suppress(Unsupported):
             await self._live.backend.sync_volume()
+        if lost:
+            path, why = lost[0]
+            rest = f"; and {len(lost) - 1} more; all others are restored" if lost[1:] else "; all others are restored"
+            raise Stale(f"{os.fsdecode(path)!r} cannot be restored: {why}{rest}") from why
 
     async def _end_directories(self, changes: list[TreeChange]) -> None:
         """Give directories their attributes, of which the times changed with each name that was restored in them."""
@@ -126,17 +136,29 @@ class Restore:
                 async with self._fs.turnstile.passed(), self._at(path) as inode:
                     await self._take_attributes(inode, path, was)
 
-    def _check_quota(self, changes: list[TreeChange]) -> None:
+    def check_quota(self, changes: list[TreeChange]) -> None:
+        """Raise QuotaExceeded where a plan does not fit: a file is replaced once the new one stands beside it."""
         info = self._fs.volume.gate.info()
-        growth = inodes = 0
+        going = [charged_usage(change.after) for change in changes if change.kind == "added" and change.after]
+        used_bytes, used_inodes = -sum(usage.bytes_ for usage in going), -sum(usage.inodes for usage in going)
+        most_bytes = most_inodes = 0
         for change in changes:
-            for attributes, sign in ((change.before, 1), (change.after, -1)):
-                if attributes is not None and (change.kind != "changed" or "content" in change.what):
-                    usage = charged_usage(attributes)
-                    growth, inodes = growth + sign * usage.bytes_, inodes + sign * usage.inodes
-        for needed, free, unit in ((growth, info.free_bytes, "bytes"), (inodes, info.free_inodes, "inodes")):
+            if change.before is None or (change.kind == "changed" and "content" not in change.what):
+                continue
+            new = charged_usage(change.before)
+            used_bytes, used_inodes = used_bytes + new.bytes_, used_inodes + new.inodes
+            most_bytes, most_inodes = max(most_bytes, used_bytes), max(most_inodes, used_inodes)
+            if change.after is not None:
+                old = charged_usage(change.after)
+                used_bytes, used_inodes = used_bytes - old.bytes_, used_inodes - old.inodes
+        for needed, free, what in (
+            (most_bytes, info.free_bytes, format_size), (most_inodes, info.free_inodes, lambda n: f"{n} inodes"),
+        ):  # fmt: skip
             if free is not None and needed > free:
-                raise QuotaExceeded(f"the snapshot's content needs {needed} {unit} more, and {free} are free")
+                raise QuotaExceeded(
+                    f"a restore needs {what(needed)} more, and {what(free)} are free: a file is replaced once the new "
+                    "one stands beside it; make room, or raise the limit"
+                )
 
     # -- one name -----------------------------------------------------------------------------------------------
 

@@ -38,7 +38,7 @@ class TreeChange:
 async def compare(
     before: Place, after: Place, changed: Set[int], path: bytes = b"", *, directory_times: bool = False
 ) -> AsyncIterator[TreeChange]:
-    """Yield what differs, directory by directory.
+    """Yield what differs, directory by directory, and of the first one itself.
 
     Args:
         changed: inodes of ``before`` that are known to have changed since, though size and mtime may be the same.
@@ -47,23 +47,30 @@ async def compare(
 
     Blocks for the storage; other tasks run between directories.
     """
-    waiting: list[tuple[bytes, BackendDirectory | None, BackendDirectory | None]] = [
-        (path, await open_directory(before, path), await open_directory(after, path))
-    ]
+    old_root, new_root = await open_directory(before, path), await open_directory(after, path)
+
+    async def compare_one(
+        old: BackendDirectory, new: BackendDirectory, name: bytes, was: FileAttributes, is_: FileAttributes
+    ) -> tuple[str, ...]:
+        is_changed = stat.S_ISREG(was.mode) and was.ino == is_.ino and was.ino in changed
+        if not is_changed and is_untouched(was, is_):
+            return ()
+        content, xattrs = await _compare_details((before, old), (after, new), name, was)
+        return what_differs(was, is_, content=content or is_changed, xattrs=xattrs, directory_times=directory_times)
+
+    was_root = await before.backend.get_attributes(old_root, b"")
+    is_root = await after.backend.get_attributes(new_root, b"")
+    if what := await compare_one(old_root, new_root, b"", was_root, is_root):
+        yield TreeChange(path, "changed", was_root, is_root, what)
+    waiting: list[tuple[bytes, BackendDirectory | None, BackendDirectory | None]] = [(path, old_root, new_root)]
     while waiting:
         above, old, new = waiting.pop()
         of_old, of_new = await _entries(before, old), await _entries(after, new)
         for name, was, is_ in pair_names(of_old, of_new):
             here = above + b"/" + name if above else name
             if old and was and new and is_ and is_same_type(was, is_):
-                is_changed = stat.S_ISREG(was.mode) and was.ino == is_.ino and was.ino in changed
-                if is_changed or not is_untouched(was, is_):
-                    content, xattrs = await _compare_details((before, old), (after, new), name, was)
-                    what = what_differs(
-                        was, is_, content=content or is_changed, xattrs=xattrs, directory_times=directory_times
-                    )
-                    if what:
-                        yield TreeChange(here, "changed", was, is_, what)
+                if what := await compare_one(old, new, name, was, is_):
+                    yield TreeChange(here, "changed", was, is_, what)
             else:
                 if was is not None:
                     yield TreeChange(here, "removed", was, None)

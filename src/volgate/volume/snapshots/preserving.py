@@ -324,7 +324,10 @@ class PreservingSnapshots(Snapshots):
                     elif self.holder(taken, ino) is holder:  # else it was handed on meanwhile
                         raise InputOutput(f"a content that was kept for {taken.name} is not there any more") from None
                     continue
-            file = await self._backend.open_node(node.key or b"")
+            try:
+                file = await self._backend.open_node(node.key or b"")
+            except Stale as error:
+                raise Stale("others removed this file behind the mount: what the snapshot had is lost") from error
             if self.holder(taken, ino) is None:
                 if same_content(await file.get_attributes(), node.attributes):
                     return file, True
