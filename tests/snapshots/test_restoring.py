@@ -1,8 +1,11 @@
 """What changed since a snapshot is told, and brought back; whole, also where the daemon ends in the middle."""
 
+import contextlib
+import itertools
 import json
 import os
 import random
+import signal
 import subprocess
 import tempfile
 import time
@@ -15,7 +18,7 @@ from test_snapshots_of_mounts import describe, fill, listed, snapshot
 from test_work_beside import STEP, Work
 
 import mounting
-from mounting import used_of, volgate, walk_usage
+from mounting import spawn, used_of, volgate, walk_usage
 from volgate.vfs.restoring import Restore
 
 
@@ -178,7 +181,7 @@ class _RestoringWork(Work):
         self.worked = await Worked.open(self.place)
         for name, tree in reversed(self.taken.items()):
             for _ in range(2):
-                restore = Restore(self.worked.fs, name, b"")
+                restore = Restore(self.worked.fs, name, b"", b".draft")
                 changes = await restore.plan()
                 await restore.run(changes)
             assert changes == []
@@ -264,3 +267,89 @@ def test_mistakes_at_the_command_line_change_nothing(volume):
     gone = volgate("snapshot", "delete", volume.path, "s1", "s3")
     assert gone.returncode and "no snapshot s3; nothing was deleted" in gone.stderr
     assert [info["snapshot_id"] for info in listed(volume)] == ["s1", "s2"]
+
+
+def test_an_interrupted_restore_is_over_and_the_mount_lives(place):
+    with mounting.mounted(place, alarms=True) as mount:
+        for number in range(3000):
+            (mount.path / str(number)).write_bytes(b"old")
+        snapshot(mount, "create", "s1")
+        for number in range(3000):
+            (mount.path / str(number)).write_bytes(b"newer")
+        command = [*mounting.MOUNT[:-1], "snapshot", "restore", str(mount.path), "s1", "--yes"]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as restoring:
+            note = mount.backing / ".volgate/restore.json"
+            mounting.wait_until(lambda: note.exists() and b"s1" in note.read_bytes(), 30)
+            asked = time.monotonic()
+            (mount.path / "0").stat()
+            assert time.monotonic() - asked < 2, "others are served meanwhile"
+            busy = volgate("snapshot", "delete", mount.path, "s1")
+            assert busy.returncode and "is being restored" in busy.stderr
+            restoring.send_signal(signal.SIGINT)
+        mounting.wait_until(lambda: json.loads(note.read_bytes()) is None, 30)
+        assert {(mount.path / str(number)).read_bytes() for number in range(3000)} <= {b"old", b"newer"}
+        (mount.path / "later").write_bytes(b"")
+    with mounting.mounted(place, alarms=True) as mount:
+        assert (mount.path / "later").exists() and b"newer" in {(mount.path / str(n)).read_bytes() for n in range(3000)}
+
+
+def test_what_a_restore_needs_is_counted_by_inodes(place):
+    with mounting.mounted(place, "--quota", "1MiB") as mount:
+        one = mount.path / "one"
+        one.write_bytes(bytes(300_000))
+        for number in range(5):
+            os.link(one, mount.path / f"link{number}")
+        snapshot(mount, "create", "s1")
+        for path in list(mount.path.iterdir()):
+            path.unlink()
+        snapshot(mount, "restore", "s1")
+        assert one.stat().st_nlink == 6
+        folder = mount.path / "folder"
+        folder.mkdir()
+        (folder / "kept").write_bytes(bytes(400_000))
+        snapshot(mount, "create", "s2")
+        (folder / "kept").unlink()
+        (folder / "held").write_bytes(bytes(700_000))
+        with open(folder / "held", "rb"):
+            done = volgate("snapshot", "restore", mount.path, "s2", "folder", "--yes")
+            assert done.returncode and "more, and" in done.stderr and os.listdir(folder) == ["held"]
+        mounting.wait_until(lambda: volgate("snapshot", "restore", mount.path, "s2", "folder", "--yes").returncode == 0)
+        assert os.listdir(folder) == ["kept"] and used_of(mount) == walk_usage(mount.backing)
+
+
+def test_no_name_of_a_users_is_in_the_way_of_a_restore(volume):
+    folder = volume.path / "folder"
+    (folder / ".volgate-restore").mkdir(parents=True)
+    (folder / "..f").write_bytes(b"1")
+    snapshot(volume, "create", "s1")
+    (folder / "..f").write_bytes(b"22")
+    snapshot(volume, "restore", "s1", str(folder / "..f"), "--yes")
+    assert sorted(os.listdir(folder)) == ["..f", ".volgate-restore"] and (folder / "..f").read_bytes() == b"1"
+
+
+def test_usage_is_exact_where_others_link_and_unlink_beside_restores(volume):
+    for number in range(20):
+        (volume.path / f"f{number}").write_bytes(bytes(1000))
+    snapshot(volume, "create", "s1")
+    ends = time.monotonic() + 6
+    workers = [spawn(link_and_unlink, volume.path, number, ends) for number in range(3)]
+    while time.monotonic() < ends:
+        volgate("snapshot", "restore", volume.path, "s1", "--yes")
+    for worker in workers:
+        worker.result()
+    with contextlib.suppress(AssertionError):
+        mounting.wait_until(lambda: used_of(volume) == walk_usage(volume.backing), 5)
+    assert used_of(volume) == walk_usage(volume.backing)
+
+
+def link_and_unlink(path, number, ends):
+    for i in itertools.count():
+        if time.monotonic() > ends:
+            return
+        with contextlib.suppress(OSError):
+            os.link(path / f"f{(7 * i + number) % 20}", path / f"l{i % 9}")
+        with contextlib.suppress(OSError):
+            if i % 3:
+                os.rename(path / f"l{(i + 3) % 9}", path / f"f{3 * i % 20}")
+            else:
+                os.unlink(path / (f"f{i % 20}" if i % 2 else f"l{(i + 4) % 9}"))

@@ -1,14 +1,18 @@
 """Snapshots of real mounts: what users see of them, and what writing beside them may and may not do."""
 
+import contextlib
 import errno
+import http.client
 import json
 import os
 import random
 import shutil
+import socket
 import stat
 import subprocess
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -342,3 +346,59 @@ def test_a_schedule_takes_snapshots_lets_its_own_go_and_outlives_the_mount(place
         snapshot(mount, "schedule", "--off")
         wrong = volgate("snapshot", "schedule", mount.path, "yearly=1")
         assert wrong.returncode and "none of hourly, daily" in wrong.stderr
+
+
+def test_times_that_64_bits_do_not_hold_are_kept(volume):
+    (volume.path / "f").write_bytes(b"")
+    os.utime(volume.path / "f", ns=(0, 13_569_465_600 * 10**9))  # the year 2400
+    snapshot(volume, "create", "s1")
+    os.utime(volume.path / "f")
+    assert (volume.path / ".snapshots/s1/f").stat().st_mtime == 13_569_465_600
+
+
+def test_a_damaged_copy_of_a_manifest_is_fetched_anew(place):
+    with mounting.mounted(place) as mount:
+        (mount.path / "f").write_bytes(b"one")
+        snapshot(mount, "create", "s1")
+        (copy,) = Path("/var/lib/volgate/volumes", mount.volume_id(), "snapshots").iterdir()
+    with open(copy, "r+b") as file:
+        file.seek(copy.stat().st_size // 2)
+        file.write(bytes(copy.stat().st_size // 2))
+    with mounting.mounted(place) as mount:
+        (mount.path / "f").write_bytes(b"two")
+        assert (mount.path / ".snapshots/s1/f").read_bytes() == b"one"
+
+
+def test_more_directories_than_descriptors_are_compared(place):
+    with mounting.mounted(place, command=("prlimit", "--nofile=400:400", *mounting.MOUNT)) as mount:
+        for number in range(1500):
+            (mount.path / str(number)).mkdir()
+        snapshot(mount, "create", "s1")
+        (mount.path / "7/new").write_bytes(b"")
+        assert "+ 7/new" in snapshot(mount, "diff", "s1").stdout
+
+
+@pytest.mark.parametrize(
+    ("target", "body"),
+    [
+        ("/v1/snapshots", "[" * 30_000),
+        ("/v1/snapshots", {"snapshot_id": 5}),
+        ("/v1/snapshots", {"metadata": {"a": {"b": [1]}}}),
+        ("/v1/snapshots", {"metadata": {"a": "\ud800"}}),
+        ("/v1/snapshots/restore", {"snapshot_id": "s1", "path": "\ud800"}),
+        ("/v1/snapshots/restore", {"snapshot_id": "s1", "path": "n" * 300}),
+        ("/v1/snapshots/restore", {"snapshot_id": "s1", "dry_run": "no"}),
+        ("/v1/snapshots/restore", {"snapshot_id": "s1", "path": "a/../../b"}),
+        ("/v1/snapshots/diff", {"snapshot_id": None}),
+    ],
+)
+def test_bodies_that_mean_nothing_are_refused(shared_volume, target, body):
+    if not listed(shared_volume):
+        snapshot(shared_volume, "create", "s1")
+    connection = http.client.HTTPConnection("localhost", timeout=20)
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.connect(f"/run/volgate/{shared_volume.volume_id()}.sock")
+    with contextlib.closing(connection):
+        connection.request("POST", target, body if isinstance(body, str) else json.dumps(body))
+        assert connection.getresponse().status in (400, 404)
+    assert [info["snapshot_id"] for info in listed(shared_volume)] == ["s1"]

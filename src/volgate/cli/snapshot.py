@@ -147,8 +147,9 @@ def restore(target: str, snapshot_id: str, path: str | None, dry_run: bool, yes:
     """Make a file, a directory or all of the volume what it was.
 
     PATH is relative to the root of the volume, or below the mount point; without it all is restored. What is not in
-    the snapshot is removed, what differs is replaced, each file whole. One that is cut off goes on when the volume is
-    mounted again. Take a snapshot first to be able to go back.
+    the snapshot is removed, what differs is replaced, each file whole. Who interrupts it leaves what is done as it is;
+    one that the end of the daemon cuts off goes on when the volume is mounted again. Take a snapshot first to be able
+    to go back.
 
     \b
     volgate snapshot restore /mnt/data before-upgrade reports/2026.csv
@@ -253,7 +254,7 @@ def _within(path: str | None, mount_point: str) -> str:
     if not path.startswith("/"):
         return path.strip("/").removeprefix("./")
     relative = os.path.relpath(path, mount_point)
-    if relative.startswith(".."):
+    if relative == ".." or relative.startswith("../"):
         raise InvalidArgument(f"{path} does not lie below {mount_point}")
     return "" if relative == "." else relative
 

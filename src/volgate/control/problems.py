@@ -15,6 +15,7 @@ _STATUS: Final[dict[type[errors.StorageException], int]] = {
     errors.PermissionDenied: 403,
     errors.ReadOnly: 403,
     errors.InvalidArgument: 400,
+    errors.NameTooLong: 400,
     errors.Unsupported: 501,
     errors.QuotaExceeded: 507,
     errors.NoSpace: 507,

@@ -31,15 +31,21 @@ class Schedule:
     """The schedule of one volume.
 
     Args:
-        take: takes a snapshot that is named by the moment, with this metadata.
+        take: takes a snapshot that is named by the moment, with this metadata. delete: deletes one.
 
     Attributes:
         policy: None = no schedule.
     """
 
-    def __init__(self, volume: Volume, take: Callable[[dict[str, str]], Awaitable[SnapshotInfo]]) -> None:
+    def __init__(
+        self,
+        volume: Volume,
+        take: Callable[[dict[str, str]], Awaitable[SnapshotInfo]],
+        delete: Callable[[str], Awaitable[None]],
+    ) -> None:
         self._volume = volume
         self._take = take
+        self._delete = delete
         self._failed_at: float | None = None
         self.policy: RetentionPolicy | None = None
 
@@ -82,5 +88,5 @@ class Schedule:
             return
         taken.append(await self._take(MARK))
         for snapshot_id in find_expired(policy, [(info.snapshot_id, info.created_at) for info in taken]):
-            await self._volume.snapshots.delete(snapshot_id)
+            await self._delete(snapshot_id)
             log.info("the schedule let a snapshot go", extra={"snapshot": snapshot_id})

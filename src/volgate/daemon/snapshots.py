@@ -10,6 +10,7 @@ import json
 import logging
 import operator
 import os
+import secrets
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -47,14 +48,23 @@ class _Restores:
         self._fs = file_system
         self._session = session
         self._lock = trio.Lock()
+        self._snapshot_id = ""
 
-    async def run(self, snapshot_id: str, path: str, *, dry_run: bool) -> Reply:
+    async def delete(self, snapshot_id: str) -> None:
+        """Delete a snapshot. Raises NotFound; Busy: it is being restored."""
+        if self._lock.locked() and snapshot_id == self._snapshot_id:
+            raise Busy(f"the snapshot {snapshot_id} is being restored")
+        await self._fs.volume.snapshots.delete(snapshot_id)
+
+    async def run(self, snapshot_id: str, path: str, *, dry_run: bool, draft: str | None = None) -> Reply:
         try:
             self._lock.acquire_nowait()
         except trio.WouldBlock as error:
             raise Busy("another restore of this volume is under way") from error
+        draft = draft or f".volgate-restore-{secrets.token_hex(8)}"
+        self._snapshot_id = snapshot_id
         try:
-            restore = Restore(self._fs, snapshot_id, os.fsencode(path))
+            restore = Restore(self._fs, snapshot_id, _to_bytes(path), _to_bytes(draft))
             changes = await restore.plan()
             refused = ""
             if dry_run:
@@ -63,7 +73,7 @@ class _Restores:
                 except QuotaExceeded as error:
                     refused = str(error)
             else:
-                await self._note({"snapshot_id": snapshot_id, "path": path})
+                await self._note({"snapshot_id": snapshot_id, "path": path, "draft": draft})
                 try:
                     await restore.run(changes)
                 finally:
@@ -75,6 +85,12 @@ class _Restores:
             return json_reply({**attrs.asdict(report(changes)), "changes": described, "refused": refused})
         except StorageException:
             await self._note(None)  # somebody was told
+            raise
+        except trio.Cancelled:
+            if self._session.is_mounted() and not dry_run:  # who asked for it went away, and the daemon stays
+                with trio.CancelScope(shield=True):
+                    await self._note(None)
+                log.warning("a restore was broken off", extra={"snapshot": snapshot_id, "path": path})
             raise
         finally:
             self._lock.release()
@@ -89,7 +105,8 @@ class _Restores:
         content = await self._fs.volume.backend.load_reserved(_UNDER_WAY)
         try:
             under_way = json.loads(content or b"null")
-            snapshot_id, path = (under_way["snapshot_id"], under_way["path"]) if under_way else ("", "")
+            members = "snapshot_id", "path", "draft"
+            snapshot_id, path, draft = (under_way[name] for name in members) if under_way else ("", "", "")
         except (ValueError, KeyError, TypeError):
             log.error("what is noted of a restore that was cut off is damaged; restore again")  # noqa: TRY400
             await self._note(None)
@@ -99,7 +116,7 @@ class _Restores:
         facts = {"snapshot": snapshot_id, "path": path}
         log.warning("a restore that was cut off goes on", extra=facts)
         try:
-            await self.run(snapshot_id, path, dry_run=False)
+            await self.run(snapshot_id, path, dry_run=False, draft=draft)
         except StorageException as error:
             log.error("the restore could not go on", extra={**facts, "error": str(error)})  # noqa: TRY400
 
@@ -116,7 +133,7 @@ def routes(
     async def take(metadata: dict[str, str]) -> SnapshotInfo:
         return await _take(file_system, None, metadata)
 
-    schedule = Schedule(file_system.volume, take)
+    schedule = Schedule(file_system.volume, take, restores.delete)
 
     async def run() -> None:
         await restores.resume()
@@ -158,7 +175,9 @@ def _routes(file_system: FileSystem, restores: _Restores, schedule: Schedule) ->
     async def create(body: bytes) -> Reply:
         wanted = _object(body, {"snapshot_id", "metadata"})
         started = time.monotonic()
-        info = await _take(file_system, wanted.get("snapshot_id"), wanted.get("metadata") or {})
+        if wanted.get("snapshot_id") is not None:
+            _text(wanted, "snapshot_id")
+        info = await _take(file_system, wanted.get("snapshot_id"), _metadata(wanted))
         return json_reply({**_describe(info), "took_s": time.monotonic() - started})
 
     async def show_schedule(_body: bytes) -> Reply:
@@ -183,14 +202,14 @@ def _routes(file_system: FileSystem, restores: _Restores, schedule: Schedule) ->
 
     async def restore(body: bytes) -> Reply:
         wanted = _object(body, {"snapshot_id", "path", "dry_run"})
-        path = wanted.get("path", "")
-        if not isinstance(path, str):
-            raise InvalidArgument("'path' is text")
-        return await restores.run(_text(wanted, "snapshot_id"), path, dry_run=bool(wanted.get("dry_run")))
+        path, dry_run = wanted.get("path", ""), wanted.get("dry_run", False)
+        if not isinstance(path, str) or not isinstance(dry_run, bool):
+            raise InvalidArgument("'path' is text, and 'dry_run' true or false")
+        return await restores.run(_text(wanted, "snapshot_id"), path, dry_run=dry_run)
 
     async def delete(body: bytes) -> Reply:
         snapshot_id = _text(_object(body, {"snapshot_id"}), "snapshot_id")
-        await snapshots.delete(snapshot_id)
+        await restores.delete(snapshot_id)
         log.info("a snapshot was deleted", extra={"snapshot": snapshot_id})
         return json_reply({})
 
@@ -214,6 +233,24 @@ def _describe_change(change: TreeChange) -> dict[str, Any]:
     return {"path": path, "change": change.kind, "what": list(change.what)}
 
 
+def _metadata(body: dict[str, Any]) -> dict[str, str]:
+    """Return the text pairs of a new snapshot. Raises InvalidArgument."""
+    found = body.get("metadata") or {}
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        raise InvalidArgument("'metadata' is an object of texts")
+    for text in (*found, *found.values()):
+        _to_bytes(text)
+    return found
+
+
+def _to_bytes(text: str) -> bytes:
+    """Return a text as a file system has it. Raises InvalidArgument."""
+    try:
+        return os.fsencode(text)
+    except UnicodeEncodeError as error:
+        raise InvalidArgument(f"{text!r} is no text") from error
+
+
 def _text(body: dict[str, Any], name: str) -> str:
     if not isinstance(body.get(name), str):
         raise InvalidArgument(f"the body is an object with '{name}'")
@@ -230,7 +267,7 @@ def _object(body: bytes, known: set[str]) -> dict[str, Any]:
     """Return a body that is a JSON object of known members. Raises InvalidArgument."""
     try:
         found = json.loads(body or b"{}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidArgument(f"the body is no JSON: {error}") from error
     if not isinstance(found, dict) or not set(found) <= known:
         raise InvalidArgument(f"the body is an object of {', '.join(sorted(known))}")

@@ -188,20 +188,23 @@ class Namespace:
 
     async def _preserve(self, directory: BackendDirectory, name: bytes, attributes: FileAttributes) -> FileAttributes:
         """Let the snapshots have an inode whose last name is about to go; returns what stands there afterwards."""
-        while stat.S_ISREG(attributes.mode) and attributes.nlink <= 1:
+        while stat.S_ISREG(attributes.mode):
             ino = attributes.ino
+            attributes = attrs.evolve(attributes, nlink=attributes.nlink - self._snapshots.links_of(ino))
+            if attributes.nlink > 1:
+                break
             inode = self._tree.inodes.find_backing(ino)
             file = None
             if inode is not None and inode.open_files:  # a handle of our own: others may be closed meanwhile
                 file = await cast("OpenFile", inode.open_files[0]).file.reopen(writable=False)
             try:
-                is_linked = await self._snapshots.before_removal(directory, name, attributes, file)
+                await self._snapshots.before_removal(directory, name, attributes, file)
             finally:
                 if file is not None:
                     await file.close()
             attributes = await self._backend.get_attributes(directory, name)  # it may have grown meanwhile
             if attributes.ino == ino:
-                return attrs.evolve(attributes, nlink=attributes.nlink - is_linked)
+                return attrs.evolve(attributes, nlink=attributes.nlink - self._snapshots.links_of(ino))
         return attributes
 
     def _begin_remove(self, directory: BackendDirectory, name: bytes, attributes: FileAttributes) -> NameChange | None:

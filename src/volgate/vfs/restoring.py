@@ -9,16 +9,18 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Final
 
 import attrs
+import trio
 
 from volgate.concurrency import note_progress
 from volgate.core.names import RESERVED_ROOT_NAMES
 from volgate.core.sizes import format_size
 from volgate.drivers.base import NodeOwner, charged_usage
-from volgate.dto import AttributeChanges, FileAttributes
+from volgate.dto import AttributeChanges, FileAttributes, Usage
 from volgate.errors import InvalidArgument, NotADirectory, NotFound, QuotaExceeded, Stale, Unsupported
 from volgate.volume.snapshots.base import Place
 from volgate.volume.snapshots.comparing import TreeChange, compare, open_directory
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
     from volgate.core.inode_table import Inode
     from volgate.vfs.file_system import FileSystem
 
-_DRAFT: Final = b".volgate-restore"
 _CHUNK_BYTES: Final = 1 << 20
 
 
@@ -52,15 +53,17 @@ class Restore:
 
     Args:
         snapshot_id: of an existing one. path: relative to the volume's root; b"" = all of it.
+        draft: a name that nobody has, for files that are not whole yet; the same one for a restore that is done again.
 
     Attributes:
         touched: names that lead to another inode than before, each with its directory's number.
     """
 
-    def __init__(self, file_system: FileSystem, snapshot_id: str, path: bytes) -> None:
+    def __init__(self, file_system: FileSystem, snapshot_id: str, path: bytes, draft: bytes) -> None:
         self._fs = file_system
         self._snapshot_id = snapshot_id
         self._path = path
+        self._draft = draft
         self._live = Place(file_system.volume.backend, file_system.volume.root)
         self._links: dict[int, bytes] = {}
         self.touched: set[tuple[int, bytes]] = set()
@@ -108,6 +111,7 @@ class Restore:
         for change in reversed(changes):
             if change.kind == "added":
                 await self._remove(change)
+                await trio.lowlevel.checkpoint()
         for change in changes:
             try:
                 if change.kind == "removed":
@@ -117,6 +121,7 @@ class Restore:
             except Stale as error:
                 lost.append((change.path, error))
             note_progress()
+            await trio.lowlevel.checkpoint()
         await self._end_directories(changes)
         with contextlib.suppress(Unsupported):
             await self._live.backend.sync_volume()
@@ -139,20 +144,35 @@ class Restore:
     def check_quota(self, changes: list[TreeChange]) -> None:
         """Raise QuotaExceeded where a plan does not fit: a file is replaced once the new one stands beside it."""
         info = self._fs.volume.gate.info()
-        going = [charged_usage(change.after) for change in changes if change.kind == "added" and change.after]
-        used_bytes, used_inodes = -sum(usage.bytes_ for usage in going), -sum(usage.inodes for usage in going)
-        most_bytes = most_inodes = 0
+        links: Counter[int] = Counter()
+        made: set[int] = set()
+        used = most = Usage(0, 0)
+
+        def let_go(attributes: FileAttributes) -> None:
+            """Count an inode as gone once all its names are, unless somebody has it open."""
+            nonlocal used
+            links[attributes.ino] += 1
+            inode = self._fs.tree.inodes.find_backing(attributes.ino)
+            is_last = stat.S_ISDIR(attributes.mode) or links[attributes.ino] == attributes.nlink
+            if is_last and not (inode is not None and inode.open_files):
+                freed = charged_usage(attributes)
+                used = Usage(used.bytes_ - freed.bytes_, used.inodes - freed.inodes)
+
+        for change in changes:
+            if change.kind == "added" and change.after is not None:
+                let_go(change.after)
         for change in changes:
             if change.before is None or (change.kind == "changed" and "content" not in change.what):
                 continue
-            new = charged_usage(change.before)
-            used_bytes, used_inodes = used_bytes + new.bytes_, used_inodes + new.inodes
-            most_bytes, most_inodes = max(most_bytes, used_bytes), max(most_inodes, used_inodes)
+            if change.before.ino not in made or change.before.nlink <= 1:
+                made.add(change.before.ino)
+                new = charged_usage(change.before)
+                used = Usage(used.bytes_ + new.bytes_, used.inodes + new.inodes)
+                most = Usage(max(most.bytes_, used.bytes_), max(most.inodes, used.inodes))
             if change.after is not None:
-                old = charged_usage(change.after)
-                used_bytes, used_inodes = used_bytes - old.bytes_, used_inodes - old.inodes
+                let_go(change.after)
         for needed, free, what in (
-            (most_bytes, info.free_bytes, format_size), (most_inodes, info.free_inodes, lambda n: f"{n} inodes"),
+            (most.bytes_, info.free_bytes, format_size), (most.inodes, info.free_inodes, lambda n: f"{n} inodes"),
         ):  # fmt: skip
             if free is not None and needed > free:
                 raise QuotaExceeded(
@@ -184,10 +204,11 @@ class Restore:
         above, _, name = change.path.rpartition(b"/")
         async with self._fs.turnstile.passed(), self._at(above) as parent:
             self.touched.add((parent.ino, name))
-            if stat.S_ISDIR(change.after.mode):
-                await self._fs.namespace.rmdir(parent, name)
-            else:
-                await self._fs.namespace.unlink(parent, name)
+            with contextlib.suppress(NotFound):  # others were faster
+                if stat.S_ISDIR(change.after.mode):
+                    await self._fs.namespace.rmdir(parent, name)
+                else:
+                    await self._fs.namespace.unlink(parent, name)
 
     async def _create(self, change: TreeChange) -> None:
         was = change.before
@@ -233,24 +254,24 @@ class Restore:
         assert was is not None
         names, io = self._fs.namespace, self._fs.file_io
         with contextlib.suppress(NotFound):  # of a restore that was cut off
-            await names.unlink(parent, _DRAFT)
+            await names.unlink(parent, self._draft)
         if was.nlink > 1 and was.ino in self._links:
             async with self._at(self._links[was.ino]) as linked:
-                await names.link(linked, parent, _DRAFT)
-            await names.rename(parent, _DRAFT, parent, name, 0)
+                await names.link(linked, parent, self._draft)
+            await names.rename(parent, self._draft, parent, name, 0)
             return
-        inode, attributes, file = await names.create_file(parent, _DRAFT, 0o600, NodeOwner(was.uid, was.gid))
+        inode, attributes, file = await names.create_file(parent, self._draft, 0o600, NodeOwner(was.uid, was.gid))
         fh = io.register(inode, file, attributes, writable=True, privileged=True)
         try:
             await self._copy(change.path, was, fh)
             if was.size:
                 await self._fs.attributes.resize(inode, file, was.size, privileged=True)
             await self._take_attributes(inode, change.path, was)
-            await names.rename(parent, _DRAFT, parent, name, 0)
+            await names.rename(parent, self._draft, parent, name, 0)
             self._links[was.ino] = change.path
         except BaseException:
             with contextlib.suppress(NotFound):
-                await names.unlink(parent, _DRAFT)
+                await names.unlink(parent, self._draft)
             raise
         finally:
             await io.release(fh)
@@ -266,6 +287,7 @@ class Restore:
                     written = await self._fs.file_io.write(fh, offset, content)
                     content, offset = content[written:], offset + written
                 note_progress()
+                await trio.lowlevel.checkpoint()
         finally:
             await source.close()
 

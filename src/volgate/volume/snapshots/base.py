@@ -99,18 +99,18 @@ class Snapshots(ABC):
             ino: the backend's number. file: open, readable; it goes on having the content.
         """
 
-    async def before_removal(
+    async def before_removal(  # noqa: B027 - nothing is to be kept
         self, directory: BackendDirectory, name: bytes, attributes: FileAttributes, file: BackendFile | None
-    ) -> bool:
+    ) -> None:
         """Keep an inode for the snapshots that have it, before its last name goes.
 
         Args:
             file: open, where somebody has it open and may go on writing into it.
-
-        Returns:
-            Whether the inode has one name more now, which is no user's.
         """
-        return False
+
+    def links_of(self, ino: int) -> int:
+        """Return how many of an inode's names are no user's: the backend counts them in ``nlink``."""
+        return 0
 
     async def after_failed_removal(self, ino: int) -> None:  # noqa: B027 - nothing was kept
         """Forget what ``before_removal`` did: the name stands there still."""

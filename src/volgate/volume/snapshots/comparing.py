@@ -48,6 +48,8 @@ async def compare(
     Blocks for the storage; other tasks run between directories.
     """
     old_root, new_root = await open_directory(before, path), await open_directory(after, path)
+    old: BackendDirectory | None
+    new: BackendDirectory | None
 
     async def compare_one(
         old: BackendDirectory, new: BackendDirectory, name: bytes, was: FileAttributes, is_: FileAttributes
@@ -62,9 +64,9 @@ async def compare(
     is_root = await after.backend.get_attributes(new_root, b"")
     if what := await compare_one(old_root, new_root, b"", was_root, is_root):
         yield TreeChange(path, "changed", was_root, is_root, what)
-    waiting: list[tuple[bytes, BackendDirectory | None, BackendDirectory | None]] = [(path, old_root, new_root)]
-    while waiting:
-        above, old, new = waiting.pop()
+    waiting: list[tuple[bytes, _Below, _Below]] = []
+    above, old, new = path, old_root, new_root
+    while True:
         of_old, of_new = await _entries(before, old), await _entries(after, new)
         for name, was, is_ in pair_names(of_old, of_new):
             here = above + b"/" + name if above else name
@@ -76,11 +78,17 @@ async def compare(
                     yield TreeChange(here, "removed", was, None)
                 if is_ is not None:
                     yield TreeChange(here, "added", None, is_)
-            below_old = await _below(before, old, name, was)
-            below_new = await _below(after, new, name, is_)
-            if below_old is not None or below_new is not None:
-                waiting.append((here, below_old, below_new))
+            if _is_directory(was) or _is_directory(is_):
+                waiting.append((here, (old, name, was), (new, name, is_)))
         await trio.lowlevel.checkpoint()
+        if not waiting:
+            return
+        above, below_old, below_new = waiting.pop()
+        old, new = await _open_below(before, below_old), await _open_below(after, below_new)
+
+
+_Below = tuple[BackendDirectory | None, bytes, FileAttributes | None]
+"""Where a directory lies, to be opened when its turn comes: there may be more than descriptors."""
 
 
 async def _compare_details(
@@ -101,12 +109,15 @@ async def open_directory(place: Place, path: bytes) -> BackendDirectory:
     return directory
 
 
-async def _below(
-    place: Place, directory: BackendDirectory | None, name: bytes, attributes: FileAttributes | None
-) -> BackendDirectory | None:
-    if directory is None or attributes is None or not stat.S_ISDIR(attributes.mode):
+def _is_directory(attributes: FileAttributes | None) -> bool:
+    return attributes is not None and stat.S_ISDIR(attributes.mode)
+
+
+async def _open_below(place: Place, below: _Below) -> BackendDirectory | None:
+    above, name, attributes = below
+    if above is None or attributes is None or not _is_directory(attributes):
         return None
-    return await place.backend.open_directory(directory, name, attributes.ino)
+    return await place.backend.open_directory(above, name, attributes.ino)
 
 
 async def _entries(place: Place, directory: BackendDirectory | None) -> dict[bytes, FileAttributes]:

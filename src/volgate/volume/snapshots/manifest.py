@@ -6,6 +6,7 @@ a copy: the storage has it too, and is asked where the local one is missing or a
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import stat
 import struct
@@ -16,14 +17,14 @@ from typing import Any, Final
 import attrs
 
 from volgate.dto import FileAttributes
-from volgate.errors import InputOutput, Unsupported
+from volgate.errors import InputOutput, NoSpace, Stale, Unsupported
 
 FORMAT_VERSION: Final = 1
 _TABLES: Final = """
 CREATE TABLE inodes (
     ino INTEGER PRIMARY KEY, mode INTEGER NOT NULL, nlink INTEGER NOT NULL, uid INTEGER NOT NULL, gid INTEGER NOT NULL,
-    rdev INTEGER NOT NULL, size INTEGER NOT NULL, blocks INTEGER NOT NULL, atime_ns INTEGER NOT NULL,
-    mtime_ns INTEGER NOT NULL, ctime_ns INTEGER NOT NULL, key BLOB, target BLOB, xattrs BLOB);
+    rdev INTEGER NOT NULL, size INTEGER NOT NULL, blocks INTEGER NOT NULL, atime_ns NOT NULL, mtime_ns NOT NULL,
+    ctime_ns NOT NULL, key BLOB, target BLOB, xattrs BLOB);
 CREATE TABLE names (parent INTEGER NOT NULL, name BLOB NOT NULL, ino INTEGER NOT NULL, PRIMARY KEY (parent, name))
     WITHOUT ROWID;
 CREATE TABLE manifest (format INTEGER NOT NULL, root INTEGER NOT NULL);
@@ -33,7 +34,8 @@ _ATTRIBUTES: Final = (
     "inodes.atime_ns, inodes.mtime_ns, inodes.ctime_ns"
 )
 _COUNT: Final = 11
-"""How many columns those are."""
+"""How many columns those are. The last three are text where 64 bits do not hold them: after the year 2262."""
+_MAX_INTEGER: Final = (1 << 63) - 1
 _LENGTHS: Final = struct.Struct("<HI")
 
 
@@ -75,8 +77,9 @@ class ManifestWriter:
     """
 
     def __init__(self, path: Path) -> None:
-        self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        self._database.executescript(f"PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; BEGIN; {_TABLES}")
+        with _converted():
+            self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._database.executescript(f"PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; BEGIN; {_TABLES}")
         self._several_names: set[int] = set()
         self.file_count = 0
         self.used_bytes = 0
@@ -103,22 +106,28 @@ class ManifestWriter:
             if node.is_file:
                 self.used_bytes += node.attributes.size
         rows = ((parent, name, ino) for name, ino, _ in entries)
-        self._database.executemany("INSERT OR REPLACE INTO names VALUES (?, ?, ?)", rows)
+        self._write_rows("INSERT OR REPLACE INTO names VALUES (?, ?, ?)", rows)
 
     def _insert(self, nodes: Iterable[ManifestNode]) -> None:
         rows = (
             (
                 found.ino, found.mode, found.nlink, found.uid, found.gid, found.rdev, found.size, found.blocks,
-                found.atime_ns, found.mtime_ns, found.ctime_ns, node.key, node.target, _pack(node.xattrs),
+                _to_column(found.atime_ns), _to_column(found.mtime_ns), _to_column(found.ctime_ns), node.key,
+                node.target, _pack(node.xattrs),
             )
             for node in nodes
             for found in (node.attributes,)
         )  # fmt: skip
-        self._database.executemany(f"INSERT OR REPLACE INTO inodes VALUES ({', '.join('?' * 14)})", rows)
+        self._write_rows(f"INSERT OR REPLACE INTO inodes VALUES ({', '.join('?' * 14)})", rows)
+
+    def _write_rows(self, statement: str, rows: Iterable[tuple[Any, ...]]) -> None:
+        with _converted():
+            self._database.executemany(statement, rows)
 
     def finish(self) -> None:
-        """Write what was entered; not durable yet. Blocks for the local disk."""
-        self._database.execute("COMMIT")
+        """Write what was entered; not durable yet. Blocks for the local disk. Raises NoSpace."""
+        with _converted():
+            self._database.execute("COMMIT")
         self._database.close()
 
     def discard(self) -> None:
@@ -132,12 +141,15 @@ class Manifest:
     Args:
         path: its file on the local disk.
 
+    Calls after ``close`` raise Stale.
+
     Raises:
         InputOutput: it is damaged. Unsupported: a newer version wrote it.
     """
 
     def __init__(self, path: Path) -> None:
         self._database = sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True, check_same_thread=False)
+        self._is_closed = False
         try:
             version, self.root = self._database.execute("SELECT format, root FROM manifest").fetchone()
         except (sqlite3.Error, TypeError) as error:
@@ -180,18 +192,34 @@ class Manifest:
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""
+        self._is_closed = True
         self._database.close()
 
     def _ask(self, question: str, *values: Any) -> sqlite3.Cursor:
+        if self._is_closed:
+            raise Stale("the snapshot was deleted")
         try:
             return self._database.execute(question, values)
         except sqlite3.Error as error:
             raise InputOutput(f"the manifest cannot be read: {error}") from error
 
 
+@contextlib.contextmanager
+def _converted() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise NoSpace(f"the manifest cannot be written on the local disk: {error}") from error
+
+
 def _to_node(row: Sequence[Any]) -> ManifestNode:
     key, target, xattrs = row[_COUNT:]
-    return ManifestNode(FileAttributes(*row[:_COUNT]), key, target, _unpack(xattrs))
+    numbers: list[Any] = [int(number) for number in row[:_COUNT]]
+    return ManifestNode(FileAttributes(*numbers), key, target, _unpack(xattrs))
+
+
+def _to_column(time_ns: int) -> int | str:
+    return time_ns if -_MAX_INTEGER <= time_ns <= _MAX_INTEGER else str(time_ns)
 
 
 def _pack(xattrs: Iterable[tuple[bytes, bytes]]) -> bytes | None:

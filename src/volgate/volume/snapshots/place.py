@@ -30,6 +30,7 @@ from volgate.drivers.base import (
 )
 from volgate.dto import FileAttributes
 from volgate.errors import InputOutput, Unsupported
+from volgate.errors.errno_map import from_oserror_at
 
 FORMAT_VERSION: Final = 1
 _PLACE: Final = "snapshots"
@@ -80,7 +81,9 @@ class SnapshotPlace:
             place.close()
 
     async def find(self) -> list[tuple[int, str]]:
-        """Return serial and name of every directory, in the order of the serials."""
+        """Return serial and name of every directory, in the order of the serials; drafts of a crash are removed."""
+        for left in self._local.glob("*.new"):
+            left.unlink(missing_ok=True)
         async with self._opened() as place:
             names = [name.decode("ascii", "replace") for name in await self._backend.list_names(place)]
         return sorted((int(match[1]), match[0]) for name in names if (match := _DIRECTORY.fullmatch(name)))
@@ -143,10 +146,13 @@ class SnapshotPlace:
     # -- manifests ----------------------------------------------------------------------------------------------
 
     def draft(self, name: str) -> Path:
-        """Return the path of a new file on the local disk for a manifest."""
-        self._local.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """Return the path of a new file on the local disk for a manifest. Raises NoSpace and the like."""
         path = self._local / f"{name}.new"
-        path.unlink(missing_ok=True)
+        try:
+            self._local.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise from_oserror_at(error) from error
         return path
 
     async def store_manifest(self, name: str, directory: BackendDirectory, draft: Path) -> tuple[int, str]:
@@ -168,7 +174,8 @@ class SnapshotPlace:
     async def fetch_manifest(self, name: str, directory: BackendDirectory, record: SnapshotRecord) -> Path:
         """Return the local copy of a manifest; fetched where there is none. Raises InputOutput: it is damaged."""
         local = self._local_copy(name, record.manifest_sha256)
-        if local.exists() and local.stat().st_size == record.manifest_bytes:
+        wanted = record.manifest_bytes, record.manifest_sha256
+        if await trio.Path(local).exists() and await trio.to_thread.run_sync(_measure, local) == wanted:
             return local
         draft = self.draft(name)
         file, attributes = await self._backend.open_file(directory, _MANIFEST, 0, writable=False)
@@ -178,7 +185,7 @@ class SnapshotPlace:
                     await target.write(await file.read(offset, _CHUNK_BYTES))
         finally:
             await file.close()
-        if await trio.to_thread.run_sync(_measure, draft) != (record.manifest_bytes, record.manifest_sha256):
+        if await trio.to_thread.run_sync(_measure, draft) != wanted:
             draft.unlink()
             raise InputOutput("its manifest is damaged")
         draft.rename(local)

@@ -228,7 +228,7 @@ class PreservingSnapshots(Snapshots):
 
     async def before_removal(
         self, directory: BackendDirectory, name: bytes, attributes: FileAttributes, file: BackendFile | None
-    ) -> bool:
+    ) -> None:
         """See Snapshots: what nobody has open gets another name, and nothing is copied."""
         ino = attributes.ino
         if file is not None:
@@ -238,7 +238,10 @@ class PreservingSnapshots(Snapshots):
             if keeping is not None:
                 keeping.linked.add(ino)
                 await self._keep(keeping, ino, attributes.size, self._link(keeping, directory, name, ino))
-        return any(ino in taken.linked and ino in taken.blobs for taken in self._taken)
+
+    def links_of(self, ino: int) -> int:
+        """See Snapshots."""
+        return sum(ino in taken.linked and ino in taken.blobs for taken in self._taken)
 
     async def _link(self, taken: _Taken, directory: BackendDirectory, name: bytes, ino: int) -> None:
         try:
