@@ -4,12 +4,14 @@ import stat
 
 import pytest
 import trio
+import trio.testing
 
 import volumes
 from volgate.cache.backend import CachedBackend
 from volgate.cache.settings import CacheSettings
 from volgate.drivers.memory_store import MemoryObjectStore
 from volgate.drivers.object_store import COMMIT_KEY
+from volgate.dto import AttributeChanges
 from volgate.testing.backend_contract import CONTEXT
 from volumes import SlowStore
 
@@ -91,3 +93,34 @@ def test_a_directory_is_deleted_after_what_lies_in_it(tmp_path, work, monkeypatc
 
     with volumes.scaled_down(monkeypatch):
         trio.run(main)
+
+
+def test_a_file_that_moves_while_its_upload_is_about_to_begin_keeps_its_content(tmp_path):
+    """What the file is made of lies under the old name: nothing may go before the copy is made."""
+
+    async def main():
+        store = MemoryObjectStore()
+        async with volumes.opened(store, tmp_path, background=False) as volume:
+            await volume.mkdir("d")
+            await volume.write("d/f", b"content")
+            await volume.backend.drain()
+            await volume.backend.set_attributes(*await volume.place("d/f"), 0, AttributeChanges(mode=0o600))
+            overlay, moved = volume.backend.overlay, trio.Event()
+            sync_all = overlay.sync_all
+
+            async def wait_for_the_move():
+                await moved.wait()
+                await sync_all()
+
+            overlay.sync_all = wait_for_the_move
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(volume.backend.drain)
+                await trio.testing.wait_all_tasks_blocked()
+                await volume.backend.rename(volume.root, b"d", volume.root, b"e")
+                moved.set()
+            overlay.sync_all = sync_all
+            assert await volume.backend.drain() == 0
+            assert await volume.read("e/f") == b"content"
+            assert {key for key in store._objects if not key.startswith(".")} == {"e/", "e/f"}
+
+    trio.run(main)

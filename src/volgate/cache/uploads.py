@@ -290,13 +290,16 @@ class Uploads:
 
     async def _perform(self, entry: Entry) -> None:
         """Make the bucket hold what an entry holds now; the disk knows all that was recorded and done before that."""
+        node = entry.node
         await self._overlay.sync_all()
         if entry.running is not None or not entry.is_recorded or self._overlay.entries.get(entry.key) is not entry:
             return
+        if entry.node is not node:
+            return  # it moved: what it is made of lies under this key, and nobody looked who needs that
         self._check_ownership()
         entry.running = trio.Event()
         entry.uploads += 1
-        changes, node = entry.changes, entry.node
+        changes = entry.changes
         base = node.base if node is not None else None
         try:
             if node is None:
