@@ -52,6 +52,7 @@ def asked(tmp_path, do, ttl_s=60.0, prepare=None):
             await prepare(store)
         backend = CachedBackend(store, CacheSettings(tmp_path, min_free_bytes=0, ttl_s=ttl_s))
         root = await backend.open_volume(CONTEXT)
+        await backend.list_snapshots()  # looked for once, with the first thing that is uploaded
         store.calls.clear()
         await do(backend, root)
         await backend.drain()

@@ -21,9 +21,11 @@ class Story:
         self.trees = {}
         self.certain = {}
 
+    async def open(self):
+        return await Worked.open(self.place, FaultyBackend(PosixBackend(self.place / "data"), self.fault))
+
     async def run(self):
-        backend = FaultyBackend(PosixBackend(self.place / "data"), self.fault)
-        self.worked = worked = await Worked.open(self.place, backend)
+        self.worked = worked = await self.open()
         for name in ("a", "b", "c", "d"):
             await worked.write(name, name.encode() * 10)
         await self.take("s1")
@@ -84,14 +86,14 @@ class Story:
         await self.worked.check_usage()
 
 
-def at_every_call(scenario, place, **what):
+def at_every_call(scenario, place, least=50, **what):
     """Play a scenario with a fault at its first call, its second, and so on until there are no more."""
     for number in range(1, 1000):
         fault = Fault(at=number, **what)
         trio.run(scenario, place / str(number), fault)
         if not fault.happened:
             break
-    assert 50 < number < 999
+    assert least < number < 999
 
 
 async def fail_once(place, fault):

@@ -11,13 +11,15 @@ import tempfile
 import time
 from pathlib import Path
 
+import pytest
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_snapshots_of_mounts import describe, fill, listed, snapshot
-from test_work_beside import STEP, Work
+from test_work_beside import STEP, BucketWork, Work
 
 import mounting
+import volumes
 from mounting import spawn, used_of, volgate, walk_usage
 from volgate.vfs.restoring import Restore
 
@@ -174,11 +176,11 @@ def test_a_restore_that_a_kill_cut_off_goes_on_at_the_next_mount(place):
 
 
 class _RestoringWork(Work):
-    async def run(self, steps):
-        await super().run(steps)
-        from worked import Worked
-
-        self.worked = await Worked.open(self.place)
+    async def end(self):
+        for handle in self.worked.handles:
+            await self.worked.fs.file_io.release(handle)
+        self.worked.handles.clear()
+        await self.remount(True)
         for name, tree in reversed(self.taken.items()):
             for _ in range(2):
                 restore = Restore(self.worked.fs, name, b"", b".draft")
@@ -187,7 +189,11 @@ class _RestoringWork(Work):
             assert changes == []
             assert await self.worked.tree() == tree
             await self.check()
-        await self.worked.close()
+        await super().end()
+
+
+class _RestoringBucketWork(_RestoringWork, BucketWork):
+    pass
 
 
 @settings(max_examples=int(os.environ.get("VOLGATE_EXAMPLES", "100")), deadline=None)
@@ -195,6 +201,14 @@ class _RestoringWork(Work):
 def test_whatever_was_done_each_snapshot_can_be_brought_back(steps):
     with tempfile.TemporaryDirectory(dir="/dev/shm") as place:
         trio.run(_RestoringWork(Path(place)).run, steps)
+
+
+@settings(max_examples=int(os.environ.get("VOLGATE_EXAMPLES", "60")), deadline=None)
+@given(st.lists(STEP, max_size=20), st.integers(0, 1 << 30))
+def test_whatever_was_done_each_snapshot_of_a_bucket_can_be_brought_back(steps, seed):
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as place, pytest.MonkeyPatch.context() as patch:
+        with volumes.scaled_down(patch):
+            trio.run(_RestoringBucketWork(Path(place), seed).run, steps)
 
 
 def test_names_lead_to_what_was_restored_at_once(volume):

@@ -6,6 +6,10 @@ import os
 import stat
 from pathlib import Path
 
+import trio
+
+from volgate.cache.backend import CachedBackend
+from volgate.cache.settings import CacheSettings
 from volgate.drivers.base import NodeOwner
 from volgate.drivers.posix.backend import PosixBackend
 from volgate.dto import AttributeChanges, VolumeSnapshotContext
@@ -31,14 +35,38 @@ class Worked:
         )  # fmt: skip
         self.fs = FileSystem(self.volume, mount_point=place / "mnt", attr_timeout_s=0, entry_timeout_s=0)
         self.handles = []
+        self.background = trio.CancelScope()
+        return self
+
+    @classmethod
+    async def on_bucket(cls, place: Path, store, nursery) -> Worked:
+        """Open a volume of objects, with what it does in the background."""
+        backend = CachedBackend(store, CacheSettings(place / "cache", min_free_bytes=0))
+        self = await cls.open(place, backend)
+        self.ended = trio.Event()
+
+        async def run():
+            with self.background:
+                await self.volume.run()
+            self.ended.set()
+
+        nursery.start_soon(run)
+        while self.volume.gate.is_counting:
+            await trio.sleep(0.001)
         return self
 
     async def close(self):
         await self.fs.close()
+        self.background.cancel()
         await self.volume.close()
 
     async def die(self):
         """Leave all as kill -9 does: only what the kernel takes back is given back."""
+        if isinstance(self.backend, CachedBackend):
+            self.background.cancel()
+            await self.ended.wait()
+            self.backend._held.close()
+            return
         await self.volume.snapshots.close()
         for opened in [self.fs.tree.files.get(fh) for fh in self.fs.tree.files.numbers()]:
             await opened.file.close()
@@ -145,7 +173,12 @@ class Worked:
             return  # a call failed, and the next owner counts
         if any(table.get(fh).inode.unlinked for fh in table.numbers()):
             return  # an open file without a name is charged, and no walk finds it
-        walked = await count_usage(self.volume.backend, self.volume.root)
+        if self.backend.capabilities.keeps_usage:
+            if table.numbers():
+                return  # what is being written is counted when it is closed
+            walked = await self.backend.count_usage(lambda usage: None, keep=False)
+        else:
+            walked = await count_usage(self.volume.backend, self.volume.root)
         quota = self.volume.gate.info()
         assert (quota.used_bytes, quota.file_count) == (walked.bytes_, walked.inodes)
 

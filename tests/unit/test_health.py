@@ -4,12 +4,18 @@ import json
 
 import attrs
 import pytest
+import trio
 
 from volgate.daemon.health import LATE_S, STUCK_S, VERY_LATE_S, Standstill, find_problems, find_storage_problems
+from volgate.drivers.allowance import Allowance
 from volgate.drivers.report import BackendReport
 from volgate.dto import StorageQuotaInfo
+from volgate.errors import NoSpace
 
-WELL = {"oldest_s": 0.0, "in_flight": 0, "waiting": 0, "standstill_s": 0.0, "unsettled": False, "unfenced": ""}
+WELL = {
+    "oldest_s": 0.0, "in_flight": 0, "waiting": 0, "standstill_s": 0.0, "unsettled": False, "unfenced": "",
+    "allowance": None,
+}  # fmt: skip
 
 
 def codes(used=5, limit=10, **figures):
@@ -24,6 +30,14 @@ def test_a_mount_that_serves_has_no_problems():
 def test_each_problem_is_named():
     assert codes(used=11) == [("above_limit", False)]
     assert codes(unsettled=True) == [("unsettled", False)]
+    full = Allowance(lambda: 5, lambda: True)
+    full.limit_bytes = 5
+    assert codes(allowance=full) == []
+    with pytest.raises(NoSpace):
+        trio.run(full.make_room_for, 1)
+    assert codes(allowance=full) == [("snapshots_full", True)]
+    full.limit_bytes = 6
+    assert codes(allowance=full) == []
     assert codes(unfenced="no rights") == [("unfenced", False)]
     assert codes(oldest_s=STUCK_S + 1, in_flight=1) == [("storage_hangs", True)]
     assert codes(waiting=1, standstill_s=STUCK_S + 1) == [("nobody_reads", True)]

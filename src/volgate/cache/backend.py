@@ -11,7 +11,7 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Set
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -26,10 +26,13 @@ from volgate.cache.journal import Journal
 from volgate.cache.lease import Lease
 from volgate.cache.names import Names
 from volgate.cache.nodes import ASIDE_PREFIX, ROOT_KEY, Node, attach, decode_name, descendants, detach, new_ino
+from volgate.cache.object_tree import CachedDirectory, ObjectTree
 from volgate.cache.open_file import CachedFile
 from volgate.cache.overlay import Entry, Overlay
 from volgate.cache.quarantine import Quarantine
 from volgate.cache.reading import Reading
+from volgate.cache.snapshots.bucket import BucketSnapshots
+from volgate.cache.snapshots.view import KeptContents, SnapshotTree
 from volgate.cache.staging import Staging
 from volgate.cache.uploads import Backlog, Uploads
 from volgate.core.content_map import ContentMap
@@ -41,8 +44,8 @@ from volgate.drivers.base import (
     BackendDirectory,
     BackendFile,
     BackendSpace,
-    BaseStorageBackend,
     Capabilities,
+    NativeSnapshot,
     NodeOwner,
 )
 from volgate.drivers.report import BackendReport, Garbage
@@ -63,7 +66,6 @@ from volgate.errors import (
     ReadOnly,
     Stale,
     StorageException,
-    TooManySymlinks,
     Unsupported,
 )
 
@@ -71,6 +73,7 @@ if TYPE_CHECKING:
     from volgate.cache.settings import CacheSettings
     from volgate.cache.staging import StagedFile
     from volgate.core.pending import PendingEntry
+    from volgate.drivers.allowance import Allowance
     from volgate.drivers.object_store import ObjectInfo, ObjectStore
 
 log = logging.getLogger(__name__)
@@ -83,6 +86,8 @@ _CAPABILITIES: Final = Capabilities(
     ownership=True,
     keeps_usage=True,
     charges_links=True,
+    native_snapshots=True,
+    directory_times=False,
 )
 _RESERVED: Final = ".volgate/"
 _ENDLESS: Final = 1 << 60
@@ -100,19 +105,7 @@ _CLOSE_S: Final = 30.0
 _TICK_S: Final = 1.0
 
 
-class CachedDirectory(BackendDirectory):
-    """A directory held open. Attributes: node."""
-
-    __slots__ = ("node",)
-
-    def __init__(self, node: Node) -> None:
-        self.node = node
-
-    def close(self) -> None:
-        """See BackendDirectory; there is nothing to give back."""
-
-
-class CachedBackend(BaseStorageBackend):
+class CachedBackend(ObjectTree):
     """See the module.
 
     Args:
@@ -137,6 +130,7 @@ class CachedBackend(BaseStorageBackend):
         self._owned = trio.Event()
         self._is_drained = False
         self._counting = trio.Lock()
+        self._trees: dict[int, SnapshotTree] = {}
         self._volumes_within: tuple[str, ...] = ()
         self._on_replaced: Callable[[Usage, Usage], None] = lambda before, after: None
         self._on_lost: Callable[[int], None] = lambda ino: None
@@ -168,8 +162,13 @@ class CachedBackend(BaseStorageBackend):
         self.staging.open()
         self._blocks, self._journal = blocks, journal
         self.overlay = Overlay(journal, self.staging, self._queue)
-        self.reading = Reading(self._store, blocks)
-        self.uploads = Uploads(self._store, self.overlay, self.reading, blocks, self._check_ownership, self._yield_to)
+        self._snapshots = BucketSnapshots(self._store, directory / "snapshots", self._leaving_keys)
+        self._held.callback(self._snapshots.close)
+        self._contents = KeptContents(self._store, self._snapshots.kept)
+        self.reading = Reading(self._contents, blocks)
+        self.uploads = Uploads(
+            self._store, self.overlay, self.reading, blocks, self._check_ownership, self._yield_to, self._snapshots
+        )
         self._quarantine = Quarantine(self, self._store, directory / _QUARANTINE)
         self.names = Names(self._store, self.overlay, ttl_s=settings.ttl_s)
         await self.names.open()
@@ -423,12 +422,6 @@ class CachedBackend(BaseStorageBackend):
         self.note_attributes(node)
         return node.to_attributes()
 
-    def xattr_of(self, node: Node, attribute: bytes) -> bytes:
-        """Return an extended attribute. Raises NoAttribute."""
-        if attribute not in node.xattrs:
-            raise NoAttribute
-        return node.xattrs[attribute]
-
     def change_xattr(self, node: Node, attribute: bytes, value: bytes | None) -> None:
         """Set or remove an extended attribute. Raises NoSpace: an object's metadata has 2 KiB."""
         self.check_writable()
@@ -446,52 +439,6 @@ class CachedBackend(BaseStorageBackend):
 
     # -- names --------------------------------------------------------------------------------------------------
 
-    def _node_of(self, directory: BackendDirectory) -> Node:
-        assert isinstance(directory, CachedDirectory)
-        if directory.node.is_unlinked:
-            raise Stale("the directory is gone")
-        return directory.node
-
-    async def _find(self, directory: BackendDirectory, name: bytes, ino: int = 0) -> Node:
-        parent = self._node_of(directory)
-        if not name:
-            if not parent.known and parent.parent is not None:
-                return await self.names.find(parent.parent, parent.name) or parent
-            return parent
-        node = await self.names.find(parent, name)
-        if node is None:
-            raise NotFound
-        if ino and node.ino != ino:
-            raise Stale
-        return node
-
-    async def open_directory(self, parent: BackendDirectory, name: bytes, ino: int) -> CachedDirectory:
-        """See BaseStorageBackend."""
-        node = await self._find(parent, name, ino)
-        if node.directory is None:
-            raise NotADirectory
-        return CachedDirectory(node)
-
-    async def list_names(self, directory: BackendDirectory) -> list[bytes]:
-        """See BaseStorageBackend."""
-        return await self.names.list_names(self._node_of(directory))
-
-    async def get_attributes(self, directory: BackendDirectory, name: bytes) -> FileAttributes:
-        """See BaseStorageBackend."""
-        return (await self._find(directory, name)).to_attributes()
-
-    async def find_attributes(self, directory: BackendDirectory, name: bytes) -> FileAttributes | None:
-        """See BaseStorageBackend."""
-        node = await self.names.find(self._node_of(directory), name)
-        return node.to_attributes() if node is not None else None
-
-    async def get_attributes_of(
-        self, directory: BackendDirectory, names: Sequence[bytes]
-    ) -> list[FileAttributes | None]:
-        """See BaseStorageBackend; what is not known is asked for at once."""
-        found = await self.names.find_all(self._node_of(directory), names)
-        return [node.to_attributes() if node is not None else None for node in found]
-
     async def set_attributes(
         self, directory: BackendDirectory, name: bytes, ino: int, changes: AttributeChanges
     ) -> FileAttributes:
@@ -502,13 +449,7 @@ class CachedBackend(BaseStorageBackend):
         self, directory: BackendDirectory, name: bytes, ino: int, *, writable: bool
     ) -> tuple[BackendFile, FileAttributes]:
         """See BaseStorageBackend."""
-        node = await self._find(directory, name, ino)
-        if node.directory is not None:
-            raise IsADirectory
-        if stat.S_ISLNK(node.mode):
-            raise TooManySymlinks
-        if not stat.S_ISREG(node.mode):
-            raise InvalidArgument("not a regular file")
+        node = await self._find_file(directory, name, ino)
         if writable:
             self.check_writable()
         return CachedFile(self, node), node.to_attributes()
@@ -735,31 +676,11 @@ class CachedBackend(BaseStorageBackend):
             self.overlay.note_changed_buffer(work)
         self.overlay.pend(node)
 
-    async def read_link(self, directory: BackendDirectory, name: bytes, ino: int) -> bytes:
-        """See BaseStorageBackend."""
-        node = await self._find(directory, name, ino)
-        if not stat.S_ISLNK(node.mode):
-            raise InvalidArgument("not a symlink")
-        if node.symlink_target is None:
-            base = node.base
-            if base is None:
-                raise InputOutput("the symlink's object is not known any more")
-            node.symlink_target = await self.reading.read(base, 0, base.size)
-        return node.symlink_target
-
-    async def get_xattr(self, directory: BackendDirectory, name: bytes, ino: int, attribute: bytes) -> bytes:
-        """See BaseStorageBackend."""
-        return self.xattr_of(await self._find(directory, name, ino), attribute)
-
     async def set_xattr(
         self, directory: BackendDirectory, name: bytes, ino: int, attribute: bytes, value: bytes
     ) -> None:
         """See BaseStorageBackend."""
         self.change_xattr(await self._find(directory, name, ino), attribute, value)
-
-    async def list_xattrs(self, directory: BackendDirectory, name: bytes, ino: int) -> list[bytes]:
-        """See BaseStorageBackend."""
-        return list((await self._find(directory, name, ino)).xattrs)
 
     async def remove_xattr(self, directory: BackendDirectory, name: bytes, ino: int, attribute: bytes) -> None:
         """See BaseStorageBackend."""
@@ -886,6 +807,47 @@ class CachedBackend(BaseStorageBackend):
             await trio.sleep(self._settings.count_every_s)
             with contextlib.suppress(StorageException):
                 await self.count_usage(lambda usage: None)
+
+    # -- snapshots ----------------------------------------------------------------------------------------------
+
+    def _leaving_keys(self) -> set[str]:
+        return {key for key, entry in self.overlay.entries.items() if entry.node is None}
+
+    @property
+    def allowance(self) -> Allowance:
+        """See BaseStorageBackend."""
+        return self._snapshots.allowance
+
+    async def create_snapshot(self, name: str) -> None:
+        """See BaseStorageBackend: the bucket is listed, which has all: the caller drained it."""
+        await self._snapshots.load()
+        await self._snapshots.create(name)
+
+    async def list_snapshots(self) -> list[NativeSnapshot]:
+        """See BaseStorageBackend."""
+        await self._snapshots.load()
+        return self._snapshots.list_all()
+
+    def backend_of_snapshot(self, name: str) -> SnapshotTree:
+        """See BaseStorageBackend."""
+        return self._trees[self._snapshots.find(name).serial]
+
+    async def open_snapshot(self, name: str) -> CachedDirectory:
+        """See BaseStorageBackend. Raises InputOutput: it is damaged."""
+        await self._snapshots.load()
+        taken = self._snapshots.find(name)
+        if taken.manifest is None:
+            raise InputOutput(f"the snapshot {name} is damaged: {taken.damaged}")
+        tree = SnapshotTree(self, taken, self._contents, self._snapshots.kept, self.reading)
+        self._trees[taken.serial] = tree
+        return await tree.open_root()
+
+    async def delete_snapshot(self, name: str) -> None:
+        """See BaseStorageBackend."""
+        await self._snapshots.load()
+        serial = self._snapshots.find(name).serial
+        await self._snapshots.delete(name)
+        self._trees.pop(serial, None)
 
     # -- operating it -------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
@@ -39,8 +39,8 @@ from volgate.core.object_metadata import decode
 from volgate.errors import CrossDevice, IllegalName, NotFound, StorageException
 
 if TYPE_CHECKING:
-    from volgate.cache.overlay import Overlay
-    from volgate.drivers.object_store import ListedObject, ObjectInfo, ObjectStore
+    from volgate.cache.entries import Entries
+    from volgate.drivers.object_store import ListedObject, ObjectInfo, ObjectReader
 
 MAX_RENAMED: Final = 10_000
 """How many objects a rename of a directory moves at most; beyond it, copying is the user's business (EXDEV)."""
@@ -60,6 +60,17 @@ _SETTLED_S: Final = 2
 """An object younger than this may change again without a change of its etag and time, which counts seconds."""
 
 
+class Changes(Protocol):
+    """What was changed here; see Overlay."""
+
+    @property
+    def entries(self) -> Entries:
+        """By key."""
+
+    def set_base_key(self, node: Node, key: str | None) -> None:
+        """Note where the object of a node lies."""
+
+
 class Names:
     """The tree.
 
@@ -72,7 +83,7 @@ class Names:
         aside: what is in quarantine because another writer's object took its name; no name leads there.
     """
 
-    def __init__(self, store: ObjectStore, overlay: Overlay, *, ttl_s: float) -> None:
+    def __init__(self, store: ObjectReader, overlay: Changes, *, ttl_s: float) -> None:
         self._store = store
         self._overlay = overlay
         self._ttl_s = ttl_s

@@ -113,6 +113,13 @@ class Node:
         return ObjectVersion(self.object_key, self.etag, self.size if work is None else work.base_size)
 
     @property
+    def mark(self) -> object | None:
+        """What is equal wherever its object is the same, content and metadata; None where a listing does not tell."""
+        if self.work is not None or self.directory is not None or self.etag is None or self.modified_at <= 0:
+            return None
+        return self.etag, self.modified_at
+
+    @property
     def is_unlinked(self) -> bool:
         """Whether it has lost its name while somebody held it open."""
         return self.parent is None and self.ino != 1

@@ -20,7 +20,7 @@ from volgate.errors import InputOutput, NotFound, Stale, StorageException
 if TYPE_CHECKING:
     from volgate.cache.block_store import BlockStore
     from volgate.core.object_version import ObjectVersion
-    from volgate.drivers.object_store import ObjectStore
+    from volgate.drivers.object_store import ObjectReader
 
 _FIRST_BYTES: Final = 1 << 20
 _MAX_WINDOW_BYTES: Final = 32 << 20
@@ -93,7 +93,7 @@ class Reading:
         store: open. blocks: open.
     """
 
-    def __init__(self, store: ObjectStore, blocks: BlockStore) -> None:
+    def __init__(self, store: ObjectReader, blocks: BlockStore) -> None:
         self._store = store
         self._blocks = blocks
         self._nursery: trio.Nursery | None = None

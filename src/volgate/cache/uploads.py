@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
+from volgate.cache.copying import copy_in_parts
 from volgate.cache.nodes import MADE_HERE
 from volgate.concurrency import note_progress
 from volgate.core.content_map import ContentMap, Origin
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from volgate.cache.nodes import Node
     from volgate.cache.overlay import Entry, Overlay, Work
     from volgate.cache.reading import Reading
+    from volgate.cache.snapshots.bucket import BucketSnapshots
     from volgate.drivers.object_store import ObjectInfo, ObjectStore, UploadedPart
 
 log = logging.getLogger(__name__)
@@ -103,6 +105,7 @@ class Uploads:
         check_ownership: raises where this host may not write any more; called before every change.
         on_conflict: called with an entry that lost to somebody else's object, that object, and what happened; without
             an await since the object was seen.
+        snapshots: keep an object before it is replaced or deleted.
     """
 
     def __init__(
@@ -113,6 +116,7 @@ class Uploads:
         blocks: BlockStore,
         check_ownership: Callable[[], None],
         on_conflict: Callable[[Entry, ObjectInfo, str], None],
+        snapshots: BucketSnapshots,
     ) -> None:
         self._store = store
         self._overlay = overlay
@@ -120,6 +124,7 @@ class Uploads:
         self._blocks = blocks
         self._check_ownership = check_ownership
         self._on_conflict = on_conflict
+        self._snapshots = snapshots
         self._queue: list[tuple[float, int, Entry]] = []
         self._numbers = itertools.count()
         self._woken = trio.Event()
@@ -292,6 +297,9 @@ class Uploads:
         """Make the bucket hold what an entry holds now; the disk knows all that was recorded and done before that."""
         node = entry.node
         await self._overlay.sync_all()
+        await self._snapshots.load()
+        while (etag := entry.remote_etag) is not None and self._snapshots.have_to_keep(entry.key, etag):
+            await self._snapshots.keep(entry.key, etag)
         if entry.running is not None or not entry.is_recorded or self._overlay.entries.get(entry.key) is not entry:
             return
         if entry.node is not node:
@@ -414,6 +422,7 @@ class Uploads:
             if not _is_own(entry, found) and not entry.key.startswith(_ASIDE):
                 return
             etag = found.etag
+        await self._snapshots.keep(entry.key, etag)
         await self._store.delete(entry.key, if_match=etag if self._store.capabilities.conditional_delete else None)
 
     async def _put_node(self, entry: Entry, node: Node, changes: int) -> None:
@@ -497,14 +506,7 @@ class Uploads:
             found = await self._store.head(base.key)
             metadata, content_type = {**found.metadata, COMMIT_KEY: self._name_of(entry)}, found.content_type
         if base.size > self._store.max_put_bytes:
-            upload_id = await self._store.begin_upload(entry.key, metadata=metadata, content_type=content_type)
-            parts = [
-                await self._store.copy_part(
-                    entry.key, upload_id, part.number, base.key, part.start, part.end - part.start,
-                    source_etag=base.etag,
-                )
-                for part in parts_of(base.size)
-            ]  # fmt: skip
+            upload_id, parts = await copy_in_parts(self._store, base, entry.key, metadata, content_type)
             return await self._complete_upload(entry, upload_id, parts)
         return await self._store.copy(
             base.key, entry.key, source_etag=base.etag, metadata=metadata, content_type=content_type

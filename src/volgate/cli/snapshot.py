@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from volgate.cli.arguments import Target
+from volgate.cli.arguments import Size, Target
 from volgate.cli.output import confirm
 from volgate.cli.storage import ask_patiently, find_served
 from volgate.control.client import ask
@@ -224,6 +224,33 @@ def schedule(target: str, policy: str | None, off: bool, as_json: bool) -> None:
         click.echo(json.dumps(now))
     else:
         click.echo(f"{target}: {now['policy'] or 'no schedule'}")
+
+
+@snapshot.command()
+@click.argument("target", type=Target())
+@click.argument("size", type=Size(), required=False)
+@click.option("--json", "as_json", is_flag=True, help="An object of {kept_bytes, limit_bytes, is_full}.")
+def limit(target: str, size: tuple[int | None] | None, as_json: bool) -> None:
+    """Limit what snapshots keep of what was changed or removed: of all of them together. SIZE: 10G, 10GiB, none.
+
+    Without SIZE the limit is shown. It is not the volume's: that holds for what the volume has now. Where it is
+    reached, snapshots that the schedule took are deleted, the oldest first; where there are none, nobody can change or
+    remove what a snapshot holds (ENOSPC). CephFS and Hammerspace keep what they like.
+
+    \b
+    volgate snapshot limit /mnt/data 100GiB
+    """
+    socket = Path(find_served(target)["socket"])
+    if size is None:
+        now = ask(socket, "GET", "/v1/snapshots/limit")
+    else:
+        now = ask(socket, "PUT", "/v1/snapshots/limit", {"limit_bytes": size[0]})
+    if as_json:
+        click.echo(json.dumps(now))
+    elif now is None:
+        click.echo(f"{target}: the storage keeps what snapshots need, and tells nobody how much")
+    else:
+        click.echo(f"{target}: {format_size(now['kept_bytes'])} kept of {format_size(now['limit_bytes'])}")
 
 
 def _list(target: str) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from typing import Final
 import attrs
 
 from volgate.core.sizes import format_backlog, format_count, format_size
+from volgate.drivers.allowance import Allowance
 from volgate.drivers.report import BackendReport
 from volgate.dto import StorageQuotaInfo
 from volgate.volume.ownership import describe_holder
@@ -32,8 +33,8 @@ class Problem:
     """One thing that is wrong.
 
     Attributes:
-        code: stable, for programs: storage_hangs, nobody_reads, above_limit, unsettled, unfenced, lease_lost,
-            lease_fenced, not_stored, refused.
+        code: stable, for programs: storage_hangs, nobody_reads, above_limit, unsettled, snapshots_full, unfenced,
+            lease_lost, lease_fenced, not_stored, refused.
         message: for people, with what to do.
         degrades: the mount does not serve as it should; it is not merely worth knowing.
     """
@@ -73,6 +74,7 @@ def find_problems(
     standstill_s: float,
     unsettled: bool,
     unfenced: str,
+    allowance: Allowance | None,
 ) -> list[Problem]:
     """Return what is wrong, the worst first.
 
@@ -84,6 +86,7 @@ def find_problems(
         standstill_s: for how long they have waited while none was answered.
         unsettled: a change could not be settled in the ledger.
         unfenced: why the storage's own limit does not stand behind the volume's, "" where it does.
+        allowance: of snapshots, None where there is none.
     """
     problems = []
     if oldest_s > STUCK_S:
@@ -114,6 +117,15 @@ def find_problems(
                 "unsettled",
                 "the storage failed in the middle of a change; usage may be off by it until the next mount counts anew",
                 degrades=False,
+            )
+        )
+    if allowance is not None and allowance.is_full and allowance.limit_bytes is not None:
+        problems.append(
+            Problem(
+                "snapshots_full",
+                f"snapshots keep {format_size(allowance.kept_bytes)} of {format_size(allowance.limit_bytes)}: who "
+                "changes or removes what they hold is refused (ENOSPC); delete some, or raise 'volgate snapshot limit'",
+                degrades=True,
             )
         )
     if unfenced:

@@ -59,6 +59,7 @@ class MountCollector:
             ("volgate_quota_limit_bytes", "Limit; absent when unlimited.", quota.quota_bytes),
             ("volgate_quota_used_inodes", "Inodes charged.", quota.file_count),
             ("volgate_quota_limit_inodes", "Limit; absent when unlimited.", quota.quota_inodes),
+            *_of_snapshots(self._volume),
         ]
         for direction, count in (("read", statistics.read_bytes), ("written", statistics.written_bytes)):
             passed = CounterMetricFamily(
@@ -135,3 +136,13 @@ def render(volume: Volume, statistics: SessionStatistics, *, ready: bool) -> byt
     registry = CollectorRegistry(auto_describe=False)
     registry.register(MountCollector(volume, statistics, ready=ready))
     return generate_latest(registry)
+
+
+def _of_snapshots(volume: Volume) -> list[tuple[str, str, float | None]]:
+    allowance = volume.snapshots.allowance
+    if allowance is None:
+        return []
+    return [
+        ("volgate_snapshot_kept_bytes", "Logical bytes that snapshots keep.", allowance.kept_bytes),
+        ("volgate_snapshot_limit_bytes", "Limit of it; absent when unlimited.", allowance.limit_bytes),
+    ]

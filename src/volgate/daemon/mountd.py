@@ -329,6 +329,7 @@ class MountDaemon:
             standstill_s=standstill_s,
             unsettled=volume.gate.uncertain,
             unfenced=volume.unfenced,
+            allowance=volume.snapshots.allowance,
         ) + find_storage_problems(volume.backend.report(), str(self._settings.mount_point))
 
     def _status(self, volume: Volume, session: FuseSession) -> dict[str, Any]:
@@ -355,6 +356,7 @@ class MountDaemon:
             "usage_found": volume.counted,
             "statistics": _described(statistics),
             "storage": operating.describe(volume.backend),
+            "snapshots": snapshots.describe_allowance(volume),
         }
 
 

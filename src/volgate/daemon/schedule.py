@@ -5,6 +5,7 @@ Only those that the schedule took are let go; what people took stays until they 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import time
@@ -15,7 +16,7 @@ import trio
 
 from volgate.core.retention import RetentionPolicy, find_expired, is_due, parse_policy
 from volgate.dto import SnapshotInfo
-from volgate.errors import InvalidArgument, StorageException
+from volgate.errors import Busy, InvalidArgument, StorageException
 from volgate.volume.snapshots.base import NoSnapshots
 from volgate.volume.volume import Volume
 
@@ -72,6 +73,16 @@ class Schedule:
                     log.warning("the schedule could not take or delete a snapshot", extra={"error": str(error)})
                     self._failed_at = time.time()
             await trio.sleep(_LOOK_S)
+
+    async def let_one_go(self) -> bool:
+        """Delete the oldest snapshot that the schedule took, to make room; returns whether there was one."""
+        for info in await self._volume.snapshots.list_all():
+            if MARK.items() <= info.metadata.items():
+                with contextlib.suppress(Busy):
+                    await self._delete(info.snapshot_id)
+                    log.warning("a snapshot had to go: snapshots keep too much", extra={"snapshot": info.snapshot_id})
+                    return True
+        return False
 
     async def _load(self) -> None:
         try:

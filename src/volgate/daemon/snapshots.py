@@ -29,6 +29,7 @@ from volgate.vfs.file_system import FileSystem
 from volgate.vfs.restoring import Restore, report
 from volgate.volume.snapshots.base import NoSnapshots, Place
 from volgate.volume.snapshots.comparing import TreeChange, compare
+from volgate.volume.volume import Volume
 
 log = logging.getLogger(__name__)
 
@@ -134,6 +135,9 @@ def routes(
         return await _take(file_system, None, metadata)
 
     schedule = Schedule(file_system.volume, take, restores.delete)
+    allowance = file_system.volume.snapshots.allowance
+    if allowance is not None:
+        allowance.make_room = schedule.let_one_go
 
     async def run() -> None:
         await restores.resume()
@@ -190,6 +194,21 @@ def _routes(file_system: FileSystem, restores: _Restores, schedule: Schedule) ->
         await schedule.set_policy(None if wanted.get("policy") is None else _text(wanted, "policy"))
         return await show_schedule(b"")
 
+    async def show_limit(_body: bytes) -> Reply:
+        if isinstance(snapshots, NoSnapshots):
+            raise Unsupported(snapshots.reason)
+        return json_reply(describe_allowance(volume))
+
+    async def set_limit(body: bytes) -> Reply:
+        limit_bytes = _object(body, {"limit_bytes"}).get("limit_bytes")
+        if limit_bytes is not None and (type(limit_bytes) is not int or limit_bytes < 0):
+            raise InvalidArgument("'limit_bytes' is a number of bytes, or null")
+        if isinstance(snapshots, NoSnapshots):
+            raise Unsupported(snapshots.reason)
+        await volume.set_snapshot_limit(limit_bytes)
+        log.info("the limit of snapshots was changed", extra={"limit_bytes": limit_bytes})
+        return json_reply(describe_allowance(volume))
+
     async def diff(body: bytes) -> Reply:
         wanted = _object(body, {"snapshot_id", "later_id"})
         snapshot_id, later_id = _text(wanted, "snapshot_id"), wanted.get("later_id")
@@ -218,10 +237,20 @@ def _routes(file_system: FileSystem, restores: _Restores, schedule: Schedule) ->
         ("POST", "/v1/snapshots"): create,
         ("GET", "/v1/snapshots/schedule"): show_schedule,
         ("PUT", "/v1/snapshots/schedule"): set_schedule,
+        ("GET", "/v1/snapshots/limit"): show_limit,
+        ("PUT", "/v1/snapshots/limit"): set_limit,
         ("POST", "/v1/snapshots/diff"): diff,
         ("POST", "/v1/snapshots/restore"): restore,
         ("POST", "/v1/snapshots/delete"): delete,
     }
+
+
+def describe_allowance(volume: Volume) -> dict[str, Any] | None:
+    """Return what snapshots keep and may keep; None where the storage keeps what it likes."""
+    allowance = volume.snapshots.allowance
+    if allowance is None:
+        return None
+    return {"kept_bytes": allowance.kept_bytes, "limit_bytes": allowance.limit_bytes, "is_full": allowance.is_full}
 
 
 def _describe(info: SnapshotInfo) -> dict[str, Any]:

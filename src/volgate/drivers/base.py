@@ -20,6 +20,7 @@ backend's type.
 
 from __future__ import annotations
 
+import contextlib
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -27,9 +28,10 @@ from typing import ClassVar, Final
 
 import attrs
 
+from volgate.drivers.allowance import Allowance
 from volgate.drivers.report import BackendQuarantine, BackendReport, Garbage
 from volgate.dto import AttributeChanges, BackendType, FileAttributes, Usage, VolumeOperationContext
-from volgate.errors import NotFound, Stale, StorageException, Unsupported
+from volgate.errors import CrossDevice, NotFound, Stale, StorageException, Unsupported
 
 RENAME_NOREPLACE: Final = 1
 """rename(2): fail if the target exists."""
@@ -60,6 +62,7 @@ class Capabilities:
         preserves: ``open_reserved``, ``clone``, ``key_of_node``, ``open_node`` and ``sync_volume`` work, of which
             snapshots are made.
         native_snapshots: the storage takes snapshots of the whole volume by itself; ``create_snapshot`` etc. work.
+        directory_times: a directory's times are stored as names in it change.
         magic_names: names that mean something to the storage in every directory; they can neither be seen nor made.
         max_read_bytes: the largest length of one read.
     """
@@ -79,6 +82,7 @@ class Capabilities:
     native_quota: bool = False
     preserves: bool = False
     native_snapshots: bool = False
+    directory_times: bool = True
     magic_names: frozenset[bytes] = frozenset()
     max_read_bytes: int = 1 << 20
 
@@ -118,10 +122,14 @@ class NativeSnapshot:
 
     Attributes:
         name: unique in the volume. created_at: UNIX seconds.
+        preserved_bytes: what is kept for it and earlier ones alone; None where the storage does not tell.
+        damaged: "" where it is whole, else why it cannot be read.
     """
 
     name: str
     created_at: float
+    preserved_bytes: int | None = None
+    damaged: str = ""
 
 
 @attrs.frozen
@@ -311,6 +319,13 @@ class BaseStorageBackend(ABC):
                 found.append(None)
         return found
 
+    def marks_of(self, directory: BackendDirectory, names: Sequence[bytes]) -> list[object | None]:
+        """Return for each name what is equal in two trees only where it is the same inode, unchanged; asks nobody.
+
+        None = that is not known, or it is a directory.
+        """
+        return [None] * len(names)
+
     async def link(
         self, source: BackendDirectory, source_name: bytes, ino: int, target: BackendDirectory, target_name: bytes
     ) -> FileAttributes:
@@ -487,8 +502,15 @@ class BaseStorageBackend(ABC):
         """
         return []
 
+    @property
+    def allowance(self) -> Allowance | None:
+        """How much snapshots may keep; None where the storage keeps what it likes."""
+        return None
+
     async def create_snapshot(self, name: str) -> None:
-        """Take a snapshot of the whole volume: all of it or nothing. Needs ``native_snapshots``.
+        """Take a snapshot of the whole volume, drained and not changed meanwhile: all of it or nothing, durably.
+
+        Needs ``native_snapshots``. Cancelled cleanly.
 
         Raises:
             AlreadyExists: the name is taken. PermissionDenied: the message says which right is missing.
@@ -506,6 +528,10 @@ class BaseStorageBackend(ABC):
             NotFound: no such snapshot. Needs ``native_snapshots``.
         """
         raise Unsupported
+
+    def backend_of_snapshot(self, name: str) -> BaseStorageBackend:
+        """Return whose calls work below the root of an open snapshot."""
+        return self
 
     async def delete_snapshot(self, name: str) -> None:
         """Delete a snapshot. Raises NotFound. Needs ``native_snapshots``."""
@@ -551,9 +577,19 @@ def in_batches(names: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
 async def attributes_by_name(
     backend: BaseStorageBackend, directory: BackendDirectory, names: Sequence[bytes]
 ) -> list[tuple[bytes, FileAttributes]]:
-    """Return names of a directory, each with its attributes; those that are gone or cannot be read are left out."""
+    """Return names of a directory, each with its attributes; those that are gone, or mounted there, are left out.
+
+    Raises what ``get_attributes`` raises of a name that stands there and cannot be read: it must not pass for gone.
+    """
     found = await backend.get_attributes_of(directory, names)
-    return [(name, attributes) for name, attributes in zip(names, found, strict=True) if attributes is not None]
+    known: list[tuple[bytes, FileAttributes]] = []
+    for name, attributes in zip(names, found, strict=True):
+        if attributes is None or attributes.provisional:
+            with contextlib.suppress(CrossDevice):
+                attributes = await backend.find_attributes(directory, name)
+        if attributes is not None:
+            known.append((name, attributes))
+    return known
 
 
 def charged_usage(attributes: FileAttributes, *, charges_links: bool = False) -> Usage:

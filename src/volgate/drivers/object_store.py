@@ -125,7 +125,52 @@ class PendingUpload:
     started_at: int
 
 
-class ObjectStore(ABC):
+class ObjectReader(ABC):
+    """What is read of objects: of a bucket, or of what it held once."""
+
+    @abstractmethod
+    async def head(self, key: str) -> ObjectInfo:
+        """Return what is known of an object. Raises NotFound."""
+
+    @abstractmethod
+    async def list_page(
+        self, prefix: str = "", *, delimiter: str = "", page: str | None = None, limit: int = 1000
+    ) -> ListPage:
+        """Return a page of the objects whose keys begin with a prefix.
+
+        Args:
+            delimiter: "/" folds what lies deeper into ``prefixes``; "" lists all.
+            page: ``next_page`` of the page before.
+            limit: 1..1000 objects and prefixes together; a page may hold fewer and yet not be the last.
+        """
+
+    @abstractmethod
+    async def get_range(self, key: str, offset: int, length: int, *, etag: str | None = None) -> bytes:
+        """Return the bytes [offset, offset + length) that exist; shorter only at the end of the object.
+
+        Raises:
+            NotFound: no such object. Stale: it has another etag than the one asked for.
+        """
+
+    async def list_objects(self, prefix: str = "") -> AsyncIterator[ListedObject]:
+        """Yield every object whose key begins with a prefix, page by page.
+
+        Raises:
+            InputOutput: the store gives the same page again and again.
+        """
+        page: str | None = None
+        while True:
+            found = await self.list_page(prefix, page=page)
+            for listed in found.objects:
+                yield listed
+            if found.next_page is None:
+                return
+            if found.next_page == page:
+                raise InputOutput(f"the listing of {prefix!r} does not come to an end")
+            page = found.next_page
+
+
+class ObjectStore(ObjectReader):
     """One bucket, or one prefix of it. Used by one event loop; every method may block for the net."""
 
     backend_type: ClassVar[BackendType]
@@ -156,30 +201,6 @@ class ObjectStore(ABC):
         Raises:
             NotFound: no such bucket. PermissionDenied: the credentials do not suffice; says for what.
             BadConfiguration: a setting is wrong. Unavailable: nobody answers.
-        """
-
-    @abstractmethod
-    async def head(self, key: str) -> ObjectInfo:
-        """Return what is known of an object. Raises NotFound."""
-
-    @abstractmethod
-    async def list_page(
-        self, prefix: str = "", *, delimiter: str = "", page: str | None = None, limit: int = 1000
-    ) -> ListPage:
-        """Return a page of the objects whose keys begin with a prefix.
-
-        Args:
-            delimiter: "/" folds what lies deeper into ``prefixes``; "" lists all.
-            page: ``next_page`` of the page before.
-            limit: 1..1000 objects and prefixes together; a page may hold fewer and yet not be the last.
-        """
-
-    @abstractmethod
-    async def get_range(self, key: str, offset: int, length: int, *, etag: str | None = None) -> bytes:
-        """Return the bytes [offset, offset + length) that exist; shorter only at the end of the object.
-
-        Raises:
-            NotFound: no such object. Stale: it has another etag than the one asked for.
         """
 
     @abstractmethod
@@ -265,22 +286,5 @@ class ObjectStore(ABC):
     async def list_uploads(self, prefix: str = "") -> list[PendingUpload]:
         """Return the uploads under way, of others too."""
 
-    async def list_objects(self, prefix: str = "") -> AsyncIterator[ListedObject]:
-        """Yield every object whose key begins with a prefix, page by page.
-
-        Raises:
-            InputOutput: the store gives the same page again and again.
-        """
-        page: str | None = None
-        while True:
-            found = await self.list_page(prefix, page=page)
-            for listed in found.objects:
-                yield listed
-            if found.next_page is None:
-                return
-            if found.next_page == page:
-                raise InputOutput(f"the listing of {prefix!r} does not come to an end")
-            page = found.next_page
-
-    async def close(self) -> None:  # noqa: B027 - a default, not a duty
+    async def close(self) -> None:
         """Give back all connections. Nothing may be called afterwards."""

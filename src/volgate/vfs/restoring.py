@@ -85,7 +85,8 @@ class Restore:
         if was is None and is_ is None:
             raise NotFound(f"neither the snapshot nor the volume has {os.fsdecode(self._path)!r}")
         if was is not None and is_ is not None and stat.S_ISDIR(was.mode) and stat.S_ISDIR(is_.mode):
-            return [c async for c in compare(self._old, self._live, changed, self._path, directory_times=True)]
+            times = self._live.backend.capabilities.directory_times
+            return [c async for c in compare(self._old, self._live, changed, self._path, directory_times=times)]
         above = self._path.rpartition(b"/")[0]
         if await self._look(self._live, above) is None:
             raise NotFound(f"{os.fsdecode(above)!r} is not there to restore into; restore that directory")
@@ -305,9 +306,10 @@ class Restore:
                     await attributes.set_xattr(inode, attribute, value)
         now = await attributes.get(inode)
         is_owned = (now.uid, now.gid) == (was.uid, was.gid)
-        is_timed = now.mtime_ns == was.mtime_ns
+        has_times = self._live.backend.capabilities.directory_times or not stat.S_ISDIR(was.mode)
+        is_timed = now.mtime_ns == was.mtime_ns or not has_times
         changes = AttributeChanges(
-            mode=None if stat.S_ISLNK(was.mode) else stat.S_IMODE(was.mode),
+            mode=None if stat.S_ISLNK(was.mode) or (is_owned and now.mode == was.mode) else stat.S_IMODE(was.mode),
             uid=None if is_owned else was.uid,
             gid=None if is_owned else was.gid,
             atime_ns=None if is_timed else was.atime_ns,

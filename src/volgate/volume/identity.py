@@ -28,6 +28,7 @@ class VolumeIdentity:
         uuid: made at creation, never changed.
         created_at: UNIX seconds.
         quota_bytes: limit in bytes, None = unlimited. quota_inodes: limit in inodes, None = unlimited.
+        snapshot_bytes: limit of what snapshots keep, None = unlimited.
         format_version: of this record.
     """
 
@@ -36,6 +37,7 @@ class VolumeIdentity:
     created_at: float = attrs.field(validator=check_not_negative)
     quota_bytes: int | None = attrs.field(validator=check_not_negative)
     quota_inodes: int | None = attrs.field(validator=check_not_negative)
+    snapshot_bytes: int | None = attrs.field(default=None, validator=check_not_negative)
     format_version: int = FORMAT_VERSION
 
 

@@ -14,7 +14,7 @@ import trio
 
 from volgate.drivers.base import BackendDirectory, BaseStorageBackend, exists
 from volgate.dto import Usage, VolumeOperationContext
-from volgate.errors import InvalidArgument, NotFound, PermissionDenied, StorageException, Unavailable
+from volgate.errors import InvalidArgument, NotFound, PermissionDenied, StorageException, Unavailable, Unsupported
 from volgate.ledger.sqlite import SqliteLedger, database_path, slots_path
 from volgate.volume.counting import OnProgress, count_usage
 from volgate.volume.fence import set_fence
@@ -95,6 +95,20 @@ class Volume:
         self.gate.set_limits(identity.quota_bytes, identity.quota_inodes)
         if not is_raised_first:
             await self.fence()
+
+    async def set_snapshot_limit(self, limit_bytes: int | None) -> None:
+        """Change how much snapshots may keep, durably and at once. What is kept may stand above it.
+
+        Raises:
+            Unsupported: the storage keeps what it likes.
+        """
+        allowance = self.snapshots.allowance
+        if allowance is None:
+            raise Unsupported("the storage itself keeps what snapshots of this volume need, and cannot be limited")
+        identity = attrs.evolve(self.identity, snapshot_bytes=limit_bytes)
+        await store_identity(self.backend, identity)
+        self.identity = identity
+        allowance.limit_bytes = limit_bytes
 
     async def fence(self) -> None:
         """Have the storage's own limits stand a little above the volume's; why that failed is in ``unfenced``."""
@@ -255,6 +269,8 @@ async def open_volume(
         local = database_path(state_directory, identity.volume_id).with_name("snapshots")
         snapshots = await _open_snapshots(backend, root, gate, local, read_only=read_only)
         stack.push_async_callback(snapshots.close)
+        if snapshots.allowance is not None:
+            snapshots.allowance.limit_bytes = identity.snapshot_bytes
         volume = Volume(
             backend, root, identity, gate, context, snapshots,
             counted=counted, on_progress=on_progress, held=stack.pop_all(),

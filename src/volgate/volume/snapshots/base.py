@@ -13,6 +13,7 @@ from typing import Final
 
 import attrs
 
+from volgate.drivers.allowance import Allowance
 from volgate.drivers.base import BackendDirectory, BackendFile, BaseStorageBackend
 from volgate.dto import FileAttributes, SnapshotInfo, VolumeSnapshotContext
 from volgate.errors import NotFound, Unsupported
@@ -54,6 +55,11 @@ class Snapshots(ABC):
     """
 
     generation: int = 0
+
+    @property
+    def allowance(self) -> Allowance | None:
+        """How much they may keep; None where the storage keeps what it likes."""
+        return None
 
     @abstractmethod
     async def create(self, context: VolumeSnapshotContext, freeze: Freeze) -> SnapshotInfo:

@@ -67,7 +67,7 @@ async def compare(
     waiting: list[tuple[bytes, _Below, _Below]] = []
     above, old, new = path, old_root, new_root
     while True:
-        of_old, of_new = await _entries(before, old), await _entries(after, new)
+        of_old, of_new = await _entries_that_may_differ((before, old), (after, new))
         for name, was, is_ in pair_names(of_old, of_new):
             here = above + b"/" + name if above else name
             if old and was and new and is_ and is_same_type(was, is_):
@@ -120,14 +120,35 @@ async def _open_below(place: Place, below: _Below) -> BackendDirectory | None:
     return await place.backend.open_directory(above, name, attributes.ino)
 
 
-async def _entries(place: Place, directory: BackendDirectory | None) -> dict[bytes, FileAttributes]:
+_Entries = dict[bytes, FileAttributes]
+
+
+async def _entries_that_may_differ(
+    before: tuple[Place, BackendDirectory | None], after: tuple[Place, BackendDirectory | None]
+) -> tuple[_Entries, _Entries]:
+    """Return what stands in a directory of either tree, but for what is known to be the same without asking."""
+    (old, in_old), (new, in_new) = before, after
+    of_old, of_new = await _names(old, in_old), await _names(new, in_new)
+    if in_old is not None and in_new is not None:
+        both = sorted(of_old & of_new)
+        marks = zip(both, old.backend.marks_of(in_old, both), new.backend.marks_of(in_new, both), strict=True)
+        same = {name for name, one, other in marks if one is not None and one == other}
+        of_old, of_new = of_old - same, of_new - same
+    return await _entries(old, in_old, of_old), await _entries(new, in_new, of_new)
+
+
+async def _names(place: Place, directory: BackendDirectory | None) -> set[bytes]:
     if directory is None:
-        return {}
+        return set()
     hidden = place.backend.capabilities.magic_names
     if directory is place.root:
         hidden = hidden | RESERVED_ROOT_NAMES
-    names = [name for name in await place.backend.list_names(directory) if name not in hidden]
-    found: dict[bytes, FileAttributes] = {}
-    for batch in in_batches(names):
-        found.update(await attributes_by_name(place.backend, directory, batch))
+    return {name for name in await place.backend.list_names(directory) if name not in hidden}
+
+
+async def _entries(place: Place, directory: BackendDirectory | None, names: Set[bytes]) -> _Entries:
+    found: _Entries = {}
+    if directory is not None:
+        for batch in in_batches(sorted(names)):
+            found.update(await attributes_by_name(place.backend, directory, batch))
     return found

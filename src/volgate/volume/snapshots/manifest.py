@@ -6,8 +6,6 @@ a copy: the storage has it too, and is asked where the local one is missing or a
 
 from __future__ import annotations
 
-import contextlib
-import sqlite3
 import stat
 import struct
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +15,7 @@ from typing import Any, Final
 import attrs
 
 from volgate.dto import FileAttributes
-from volgate.errors import InputOutput, NoSpace, Stale, Unsupported
+from volgate.manifests.database import DraftDatabase, SealedDatabase
 
 FORMAT_VERSION: Final = 1
 _TABLES: Final = """
@@ -27,7 +25,6 @@ CREATE TABLE inodes (
     ctime_ns NOT NULL, key BLOB, target BLOB, xattrs BLOB);
 CREATE TABLE names (parent INTEGER NOT NULL, name BLOB NOT NULL, ino INTEGER NOT NULL, PRIMARY KEY (parent, name))
     WITHOUT ROWID;
-CREATE TABLE manifest (format INTEGER NOT NULL, root INTEGER NOT NULL);
 """
 _ATTRIBUTES: Final = (
     "inodes.ino, inodes.mode, inodes.nlink, inodes.uid, inodes.gid, inodes.rdev, inodes.size, inodes.blocks, "
@@ -77,16 +74,14 @@ class ManifestWriter:
     """
 
     def __init__(self, path: Path) -> None:
-        with _converted():
-            self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            self._database.executescript(f"PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; BEGIN; {_TABLES}")
+        self._database = DraftDatabase(path, _TABLES)
         self._several_names: set[int] = set()
         self.file_count = 0
         self.used_bytes = 0
 
     def add_root(self, node: ManifestNode) -> None:
         """Enter the root directory."""
-        self._database.execute("INSERT INTO manifest VALUES (?, ?)", (FORMAT_VERSION, node.attributes.ino))
+        self._database.set_head(FORMAT_VERSION, node.attributes.ino)
         self._insert([node])
 
     def meet(self, attributes: FileAttributes) -> bool:
@@ -106,7 +101,7 @@ class ManifestWriter:
             if node.is_file:
                 self.used_bytes += node.attributes.size
         rows = ((parent, name, ino) for name, ino, _ in entries)
-        self._write_rows("INSERT OR REPLACE INTO names VALUES (?, ?, ?)", rows)
+        self._database.insert("INSERT OR REPLACE INTO names VALUES (?, ?, ?)", rows)
 
     def _insert(self, nodes: Iterable[ManifestNode]) -> None:
         rows = (
@@ -118,21 +113,15 @@ class ManifestWriter:
             for node in nodes
             for found in (node.attributes,)
         )  # fmt: skip
-        self._write_rows(f"INSERT OR REPLACE INTO inodes VALUES ({', '.join('?' * 14)})", rows)
-
-    def _write_rows(self, statement: str, rows: Iterable[tuple[Any, ...]]) -> None:
-        with _converted():
-            self._database.executemany(statement, rows)
+        self._database.insert(f"INSERT OR REPLACE INTO inodes VALUES ({', '.join('?' * 14)})", rows)
 
     def finish(self) -> None:
-        """Write what was entered; not durable yet. Blocks for the local disk. Raises NoSpace."""
-        with _converted():
-            self._database.execute("COMMIT")
-        self._database.close()
+        """See DraftDatabase."""
+        self._database.finish()
 
     def discard(self) -> None:
-        """Give the draft up; its file is the caller's to remove."""
-        self._database.close()
+        """See DraftDatabase."""
+        self._database.discard()
 
 
 class Manifest:
@@ -148,31 +137,21 @@ class Manifest:
     """
 
     def __init__(self, path: Path) -> None:
-        self._database = sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True, check_same_thread=False)
-        self._is_closed = False
-        try:
-            version, self.root = self._database.execute("SELECT format, root FROM manifest").fetchone()
-        except (sqlite3.Error, TypeError) as error:
-            self._database.close()
-            raise InputOutput(f"the manifest {path.name} is damaged") from error
-        if version > FORMAT_VERSION:
-            self._database.close()
-            raise Unsupported(
-                f"the snapshot has format {version}, this version knows {FORMAT_VERSION}: upgrade volgate"
-            )
+        self._database = SealedDatabase(path, FORMAT_VERSION)
+        self.root = self._database.root
 
     def has(self, ino: int) -> bool:
         """Return whether an inode is in it."""
-        return self._ask("SELECT 1 FROM inodes WHERE ino = ?", ino).fetchone() is not None
+        return self._database.ask("SELECT 1 FROM inodes WHERE ino = ?", ino).fetchone() is not None
 
     def node(self, ino: int) -> ManifestNode | None:
         """Return an inode, None if it is not in it."""
-        row = self._ask(f"SELECT {_ATTRIBUTES}, key, target, xattrs FROM inodes WHERE ino = ?", ino).fetchone()
+        row = self._database.ask(f"SELECT {_ATTRIBUTES}, key, target, xattrs FROM inodes WHERE ino = ?", ino).fetchone()
         return None if row is None else _to_node(row)
 
     def find(self, parent: int, name: bytes) -> ManifestNode | None:
         """Return what stands under a name, None where nothing does."""
-        row = self._ask(
+        row = self._database.ask(
             f"SELECT {_ATTRIBUTES}, key, target, xattrs FROM names JOIN inodes USING (ino) "
             "WHERE parent = ? AND name = ?", parent, name,
         ).fetchone()  # fmt: skip
@@ -180,11 +159,11 @@ class Manifest:
 
     def names(self, parent: int) -> list[bytes]:
         """Return a directory's names, sorted."""
-        return [name for (name,) in self._ask("SELECT name FROM names WHERE parent = ? ORDER BY name", parent)]
+        return [name for (name,) in self._database.ask("SELECT name FROM names WHERE parent = ? ORDER BY name", parent)]
 
     def entries(self, parent: int) -> Iterator[tuple[bytes, ManifestNode]]:
         """Yield a directory's names, sorted, with what stands there."""
-        for row in self._ask(
+        for row in self._database.ask(
             f"SELECT {_ATTRIBUTES}, key, target, xattrs, name FROM names JOIN inodes USING (ino) "
             "WHERE parent = ? ORDER BY name", parent,
         ):  # fmt: skip
@@ -192,24 +171,7 @@ class Manifest:
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""
-        self._is_closed = True
         self._database.close()
-
-    def _ask(self, question: str, *values: Any) -> sqlite3.Cursor:
-        if self._is_closed:
-            raise Stale("the snapshot was deleted")
-        try:
-            return self._database.execute(question, values)
-        except sqlite3.Error as error:
-            raise InputOutput(f"the manifest cannot be read: {error}") from error
-
-
-@contextlib.contextmanager
-def _converted() -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise NoSpace(f"the manifest cannot be written on the local disk: {error}") from error
 
 
 def _to_node(row: Sequence[Any]) -> ManifestNode:

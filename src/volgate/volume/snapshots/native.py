@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from typing import Any, Final
 
 import trio
 
+from volgate.drivers.allowance import Allowance
 from volgate.drivers.base import BaseStorageBackend, NativeSnapshot
 from volgate.dto import SnapshotInfo, Usage, VolumeSnapshotContext
 from volgate.dto.validation import SNAPSHOT_ID
-from volgate.volume.snapshots.base import Freeze, SnapshotRoot, Snapshots
+from volgate.errors import Busy, Unavailable
+from volgate.volume.snapshots.base import FREEZE_S, Freeze, SnapshotRoot, Snapshots
 
 _FILE: Final = "snapshot-notes.json"
 
@@ -26,22 +29,45 @@ class NativeSnapshots(Snapshots):
     def __init__(self, backend: BaseStorageBackend, usage: Callable[[], Usage]) -> None:
         self._backend = backend
         self._usage = usage
-        self._lock = trio.Lock()
+        self._creating, self._noting = trio.Lock(), trio.Lock()
+        self._notes: dict[str, dict[str, Any]] | None = None
         self._roots: dict[tuple[str, float], SnapshotRoot] = {}
+        self._numbers = itertools.count(1)
+
+    @property
+    def allowance(self) -> Allowance | None:
+        """See Snapshots."""
+        return self._backend.allowance
 
     async def create(self, context: VolumeSnapshotContext, freeze: Freeze) -> SnapshotInfo:
         """See Snapshots: atomic in the storage."""
-        async with self._lock:
+        async with self._creating:
+            await self._store_all()  # so that little is left to be done while it stands still
             async with freeze():
                 usage = self._usage()
-                await self._backend.create_snapshot(context.snapshot_id)
-            notes = await self._load_notes()
-            notes[context.snapshot_id] = {
+                await self._create(context.snapshot_id)
+            note = {
                 "created_at": context.created_at, "file_count": usage.inodes, "used_bytes": usage.bytes_,
                 "metadata": dict(context.metadata),
             }  # fmt: skip
-            await self._store_notes(notes)
+            async with self._noting:
+                await self._store_notes({**await self._load_notes(), context.snapshot_id: note})
         return await self.get(context.snapshot_id)
+
+    async def _store_all(self) -> None:
+        """Have the storage hold all that was acknowledged. Raises Unavailable: it does not take something."""
+        left = await self._backend.drain()
+        if left:
+            report = self._backend.report()
+            why = (report.last_error if report is not None else "") or "see 'volgate quarantine list'"
+            raise Unavailable(f"a snapshot needs all in the storage, and {left} changes are not: {why}")
+
+    async def _create(self, snapshot_id: str) -> None:
+        with trio.move_on_after(FREEZE_S) as limit:
+            await self._store_all()
+            await self._backend.create_snapshot(snapshot_id)
+        if limit.cancelled_caught:
+            raise Busy(f"it would stand still for more than {FREEZE_S:g} s: the storage takes too long for a snapshot")
 
     async def list_all(self) -> list[SnapshotInfo]:
         """See Snapshots: those that others took in the storage, too, as far as their names are ids."""
@@ -51,12 +77,11 @@ class NativeSnapshots(Snapshots):
 
     async def delete(self, snapshot_id: str) -> None:
         """See Snapshots."""
-        async with self._lock:
-            await self._backend.delete_snapshot(snapshot_id)
-            for key in [key for key in self._roots if key[0] == snapshot_id]:
-                self._roots.pop(key).root.close()
-            notes = await self._load_notes()
-            if notes.pop(snapshot_id, None) is not None:
+        await self._backend.delete_snapshot(snapshot_id)
+        for key in [key for key in self._roots if key[0] == snapshot_id]:
+            self._roots.pop(key).root.close()
+        async with self._noting:
+            if snapshot_id in (notes := await self._load_notes()):
                 await self._store_notes(notes)
 
     async def open(self, snapshot_id: str) -> SnapshotRoot:
@@ -65,7 +90,8 @@ class NativeSnapshots(Snapshots):
         key = snapshot_id, info.created_at
         if key not in self._roots:
             directory = await self._backend.open_snapshot(snapshot_id)
-            self._roots.setdefault(key, SnapshotRoot(self._backend, directory, len(self._roots) + 1))
+            backend = self._backend.backend_of_snapshot(snapshot_id)
+            self._roots.setdefault(key, SnapshotRoot(backend, directory, next(self._numbers)))
         return self._roots[key]
 
     async def close(self) -> None:
@@ -74,21 +100,24 @@ class NativeSnapshots(Snapshots):
             snapshot.root.close()
 
     async def _load_notes(self) -> dict[str, dict[str, Any]]:
-        content = await self._backend.load_reserved(_FILE)
-        try:
-            notes = json.loads(content or b"{}")
-        except ValueError:  # only notes: the snapshots themselves are the storage's
-            return {}
-        return notes if isinstance(notes, dict) else {}
+        if self._notes is None:
+            content = await self._backend.load_reserved(_FILE)
+            try:
+                notes = json.loads(content or b"{}")
+            except ValueError:  # only notes: the snapshots themselves are the storage's
+                notes = {}
+            self._notes = notes if isinstance(notes, dict) else {}
+        return self._notes
 
     async def _store_notes(self, notes: dict[str, dict[str, Any]]) -> None:
         there = {info.name for info in await self._backend.list_snapshots()}
         kept = {name: note for name, note in notes.items() if name in there}
         await self._backend.store_reserved(_FILE, json.dumps(kept, indent=1).encode())
+        self._notes = kept
 
 
 def _to_info(found: NativeSnapshot, note: dict[str, Any]) -> SnapshotInfo:
     return SnapshotInfo(
-        found.name, note.get("created_at", found.created_at), note.get("file_count"), note.get("used_bytes"), None,
-        note.get("metadata", {}), damaged="",
+        found.name, note.get("created_at", found.created_at), note.get("file_count"), note.get("used_bytes"),
+        found.preserved_bytes, note.get("metadata", {}), damaged=found.damaged,
     )  # fmt: skip

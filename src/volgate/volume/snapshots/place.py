@@ -7,7 +7,6 @@ and removed first.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -30,7 +29,7 @@ from volgate.drivers.base import (
 )
 from volgate.dto import FileAttributes
 from volgate.errors import InputOutput, Unsupported
-from volgate.errors.errno_map import from_oserror_at
+from volgate.manifests.local import Fingerprint, LocalManifests, measure
 
 FORMAT_VERSION: Final = 1
 _PLACE: Final = "snapshots"
@@ -69,7 +68,7 @@ class SnapshotPlace:
 
     def __init__(self, backend: BaseStorageBackend, local: Path) -> None:
         self._backend = backend
-        self._local = local
+        self._local = LocalManifests(local)
 
     @contextlib.asynccontextmanager
     async def _opened(self) -> AsyncIterator[BackendDirectory]:
@@ -82,8 +81,7 @@ class SnapshotPlace:
 
     async def find(self) -> list[tuple[int, str]]:
         """Return serial and name of every directory, in the order of the serials; drafts of a crash are removed."""
-        for left in self._local.glob("*.new"):
-            left.unlink(missing_ok=True)
+        self._local.clear_drafts()
         async with self._opened() as place:
             names = [name.decode("ascii", "replace") for name in await self._backend.list_names(place)]
         return sorted((int(match[1]), match[0]) for name in names if (match := _DIRECTORY.fullmatch(name)))
@@ -94,8 +92,7 @@ class SnapshotPlace:
 
     async def remove(self, name: str, directory: BackendDirectory) -> None:
         """Remove a directory with all that is left in it, and the local copies of its manifest."""
-        for local in self._local.glob(f"{name}-*.db"):
-            local.unlink(missing_ok=True)
+        self._local.forget(name)
         for left in await self._backend.list_names(directory):
             await self._backend.remove(directory, left, is_directory=False)
         directory.close()
@@ -147,17 +144,11 @@ class SnapshotPlace:
 
     def draft(self, name: str) -> Path:
         """Return the path of a new file on the local disk for a manifest. Raises NoSpace and the like."""
-        path = self._local / f"{name}.new"
-        try:
-            self._local.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            raise from_oserror_at(error) from error
-        return path
+        return self._local.draft(name)
 
-    async def store_manifest(self, name: str, directory: BackendDirectory, draft: Path) -> tuple[int, str]:
-        """Store a manifest durably; the draft becomes the local copy. Returns its size and checksum."""
-        size, checksum = await trio.to_thread.run_sync(_measure, draft)
+    async def store_manifest(self, name: str, directory: BackendDirectory, draft: Path) -> Fingerprint:
+        """Store a manifest durably; the draft becomes the local copy. Returns what it is."""
+        fingerprint = await measure(draft)
         file, _ = await self._backend.create_file(directory, _MANIFEST, 0o600, _OWNER)
         try:
             async with await trio.open_file(draft, "rb") as source:
@@ -168,14 +159,14 @@ class SnapshotPlace:
             await file.sync(data_only=False)
         finally:
             await file.close()
-        await trio.Path(draft).rename(self._local_copy(name, checksum))
-        return size, checksum
+        await self._local.keep(name, draft, fingerprint)
+        return fingerprint
 
     async def fetch_manifest(self, name: str, directory: BackendDirectory, record: SnapshotRecord) -> Path:
         """Return the local copy of a manifest; fetched where there is none. Raises InputOutput: it is damaged."""
-        local = self._local_copy(name, record.manifest_sha256)
-        wanted = record.manifest_bytes, record.manifest_sha256
-        if await trio.Path(local).exists() and await trio.to_thread.run_sync(_measure, local) == wanted:
+        wanted = Fingerprint(record.manifest_bytes, record.manifest_sha256)
+        local = await self._local.find(name, wanted)
+        if local is not None:
             return local
         draft = self.draft(name)
         file, attributes = await self._backend.open_file(directory, _MANIFEST, 0, writable=False)
@@ -185,14 +176,10 @@ class SnapshotPlace:
                     await target.write(await file.read(offset, _CHUNK_BYTES))
         finally:
             await file.close()
-        if await trio.to_thread.run_sync(_measure, draft) != wanted:
+        if await measure(draft) != wanted:
             draft.unlink()
             raise InputOutput("its manifest is damaged")
-        draft.rename(local)
-        return local
-
-    def _local_copy(self, name: str, checksum: str) -> Path:
-        return self._local / f"{name}-{checksum[:16]}.db"
+        return await self._local.keep(name, draft, wanted)
 
     # -- blobs --------------------------------------------------------------------------------------------------
 
@@ -211,9 +198,3 @@ async def _write_all(file: BackendFile, offset: int, content: bytes) -> None:
         written = await file.write(offset, content)
         content, offset = content[written:], offset + written
         note_progress()
-
-
-def _measure(path: Path) -> tuple[int, str]:
-    with open(path, "rb") as file:
-        checksum = hashlib.file_digest(file, "sha256").hexdigest()
-        return file.tell(), checksum

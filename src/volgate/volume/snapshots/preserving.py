@@ -17,13 +17,14 @@ from pathlib import Path
 import attrs
 import trio
 
+from volgate.drivers.allowance import Allowance
 from volgate.drivers.base import BackendDirectory, BackendFile, BaseStorageBackend, exists
+from volgate.drivers.read_only import ReadOnlyFile
 from volgate.dto import FileAttributes, SnapshotInfo, VolumeSnapshotContext
 from volgate.errors import AlreadyExists, Busy, InputOutput, NotFound, Stale, StorageException
 from volgate.volume.snapshots.base import FREEZE_S, Freeze, SnapshotRoot, Snapshots
 from volgate.volume.snapshots.manifest import Manifest, ManifestNode, ManifestWriter
 from volgate.volume.snapshots.place import SnapshotPlace, SnapshotRecord
-from volgate.volume.snapshots.read_only import ReadOnlyFile
 from volgate.volume.snapshots.recorded import RecordedBackend
 from volgate.volume.snapshots.recording import same_content, write_manifest
 
@@ -87,10 +88,18 @@ class PreservingSnapshots(Snapshots):
         self._backend = backend
         self._root = root
         self._place = SnapshotPlace(backend, local)
-        self._lock = trio.Lock()
+        self._creating, self._deleting = trio.Lock(), trio.Lock()
         self._taken: list[_Taken] = []
+        self._allowance = Allowance(
+            lambda: sum(taken.preserved_bytes for taken in self._taken), lambda: bool(self._taken)
+        )
         self._last_serial = 0
         self._changes = 0
+
+    @property
+    def allowance(self) -> Allowance:
+        """See Snapshots."""
+        return self._allowance
 
     # -- what there is ------------------------------------------------------------------------------------------
 
@@ -161,7 +170,7 @@ class PreservingSnapshots(Snapshots):
 
     async def create(self, context: VolumeSnapshotContext, freeze: Freeze) -> SnapshotInfo:
         """See Snapshots. The volume stands still while all its names and attributes are read."""
-        async with self._lock:
+        async with self._creating:
             if any(taken.info.snapshot_id == context.snapshot_id for taken in self._taken):
                 raise AlreadyExists(f"there is a snapshot {context.snapshot_id}")
             self._last_serial += 1
@@ -185,7 +194,8 @@ class PreservingSnapshots(Snapshots):
             except BaseException:
                 with trio.CancelScope(shield=True):
                     if taken is not None:
-                        await self._drop(taken)
+                        async with self._deleting:
+                            await self._drop(taken)
                     else:
                         await self._clear(serial, name, directory)
                     await trio.Path(draft).unlink(missing_ok=True)
@@ -199,13 +209,14 @@ class PreservingSnapshots(Snapshots):
 
     async def _publish(self, taken: _Taken, draft: Path) -> None:
         """Store the manifest, then the record: from then on the snapshot is there, also after a crash."""
-        size, checksum = await self._place.store_manifest(taken.name, taken.directory, draft)
+        fingerprint = await self._place.store_manifest(taken.name, taken.directory, draft)
         info = taken.info
         assert info.file_count is not None
         assert info.used_bytes is not None
         record = SnapshotRecord(
-            info.snapshot_id, info.created_at, info.file_count, info.used_bytes, dict(info.metadata), size, checksum
-        )
+            info.snapshot_id, info.created_at, info.file_count, info.used_bytes, dict(info.metadata),
+            fingerprint.size, fingerprint.sha256,
+        )  # fmt: skip
         await self._place.store_record(taken.directory, record)
         taken.is_listed = True
 
@@ -222,7 +233,7 @@ class PreservingSnapshots(Snapshots):
     async def before_change(self, ino: int, file: BackendFile) -> None:
         """See Snapshots."""
         size = (await file.get_attributes()).size
-        taken = await self._to_keep(ino, content=True)
+        taken = await self._find_keeper(ino, size, content=True)
         if taken is not None:
             await self._keep(taken, ino, size, self._backend.clone(file, taken.directory, _blob(ino)))
 
@@ -234,7 +245,7 @@ class PreservingSnapshots(Snapshots):
         if file is not None:
             await self.before_change(ino, file)
         else:
-            keeping = await self._to_keep(ino, content=False)
+            keeping = await self._find_keeper(ino, attributes.size, content=False)
             if keeping is not None:
                 keeping.linked.add(ino)
                 await self._keep(keeping, ino, attributes.size, self._link(keeping, directory, name, ino))
@@ -260,6 +271,17 @@ class PreservingSnapshots(Snapshots):
                 taken.kept.discard(ino)
                 self._note_change()
 
+    async def _find_keeper(self, ino: int, size: int, *, content: bool) -> _Taken | None:
+        """Return which snapshot has to keep an inode, once there is room for it; None where none has to.
+
+        Raises NoSpace: there is none, and no snapshot may go.
+        """
+        while True:
+            taken = await self._to_keep(ino, content=content)
+            if taken is None or ino in taken.blobs or self._allowance.has_room(size):
+                return taken
+            await self._allowance.make_room_for(size)
+
     async def _to_keep(self, ino: int, *, content: bool) -> _Taken | None:
         """Return which snapshot has to keep an inode, None where none has to.
 
@@ -284,12 +306,13 @@ class PreservingSnapshots(Snapshots):
             return None
 
     async def _keep(self, taken: _Taken, ino: int, size: int, keeping: Awaitable[object]) -> None:
-        """Wait for a blob to be made. Without an await since ``_to_keep`` named the snapshot.
+        """Wait for a blob to be made. Without an await since ``_find_keeper`` named the snapshot.
 
         It is made by a task of its own: a request that is given up leaves it under way, and the inode unchanged.
         """
         done = taken.under_way[ino] = trio.Event()
         replaces_link = ino in taken.blobs
+        self._allowance.promise(size)
         failed: list[Exception] = []
 
         async def keep() -> None:
@@ -301,6 +324,7 @@ class PreservingSnapshots(Snapshots):
             except Exception as error:  # noqa: BLE001 - raised where it is waited for
                 failed.append(error)
             finally:
+                self._allowance.settle(size)
                 del taken.under_way[ino]
                 done.set()
 
@@ -357,7 +381,7 @@ class PreservingSnapshots(Snapshots):
 
     async def delete(self, snapshot_id: str) -> None:
         """See Snapshots. It is gone, also after a crash, once its record is; clearing away goes on from there."""
-        async with self._lock:
+        async with self._deleting:
             taken = self._find(snapshot_id)
             await self._place.remove_record(taken.directory)
             taken.is_listed = False

@@ -6,10 +6,10 @@ import stat
 from collections.abc import Awaitable, Callable, Sequence
 
 from volgate.drivers.base import BackendDirectory, BackendFile, BaseStorageBackend, Capabilities
+from volgate.drivers.read_only import ReadOnlyBackend, ReadOnlyFile
 from volgate.dto import FileAttributes
 from volgate.errors import InvalidArgument, IsADirectory, NoAttribute, NotADirectory, NotFound, Stale
 from volgate.volume.snapshots.manifest import Manifest, ManifestNode
-from volgate.volume.snapshots.read_only import ReadOnlyBackend, ReadOnlyFile
 
 OpenContent = Callable[[ManifestNode], Awaitable[BackendFile]]
 """Returns what has the content of a regular file as it was. Raises Stale: nobody has it any more."""

@@ -10,10 +10,10 @@ import attrs
 
 from volgate.core.names import RESERVED_ROOT_NAMES
 from volgate.drivers.base import BackendDirectory, BackendFile, BaseStorageBackend, Capabilities
+from volgate.drivers.read_only import ReadOnlyBackend, ReadOnlyFile
 from volgate.dto import FileAttributes
 from volgate.errors import IsADirectory, NoAttribute, NotFound, Stale, Unsupported
 from volgate.volume.snapshots.base import SnapshotRoot, Snapshots
-from volgate.volume.snapshots.read_only import ReadOnlyBackend, ReadOnlyFile
 
 _NUMBER_SHIFT = 64
 _ROOT_INO = 1
@@ -200,5 +200,5 @@ def _own(ino: int) -> int:
 def _numbered(snapshot: SnapshotRoot, found: FileAttributes) -> FileAttributes:
     return FileAttributes(
         snapshot.number << _NUMBER_SHIFT | found.ino, found.mode, found.nlink, found.uid, found.gid, found.rdev,
-        found.size, found.blocks, found.atime_ns, found.mtime_ns, found.ctime_ns,
+        found.size, found.blocks, found.atime_ns, found.mtime_ns, found.ctime_ns, found.provisional,
     )  # fmt: skip

@@ -1,0 +1,73 @@
+"""How much snapshots of a volume may keep of what the volume does not have any more: their own limit, not the volume's.
+
+Who is about to keep something asks for room. Where there is none, snapshots that may go are deleted, one after the
+other; then the change that needed the room is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from volgate.core.sizes import format_size
+from volgate.errors import NoSpace
+
+
+async def _nothing_may_go() -> bool:
+    return False
+
+
+class Allowance:
+    """The allowance of one volume. Bytes are logical: a file counts its size, whatever the storage shares of it.
+
+    Args:
+        kept_bytes: returns what is kept now. has_snapshots: whether anything is to be kept.
+
+    Attributes:
+        limit_bytes: None = unlimited. It may lie below what is kept: then nothing more is.
+        make_room: deletes a snapshot that may go, and returns whether there was one.
+    """
+
+    def __init__(self, kept_bytes: Callable[[], int], has_snapshots: Callable[[], bool]) -> None:
+        self._kept_bytes = kept_bytes
+        self._has_snapshots = has_snapshots
+        self._promised = 0
+        self._making_room = trio.Lock()
+        self.limit_bytes: int | None = None
+        self.make_room: Callable[[], Awaitable[bool]] = _nothing_may_go
+        self._refused_bytes: int | None = None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether what was refused last would be refused now."""
+        refused = self._refused_bytes
+        return refused is not None and self._has_snapshots() and not self.has_room(refused)
+
+    @property
+    def kept_bytes(self) -> int:
+        """What is kept, in bytes."""
+        return self._kept_bytes()
+
+    def has_room(self, size: int) -> bool:
+        """Return whether so many bytes fit beside what is kept and being kept."""
+        return self.limit_bytes is None or self.kept_bytes + self._promised + size <= self.limit_bytes
+
+    async def make_room_for(self, size: int) -> None:
+        """Have a snapshot go where there is no room. Raises NoSpace: none may go.
+
+        Look again afterwards whether anything is to be kept still, and whether there is room.
+        """
+        async with self._making_room:
+            if not self.has_room(size) and not await self.make_room():
+                self._refused_bytes = size
+                kept, limit = format_size(self.kept_bytes), format_size(self.limit_bytes)
+                raise NoSpace(f"snapshots keep {kept} of {limit}: delete some, or raise 'volgate snapshot limit'")
+
+    def promise(self, size: int) -> None:
+        """Count bytes while they are being kept; without an await since ``has_room``."""
+        self._promised += size
+
+    def settle(self, size: int) -> None:
+        """End a promise: the bytes are kept, and counted by that, or are not."""
+        self._promised -= size
