@@ -129,7 +129,7 @@ def test_a_snapshot_keeps_what_stood_there_and_can_only_be_read(make_backend, vo
         await backend.create_snapshot("one")
         with pytest.raises(errors.AlreadyExists):
             await backend.create_snapshot("one")
-        assert await backend.find_missing_rights() == []
+        assert (await backend.inspect()).missing == ()
         await put(backend, root, b"g", b"later")
         await backend.remove(root, b"f", is_directory=False)
         assert [snapshot.name for snapshot in await backend.list_snapshots()] == ["one"]
@@ -194,7 +194,7 @@ def test_a_client_without_the_rights_is_told_which_it_lacks(cluster, cephfs, mod
                 await set_fence(backend, 1 << 30, None)
             with pytest.raises(errors.PermissionDenied, match="lacks 's'"):
                 await backend.create_snapshot("one")
-            quotas, snapshots = await backend.find_missing_rights()
+            quotas, snapshots = (await backend.inspect()).missing
             assert "lacks 'p'" in quotas and "lacks 's'" in snapshots
             await set_fence(backend, None, None)  # there is none, so nothing has to be changed
 

@@ -5,6 +5,7 @@ import subprocess
 import pytest
 import trio
 
+import shares
 from volgate import errors
 from volgate.core.fence import fence_bytes
 from volgate.drivers.hammerspace.anvil import MARK, Anvil
@@ -17,14 +18,7 @@ from volgate.volume.fence import set_fence
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
-    place = tmp_path_factory.mktemp("tls")
-    made = place / "certificate.pem", place / "key.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-         "-subj", "/CN=anvil", "-addext", "subjectAltName=IP:127.0.0.1", "-out", made[0], "-keyout", made[1]],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return made
+    return shares.make_certificate(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture
@@ -35,12 +29,9 @@ def anvil(tmp_path, certificate):
 
 @pytest.fixture
 def options(tmp_path, certificate):
-    login = tmp_path / "login"
-    login.write_text("[default]\nusername = admin\npassword = secret\n")
-    login.chmod(0o600)
     return {
         "mount_path": str(tmp_path / "mounted"),
-        "credentials_file": str(login),
+        "credentials_file": str(shares.make_login(tmp_path)),
         "ca_bundle": str(certificate[0]),
     }
 
@@ -84,6 +75,49 @@ def test_a_share_is_made_once_by_its_task_and_seen_late(anvil, control):
     trio.run(control.create_share, "mine")
     assert anvil.shares["projects"]["extendedInfo"] == {MARK: "mine"}
     assert anvil.requests.count("POST /shares") == 1
+
+
+def test_objectives_are_set_once_and_one_that_is_not_there_is_told_before_anything_is_made(anvil, options):
+    source = f"hammerspace://127.0.0.1:{anvil.port}/projects"
+
+    def control(objectives):
+        settings = HammerspaceSettings.from_source(source, {**options, "objectives": objectives})
+        return Anvil(settings, timeout_s=5, deadline_s=5, poll_s=0.01)
+
+    with pytest.raises(errors.InvalidArgument, match="no objective 'fast'; it has Place on nodes, keep-online"):
+        trio.run(control("keep-online+fast").create_share, "mine")
+    assert anvil.shares == {}
+    for _ in range(2):
+        trio.run(control("keep-online+Place on nodes").create_share, "mine")
+    state = trio.run(control("").describe_share)
+    assert state.objectives == ("keep-online", "Place on nodes") and state.volume_id == "mine"
+    assert sum(asked.endswith("objective-set") for asked in anvil.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "said"),
+    [("RESUMED", errors.InputOutput, "ended as RESUMED"), ("PAUSED", errors.TimedOut, "its task is PAUSED")],
+)
+def test_a_task_in_an_odd_state_is_named(anvil, settings, status, error, said):
+    anvil.task_ends_as = status
+    with pytest.raises(error, match=said):
+        trio.run(Anvil(settings, deadline_s=0.5, poll_s=0.01).create_share, "mine")
+
+
+def test_what_the_anvil_says_of_the_share_is_told(anvil, make_backend):
+    anvil.add_share("projects", extendedInfo={MARK: CONTEXT.volume_id}, shareSizeLimit="1073741824")
+
+    async def test(backend, root):
+        found = await backend.inspect()
+        assert found.facts["share"] == "4 KiB of 1 TiB used, limit 1 GiB"
+        assert "512 GiB are free in the cluster" in found.facts["anvil"]
+        assert found.missing == ()
+        anvil.shares["projects"]["extendedInfo"] = {}
+        assert "not made by volgate" in (await backend.inspect()).missing[0]
+        anvil.inject(503, "GET /shares")
+        assert "HTTP 503" in (await backend.inspect()).missing[0]
+
+    run(make_backend, test)
 
 
 def test_a_share_that_never_shows_ends_by_the_deadline_and_is_found_later(anvil, settings):
@@ -156,10 +190,11 @@ def test_a_removed_share_leaves_a_tombstone_that_is_no_share(anvil, control):
 
 def test_numbers_come_as_strings(anvil, control):
     anvil.add_share("projects")
-    assert trio.run(control.read_space) == (1 << 40, 4096)
+    state = trio.run(control.describe_share)
+    assert (state.size_bytes, state.used_bytes) == (1 << 40, 4096)
     anvil.shares["projects"]["space"] = {"total": "much", "used": 1}
     with pytest.raises(errors.InputOutput, match="where a number belongs"):
-        trio.run(control.read_space)
+        trio.run(control.describe_share)
 
 
 # -- what goes wrong on the way ---------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from volgate.daemon.health import PROMISES
 from volgate.dto import VolumeOperationContext
 
 if TYPE_CHECKING:
-    from volgate.drivers.base import Capabilities
+    from volgate.drivers.base import Capabilities, StorageInspection
     from volgate.drivers.registry import Source
     from volgate.volume.identity import VolumeIdentity
 
@@ -66,7 +66,7 @@ def _check_directory(source: Source) -> Iterator[Finding]:
         yield Finding("access", "missing", f"this user may not read and write {where}", remedy)
         return
     try:
-        capabilities, identity, free_bytes, missing = trio.run(_look, source)
+        capabilities, identity, free_bytes, inspected = trio.run(_look, source)
     except errors.NotFound as error:
         if "://" in where:
             yield Finding("directory", "missing", str(error), f"volgate volume create NAME {where} ... makes it")
@@ -82,14 +82,16 @@ def _check_directory(source: Source) -> Iterator[Finding]:
         yield Finding("volume", "ok", "it is none yet: its first mount counts what is in it")
     else:
         yield Finding("volume", "ok", f"{identity.volume_id}, limit {format_size(identity.quota_bytes)}")
-    for right in missing:
-        yield Finding("rights", "warning", right)
+    for subject, line in inspected.facts.items():
+        yield Finding(subject, "ok", line)
+    for line in inspected.missing:
+        yield Finding("storage", "warning", line)
     for name, loss in _LACKS.items():
         if not getattr(capabilities, name):
             yield Finding(name, "warning", loss)
 
 
-async def _look(source: Source) -> tuple[Capabilities, VolumeIdentity | None, int | None, list[str]]:
+async def _look(source: Source) -> tuple[Capabilities, VolumeIdentity | None, int | None, StorageInspection]:
     from volgate.volume.identity import load_identity
     from volgate.volume.storage import make_backend
 
@@ -101,7 +103,7 @@ async def _look(source: Source) -> tuple[Capabilities, VolumeIdentity | None, in
             space = await backend.get_space()
             identity = await load_identity(backend)
             free_bytes = space.free_bytes if space.total_bytes else None  # a Ceph without its manager cannot tell
-            return backend.capabilities, identity, free_bytes, await backend.find_missing_rights()
+            return backend.capabilities, identity, free_bytes, await backend.inspect()
         finally:
             root.close()
     finally:

@@ -24,6 +24,7 @@ _STORAGE: Final = frozenset(
         "cache_free", "staging_size", "upload_age", "count_every", "fsync", "close", "take_over", "storage_class",
         "encryption", "kms_key", "requester_pays", "proxy", "upload_limit", "download_limit",
         "conf", "client", "keyring", "filesystem", "mount_path", "verify_tls",
+        "objectives",
     }
 )  # fmt: skip
 """Options of buckets with their caches, and of other storage, passed on as they are."""
@@ -42,7 +43,8 @@ HELP: Final = (
     "encryption=AES256|aws:kms, kms_key=, cache_dir=, cache_size=, cache_free=, staging_size=, upload_age=TIME, "
     "count_every=TIME, fsync=bucket|journal, close=journal|bucket, take_over. "
     "For ceph://: conf=, client=, keyring=, filesystem=. "
-    "For hammerspace://: mount_path=, credentials_file=, ca_bundle=, verify_tls=yes|no."
+    "For hammerspace://: mount_path=, credentials_file=, ca_bundle=, verify_tls=yes|no, "
+    "objectives=NAME[+...]."
 )
 
 

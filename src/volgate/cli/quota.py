@@ -113,8 +113,9 @@ def check(target: str, repair: bool, as_json: bool) -> int:
 
     mounted = _mounted(target)
     ledger: tuple[int | None, int | None]
-    is_counted_live = mounted is not None and mounted["storage"] and not mounted["read_only"]
-    if mounted is not None and repair and not is_counted_live:
+    is_counted_live = mounted is not None and not (mounted["storage"] and mounted["read_only"])
+    is_repaired_live = mounted is not None and mounted["storage"] and not mounted["read_only"]
+    if mounted is not None and repair and not is_repaired_live:
         raise InvalidArgument(f"{target} is mounted; unmount it to repair its ledger")
     if mounted is not None and is_counted_live:
         counted, ledger = _count_mounted(mounted, repair)
@@ -139,7 +140,7 @@ def check(target: str, repair: bool, as_json: bool) -> int:
             click.echo("ledger:  nothing yet; the first mount counts")
             return 0
         click.echo(f"ledger:  {ledger[0]} bytes, {ledger[1]} inodes")
-        how = "unmount it; then " if mounted is not None and not is_counted_live else ""
+        how = "unmount it; then " if mounted is not None and not is_repaired_live else ""
         click.echo(
             "equal" if fits else "repaired" if repair else f"different; {how}'quota check --repair' takes the count"
         )
@@ -237,7 +238,7 @@ async def _repair(
 
 
 def _count_mounted(mounted: dict[str, Any], repair: bool) -> tuple[Usage, tuple[int, int]]:
-    """Have the daemon count a volume whose backend keeps changes back: nobody else sees them."""
+    """Have the daemon count: it has the volume open, and knows what its backend keeps back."""
     from volgate.cli.storage import ask_patiently
     from volgate.dto import Usage
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from volgate.volume.identity import VolumeIdentity
 
 _CONFIGURED: Final = ("endpoint_url", "region", "addressing", "credentials_file", "ca_bundle", "proxy")
-_OF_OTHERS: Final = frozenset({"mount_path", "verify_tls", "conf", "client", "keyring", "filesystem"})
+_OF_OTHERS: Final = frozenset({"mount_path", "verify_tls", "conf", "client", "keyring", "filesystem", "objectives"})
 _PLACE_BYTES: Final = 16
 
 

@@ -15,6 +15,7 @@ from volgate.drivers.base import BaseStorageBackend
 from volgate.drivers.report import BackendQuarantine
 from volgate.errors import InvalidArgument, Unsupported
 from volgate.fuse.session import FuseSession
+from volgate.volume.counting import count_usage
 from volgate.volume.volume import Volume
 
 log = logging.getLogger(__name__)
@@ -68,9 +69,15 @@ def routes(volume: Volume, session: FuseSession) -> dict[tuple[str, str], Route]
         return json_reply(attrs.asdict(await backend.collect_garbage(older_than_s)))
 
     async def count(body: bytes) -> Reply:
-        if not backend.capabilities.keeps_usage or volume.read_only:
-            raise Unsupported("this volume is counted by walking through it")
-        usage = await backend.count_usage(lambda _: None, keep=_member(body, "keep", bool))
+        keep = _member(body, "keep", bool)
+        if not backend.capabilities.keeps_usage:
+            if keep:
+                raise Unsupported("its ledger is repaired while it is not mounted")
+            usage = await count_usage(backend, volume.root)
+        elif volume.read_only:
+            raise Unsupported("who reads a bucket knows nothing of what its owner has not uploaded")
+        else:
+            usage = await backend.count_usage(lambda _: None, keep=keep)
         return json_reply({"used_bytes": usage.bytes_, "file_count": usage.inodes})
 
     async def list_(_body: bytes) -> Reply:

@@ -23,7 +23,7 @@ from __future__ import annotations
 import contextlib
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import ClassVar, Final
 
 import attrs
@@ -130,6 +130,19 @@ class NativeSnapshot:
     created_at: float
     preserved_bytes: int | None = None
     damaged: str = ""
+
+
+@attrs.frozen
+class StorageInspection:
+    """What was found of the storage behind a volume.
+
+    Attributes:
+        facts: lines for people, by their subject.
+        missing: what the storage does not let this client do, or lacks; each a line that says how to mend it.
+    """
+
+    facts: Mapping[str, str] = attrs.field(factory=dict)
+    missing: tuple[str, ...] = ()
 
 
 @attrs.frozen
@@ -495,12 +508,12 @@ class BaseStorageBackend(ABC):
         """
         raise Unsupported
 
-    async def find_missing_rights(self) -> list[str]:
-        """Return what the storage does not let this client do, each in a line that says how to mend it.
+    async def inspect(self) -> StorageInspection:
+        """Return what an administrator should know of the storage behind the volume.
 
         Leaves all as it was, but may try: make and remove a snapshot, set a limit to what it is.
         """
-        return []
+        return StorageInspection()
 
     @property
     def allowance(self) -> Allowance | None:

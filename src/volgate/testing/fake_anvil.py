@@ -4,7 +4,8 @@ Faithful to what the vendor's CSI plugin relies on: login by form and cookie, 20
 strings, a 400 for a name that is taken, tombstones of removed shares, names that are refused.
 
 A guess at the product: the wording of messages, a share with a running task answering 404, how long a tombstone stands,
-the names of snapshots, that ``extendedInfo`` comes back as it was given, and that a resize takes effect with its task.
+the names of snapshots, that an objective is set at once, that ``extendedInfo`` comes back as it was given, and that a
+resize takes effect with its task.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import re
 import shutil
 import ssl
+import subprocess
 import threading
 import time
 import uuid
@@ -36,6 +38,7 @@ class FakeAnvil:
     Attributes:
         visible_after: looks at a share that was made until it is seen. task_looks: looks at a task until it ends.
         task_ends_as: its status then. refusal: the status for a cookie that ran out, 401 or 403.
+        objectives: names of those there are.
         fault: what the next matching requests get: a status >= 500, "garbage", "cut" or "hang".
         fault_at: what matching requests begin with, "POST /shares". faults_left: how many.
         requests: all that were asked, "GET /shares/x".
@@ -49,6 +52,7 @@ class FakeAnvil:
         self.cookies: set[str] = set()
         self.visible_after = self.task_looks = self.faults_left = 0
         self.task_ends_as = "COMPLETED"
+        self.objectives = ["keep-online", "Place on nodes"]
         self.refusal = 401
         self.fault: int | str = 0
         self.fault_at = ""
@@ -93,6 +97,7 @@ class FakeAnvil:
         (self.place / name).mkdir(parents=True, exist_ok=True)
         share = {
             "name": name, "path": f"/{name}", "shareState": "PUBLISHED", "shareSizeLimit": None, "extendedInfo": {},
+            "shareObjectives": [],
             "uoid": {"uuid": str(uuid.uuid4()), "objectType": "SHARE"}, "unseen": self.visible_after,
             "space": {"total": "1099511627776", "used": "4096", "available": "1099511623680", "percent": "0"},
         } | fields  # fmt: skip
@@ -110,6 +115,12 @@ class FakeAnvil:
                 return 200, list(self.tasks.values()), ""
             case "GET", ["tasks", task]:
                 return self._look_at(task)
+            case "GET", ["objectives"]:
+                return 200, [{"name": name, "uoid": {"objectType": "OBJECTIVE"}} for name in self.objectives], ""
+            case "GET", ["cntl", "state"]:
+                return 200, {"capacity": {"total": "1099511627776", "free": "549755813888"}}, ""
+            case "POST", ["shares", name, "objective-set"] if name in self.shares:
+                return self._set_objective(name, query["objective-identifier"][0])
             case "POST", ["shares"]:
                 return self._create(json.loads(body))
             case _, ["shares", name]:
@@ -137,6 +148,12 @@ class FakeAnvil:
             changed = json.loads(body)
             return self._accept("share-update", name, lambda: share.update(changed))
         return self._accept("share-delete", name, lambda: self._remove(name))
+
+    def _set_objective(self, name: str, objective: str) -> tuple[int, Any, str]:
+        if objective not in self.objectives:
+            return 400, {"message": f"no objective {objective}"}, ""
+        self.shares[name]["shareObjectives"].append({"objective": {"name": objective}, "removable": True})
+        return 200, "", ""
 
     def _remove(self, name: str) -> None:
         self.shares[name]["shareState"] = "REMOVED"
@@ -177,7 +194,10 @@ class FakeAnvil:
     def _snapshot(self, name: str) -> tuple[int, Any, str]:
         taken = time.strftime("%Y-%m-%d-%H-%M-%S", time.gmtime()) + f"-{len(self.snapshots[name])}"
         root = self.place / name
-        shutil.copytree(root, root / ".snapshot" / taken, ignore=shutil.ignore_patterns(".snapshot"))
+        (root / ".snapshot" / taken).mkdir(parents=True)
+        names = [child.name for child in root.iterdir() if child.name != ".snapshot"]
+        subprocess.run(["cp", "-a", "--", *names, f".snapshot/{taken}"], cwd=root, check=True) if names else None
+        shutil.copystat(root, root / ".snapshot" / taken)
         self.snapshots[name].append(taken)
         return 200, taken, ""
 

@@ -26,6 +26,7 @@ from volgate.drivers.base import (
     NativeQuota,
     NativeSnapshot,
     NodeOwner,
+    StorageInspection,
 )
 from volgate.drivers.ceph.conventions import PROBE, SNAPSHOT_FOLDER, missing, refused_snapshot, snapshot_name
 from volgate.drivers.ceph.libcephfs import STATX_WANTED, Client, Flock, Statvfs, Statx
@@ -464,7 +465,7 @@ class CephBackend(BaseStorageBackend):
             raise PermissionDenied(missing("p", "set quotas")) from error
 
     @served(repeats=False)
-    def find_missing_rights(self) -> list[str]:
+    def inspect(self) -> StorageInspection:
         """See BaseStorageBackend."""
         found = []
         try:
@@ -478,7 +479,7 @@ class CephBackend(BaseStorageBackend):
                 found.append(str(refused_snapshot(error, "make snapshots")))
             else:
                 self._remove(folder.inode, snapshot_name(PROBE), is_directory=True)
-        return found
+        return StorageInspection(missing=tuple(found))
 
     @contextmanager
     def _snapshots(self) -> Iterator[CephDirectory]:

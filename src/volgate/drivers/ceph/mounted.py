@@ -16,7 +16,7 @@ from typing import ClassVar, Final
 
 import attrs
 
-from volgate.drivers.base import BackendDirectory, NativeQuota, NativeSnapshot
+from volgate.drivers.base import BackendDirectory, NativeQuota, NativeSnapshot, StorageInspection
 from volgate.drivers.ceph.conventions import PROBE, SNAPSHOT_FOLDER, missing, refused_snapshot, snapshot_name
 from volgate.drivers.posix.backend import PosixBackend
 from volgate.drivers.posix.errors import converted_async
@@ -79,7 +79,7 @@ class MountedCephBackend(PosixBackend):
             raise PermissionDenied(missing("p", "set quotas")) from error
 
     @converted_async
-    def find_missing_rights(self) -> list[str]:
+    def inspect(self) -> StorageInspection:
         """See BaseStorageBackend."""
         found = []
         try:
@@ -92,7 +92,7 @@ class MountedCephBackend(PosixBackend):
             found.append(str(refused_snapshot(error, "make snapshots")))
         else:
             os.rmdir(_snapshot_path(PROBE), dir_fd=self._root_fd())
-        return found
+        return StorageInspection(missing=tuple(found))
 
     def _root_fd(self) -> int:
         if self._root is None:

@@ -6,10 +6,13 @@ resized, gone on with, or removed; every other one is refused, so nobody's data 
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from typing import Any, Final
 from urllib.parse import quote, urlencode, urlsplit
 
+import attrs
 import trio
 
 from volgate.drivers.hammerspace.http import Answer, ask, tls_context
@@ -27,8 +30,26 @@ from volgate.errors import (
 ROOT: Final = "/mgmt/v1.2/rest"
 MARK: Final = "volgate.volume"
 _DONE: Final = "COMPLETED"
-_FAILED: Final = frozenset({"FAILED", "VALIDATION_FAILED", "HALTED", "CANCELLED"})
+_ENDED: Final = frozenset({"FAILED", "VALIDATION_FAILED", "HALTED", "CANCELLED", "RESUMED"})
+"""A task in one of these gets no further; what was RESUMED goes on as another task, which nobody knows of here."""
 _GONE: Final = frozenset({"REMOVED", "RECLAIMING"})
+
+
+@attrs.frozen
+class ShareState:
+    """What an Anvil says of a share.
+
+    Attributes:
+        volume_id: of the volume it was made for, "" where volgate did not make it.
+        limit_bytes: None = unlimited. size_bytes, used_bytes: as the Anvil counts, None where it does not say.
+        objectives: names of those that hold for it.
+    """
+
+    volume_id: str
+    limit_bytes: int | None
+    size_bytes: int | None
+    used_bytes: int | None
+    objectives: tuple[str, ...]
 
 
 class Anvil:
@@ -49,6 +70,7 @@ class Anvil:
         self._tls = tls_context(settings)
         self._cookie = ""
         self._share_path = f"/shares/{quote(settings.share, safe='')}"
+        self._task_status = ""
 
     # -- requests -----------------------------------------------------------------------------------------------
 
@@ -111,10 +133,20 @@ class Anvil:
             task = self._parse(self._check(await self._ask("GET", path), what), what, dict)
             if task.get("status") == _DONE:
                 return
-            if task.get("status") in _FAILED:
+            self._task_status = str(task.get("status"))
+            if self._task_status in _ENDED:
                 said = task.get("statusMessage") or task.get("exitValue") or "no reason given"
-                raise InputOutput(f"the Anvil's task for {what} ended as {task['status']}: {said}")
+                raise InputOutput(f"the Anvil's task for {what} ended as {self._task_status}: {said}")
             await trio.sleep(self._poll_s)
+
+    @contextlib.contextmanager
+    def _deadline(self, message: str) -> Iterator[None]:
+        """Bound a change; where it takes too long, say so, and how far its task was."""
+        self._task_status = ""
+        with trio.move_on_after(self._deadline_s) as limit:
+            yield
+        if limit.cancelled_caught:
+            raise TimedOut(message + (f" (its task is {self._task_status})" if self._task_status else ""))
 
     # -- shares -------------------------------------------------------------------------------------------------
 
@@ -136,13 +168,35 @@ class Anvil:
             AlreadyExists: another's share has the name. TimedOut: not seen by the deadline; a second call goes on.
         """
         name = self._settings.share
-        with _deadline(self._deadline_s, f"the share {name} was asked for, but is not seen yet; try again later"):
+        with self._deadline(f"the share {name} was asked for, but is not seen yet; try again later"):
+            await self._check_objectives()
             share = await self.find_share()
             if share is None:
                 await self._post_share(volume_id)
                 share = await self._wait_share()
             if not self._is_ours(share, volume_id):
                 raise AlreadyExists(f"the share {name} exists and is not this volume's; choose another name")
+            for objective in self._settings.objectives:
+                if objective not in _objectives_of(share):
+                    await self._set_objective(objective)
+
+    async def _check_objectives(self) -> None:
+        """Raise InvalidArgument where one is wanted that the Anvil does not have, before anything is made."""
+        if not self._settings.objectives:
+            return
+        found = self._parse(
+            self._check(await self._ask("GET", "/objectives"), "the objectives"), "the objectives", list
+        )
+        known = sorted(objective["name"] for objective in found if isinstance(objective, dict) and "name" in objective)
+        for name in self._settings.objectives:
+            if name not in known:
+                raise InvalidArgument(f"the Anvil has no objective {name!r}; it has {', '.join(known) or 'none'}")
+
+    async def _set_objective(self, name: str) -> None:
+        what = f"setting the objective {name}"
+        query = urlencode({"path": "/", "objective-identifier": name})
+        answer = await self._ask("POST", f"{self._share_path}/objective-set?{query}")
+        await self._finish(self._check(answer, what), what)
 
     async def _post_share(self, volume_id: str) -> None:
         name = self._settings.share
@@ -159,7 +213,7 @@ class Anvil:
         return any(
             task.get("name") == "share-create"
             and (task.get("paramsMap") or {}).get("name") == self._settings.share
-            and task.get("status") not in {_DONE, *_FAILED}
+            and task.get("status") not in {_DONE, *_ENDED}
             for task in tasks
             if isinstance(task, dict)
         )
@@ -186,7 +240,7 @@ class Anvil:
     async def resize_share(self, limit_bytes: int | None) -> None:
         """Set the share's limit in bytes; None = unlimited. Raises NotFound, PermissionDenied: not made by volgate."""
         what = f"the limit of the share {self._settings.share}"
-        with _deadline(self._deadline_s, f"{what}: the Anvil is not done with it"):
+        with self._deadline(f"{what}: the Anvil is not done with it"):
             share = await self._own_share(None)
             limit = None if limit_bytes is None else str(limit_bytes)
             if _number(share.get("shareSizeLimit")) == limit_bytes:
@@ -197,7 +251,7 @@ class Anvil:
     async def delete_share(self, volume_id: str) -> None:
         """Remove the share with all that is in it; nothing happens where there is none. Raises PermissionDenied."""
         what = f"removing the share {self._settings.share}"
-        with _deadline(self._deadline_s, f"{what}: the Anvil is not done with it; try again later"):
+        with self._deadline(f"{what}: the Anvil is not done with it; try again later"):
             if await self.find_share() is None:
                 return
             await self._own_share(volume_id)
@@ -206,14 +260,26 @@ class Anvil:
                 return
             await self._finish(self._check(answer, what), what)
 
-    async def read_space(self) -> tuple[int, int] | None:
-        """Return the share's size and used bytes; None where it does not say."""
+    async def read_free_bytes(self) -> int | None:
+        """Return how much is free in the cluster; None where it does not say."""
+        what = "the cluster's capacity"
+        state = self._parse(self._check(await self._ask("GET", "/cntl/state"), what), what, dict)
+        capacity = state.get("capacity")
+        return _number(capacity.get("free")) if isinstance(capacity, dict) else None
+
+    async def describe_share(self) -> ShareState:
+        """Return what the Anvil says of the share. Raises NotFound."""
         share = await self.find_share()
-        space = share.get("space") if share else None
-        if not isinstance(space, dict):
-            return None
-        total, used = _number(space.get("total")), _number(space.get("used"))
-        return None if total is None or used is None else (total, used)
+        if share is None:
+            raise NotFound(f"the Anvil has no share {self._settings.share}; 'volgate volume create' makes it")
+        info, space = share.get("extendedInfo"), share.get("space")
+        return ShareState(
+            str(info.get(MARK) or "") if isinstance(info, dict) else "",
+            _number(share.get("shareSizeLimit")),
+            _number(space.get("total")) if isinstance(space, dict) else None,
+            _number(space.get("used")) if isinstance(space, dict) else None,
+            tuple(_objectives_of(share)),
+        )
 
     # -- snapshots ----------------------------------------------------------------------------------------------
 
@@ -241,21 +307,11 @@ class Anvil:
         self._check(await self._ask("POST", self._snapshots("snapshot-delete", name)), f"the snapshot {name}")
 
 
-class _deadline:  # noqa: N801 - reads as the with statement it is
-    """Bound a change and say what it was where it takes too long."""
-
-    def __init__(self, seconds: float, message: str) -> None:
-        self._scope = trio.move_on_after(seconds)
-        self._message = message
-
-    def __enter__(self) -> None:
-        self._scope.__enter__()
-
-    def __exit__(self, *error: Any) -> bool:
-        swallowed = bool(self._scope.__exit__(*error))
-        if self._scope.cancelled_caught:
-            raise TimedOut(self._message)
-        return swallowed
+def _objectives_of(share: dict[str, Any]) -> list[str]:
+    """Return the names of a share's objectives."""
+    found = share.get("shareObjectives") or []
+    names = [entry.get("objective", {}).get("name") for entry in found if isinstance(entry, dict)]
+    return [name for name in names if isinstance(name, str)]
 
 
 def _number(value: Any) -> int | None:

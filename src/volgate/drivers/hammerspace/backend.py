@@ -15,7 +15,15 @@ from typing import Any, Final
 import attrs
 import trio
 
-from volgate.drivers.base import BackendDirectory, BaseStorageBackend, Capabilities, NativeQuota, NativeSnapshot
+from volgate.core.sizes import format_size
+from volgate.drivers.base import (
+    BackendDirectory,
+    BaseStorageBackend,
+    Capabilities,
+    NativeQuota,
+    NativeSnapshot,
+    StorageInspection,
+)
 from volgate.drivers.hammerspace.anvil import Anvil
 from volgate.drivers.hammerspace.settings import HammerspaceSettings
 from volgate.drivers.hammerspace.share_directory import ShareDirectory
@@ -39,6 +47,7 @@ class HammerspaceBackend(ThreadedBackend):  # type: ignore[misc]
         path = settings.mount_path
         hint = f"mount it (mount -t nfs DATA-PORTAL:/{settings.share} {path}), or say where it is with mount_path="
         super().__init__(ShareDirectory(path, hint))
+        self._settings = settings
         self._has_login = settings.credentials_file is not None
         self._anvil = anvil or Anvil(settings)
 
@@ -70,6 +79,27 @@ class HammerspaceBackend(ThreadedBackend):  # type: ignore[misc]
     async def set_native_quota(self, quota: NativeQuota) -> None:
         """See BaseStorageBackend. Raises PermissionDenied: the share was not made by volgate."""
         await self._anvil.resize_share(quota.bytes_)
+
+    async def inspect(self) -> StorageInspection:
+        """See BaseStorageBackend: what the Anvil says of the share."""
+        if not self._has_login:
+            why = "credentials_file= names no login, so the Anvil is not asked: it sets no limit and takes no snapshots"
+            return StorageInspection(missing=(why,))
+        try:
+            share, free_bytes = await self._anvil.describe_share(), await self._anvil.read_free_bytes()
+        except StorageException as error:
+            return StorageInspection(missing=(str(error),))
+        facts = {
+            "anvil": f"it answers, and the login holds; {_or_unknown(free_bytes)} are free in the cluster",
+            "share": f"{_or_unknown(share.used_bytes)} of {_or_unknown(share.size_bytes)} used, limit "
+            f"{format_size(share.limit_bytes)}",
+            "objectives": ", ".join(share.objectives) or "none",
+        }
+        missing = [f"the share lacks the objective {name!r}: set it on the Anvil, or create the volume again"
+                   for name in self._settings.objectives if name not in share.objectives]  # fmt: skip
+        if not share.volume_id:
+            missing.append("the share was not made by volgate: it is served, but neither limited nor removed")
+        return StorageInspection(facts, tuple(missing))
 
     async def create_snapshot(self, name: str) -> None:
         """See BaseStorageBackend; the Anvil names its snapshots itself, the name wanted is kept beside the data."""
@@ -109,6 +139,10 @@ class HammerspaceBackend(ThreadedBackend):  # type: ignore[misc]
 
     async def _store_aliases(self, aliases: Mapping[str, str]) -> None:
         await self.store_reserved(_ALIASES, json.dumps(aliases).encode())
+
+
+def _or_unknown(size: int | None) -> str:
+    return "an unknown size" if size is None else format_size(size)
 
 
 def _time_of(name: str) -> float:

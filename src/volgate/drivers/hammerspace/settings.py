@@ -18,7 +18,7 @@ from volgate.errors import BadConfiguration, IllegalName
 DEFAULT_PORT: Final = 8443
 MAX_SHARE_NAME: Final = 80
 _FORBIDDEN: Final = re.compile(r'["/\\\[\]:|<>+;,?*=\x00-\x1f]')
-OPTIONS: Final = frozenset({"mount_path", "credentials_file", "ca_bundle", "verify_tls"})
+OPTIONS: Final = frozenset({"mount_path", "credentials_file", "ca_bundle", "verify_tls", "objectives"})
 """Names of the options that this driver takes."""
 
 
@@ -39,6 +39,7 @@ class HammerspaceSettings:
         mount_path: where this host has the share mounted by NFS.
         credentials_file: has the name and the password; None = control calls are refused.
         ca_bundle: PEM file of authorities to trust in place of the system's. verify_tls: no = trust any certificate.
+        objectives: names of those that a share gets when it is made.
     """
 
     host: str
@@ -48,6 +49,7 @@ class HammerspaceSettings:
     credentials_file: Path | None = None
     ca_bundle: Path | None = None
     verify_tls: bool = True
+    objectives: tuple[str, ...] = ()
 
     @classmethod
     def from_source(cls, source: str, options: Mapping[str, str]) -> Self:
@@ -79,6 +81,7 @@ class HammerspaceSettings:
             Path(credentials) if credentials else None,
             Path(bundle) if bundle else None,
             verify == "yes",
+            tuple(name for name in options.get("objectives", "").split("+") if name),
         )
 
 

@@ -26,7 +26,7 @@ _CALLS: Final = (
     "get_xattr", "set_xattr",
     "list_xattrs", "remove_xattr", "load_reserved", "store_reserved", "acquire_ownership", "release_ownership",
     "sync_directory", "measure_key", "close", "delete_volume", "open_reserved", "clone", "open_node", "sync_volume",
-    "get_native_quota", "set_native_quota", "find_missing_rights", "create_snapshot",
+    "get_native_quota", "set_native_quota", "inspect", "create_snapshot",
     "list_snapshots", "open_snapshot", "delete_snapshot",
 )  # fmt: skip
 _MAKING_CALLS: Final = ("create_file", "create_node", "create_symlink")

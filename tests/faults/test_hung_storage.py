@@ -1,20 +1,41 @@
-"""CephFS that hangs (its client or its server is stopped): a bounded errno, no harm to others, and it heals."""
+"""Storage that hangs (its client or its server is stopped): a bounded errno, no harm to others, and it heals."""
 
+import contextlib
 import errno
 import os
+import subprocess
 import time
 
 import pytest
 
 import ceph_cluster
 import mounting
+import shares
 
 DEADLINE_S = 3
 
 
-@pytest.fixture(params=["mounted", "direct"])
-def cephfs(request, place):
-    """Return a source, its options, and what can hang: the client that is mounted, or the server of metadata."""
+@contextlib.contextmanager
+def served(directory, path):
+    """Serve a directory to this host by bindfs, which stands for NFS: its calls hang while it is stopped."""
+    process = subprocess.Popen(["bindfs", "-f", "-o", "attr_timeout=0,entry_timeout=0", directory, path])
+    try:
+        wait_for(lambda: mounting.find_mount(path))
+        yield ceph_cluster.Process(process.pid)
+    finally:
+        subprocess.run(["umount", "-l", path], check=True)
+        process.wait(20)
+
+
+@pytest.fixture(params=["mounted", "direct", "share"])
+def storage(request, place):
+    """Return a source, its options, and what can hang: what is mounted, or the cluster's server of metadata."""
+    if request.param == "share":
+        with shares.running(place) as share:
+            share.anvil.add_share("projects")
+            with served(share.data, share.mounted) as server:
+                yield share.source, ["-o", share.options], server
+        return
     with ceph_cluster.running(place) as cluster, ceph_cluster.mounted(cluster, place / "cephfs") as found:
         (found.path / "volume").mkdir()
         if request.param == "mounted":
@@ -44,9 +65,9 @@ def problems(mount):
     return [problem["code"] for problem in mount.status()["problems"]]
 
 
-def test_a_hung_cephfs_harms_no_other_volume_and_heals_without_a_remount(cephfs, place, monkeypatch):
+def test_hung_storage_harms_no_other_volume_and_heals_without_a_remount(storage, place, monkeypatch):
     monkeypatch.setenv("VOLGATE_MOUNT__REQUEST_DEADLINE", f"{DEADLINE_S}s")
-    source, options, culprit = cephfs
+    source, options, culprit = storage
     options += ["--quota", "1M", "--attr-timeout", "0"]
     with (
         mounting.mounted(place, name="other") as other,
@@ -58,7 +79,7 @@ def test_a_hung_cephfs_harms_no_other_volume_and_heals_without_a_remount(cephfs,
         culprit.hang()
         try:
             calls = [(os.mkdir, mount.path / "d"), (os.symlink, "target", mount.path / "l")]
-            if isinstance(culprit, ceph_cluster.FuseMount):  # libcephfs answers these by what it may keep
+            if not source.startswith("ceph://"):  # libcephfs answers these by what it may keep
                 calls += [(os.stat, mount.path / "f"), (os.pwrite, reader, b"during", 0)]
             children = [mounting.spawn(failure, *call) for call in calls]
             for child in children:
