@@ -144,6 +144,8 @@ class Worked:
             for name, attributes in names:
                 inode = fs.tree.inodes.observe(directory, name, attributes)
                 fs.tree.inodes.count_lookup(inode)
+                if attributes.provisional:
+                    attributes = await fs.attributes.get(inode)
                 here = f"{above}{name.decode()}"
                 content = None
                 if inode.is_directory:

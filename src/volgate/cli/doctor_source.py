@@ -150,7 +150,10 @@ def _check_bucket(source: str, options: dict[str, str]) -> Iterator[Finding]:
     else:
         yield Finding("clock", "ok", "it agrees with the server's")
     if store.keeps_versions:
-        message = "the bucket keeps what is replaced and deleted: that takes space, and no limit counts it"
+        message = (
+            "the bucket keeps what is replaced and deleted: that takes space, and no limit counts it; snapshots find "
+            "there what other tools replaced, with the rights s3:ListBucketVersions and s3:GetObjectVersion"
+        )
         yield Finding("versions", "warning", message, "a lifecycle rule with NoncurrentVersionExpiration ends it")
     for promise, loss in PROMISES.items():
         if getattr(store.capabilities, promise):

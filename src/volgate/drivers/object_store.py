@@ -25,7 +25,7 @@ from typing import ClassVar, Final
 import attrs
 
 from volgate.dto import BackendType
-from volgate.errors import InputOutput
+from volgate.errors import InputOutput, NotFound
 
 IDENTITY_KEY: Final = ".volgate/identity.json"
 """Where a volume's identity lies, so below which prefix one begins."""
@@ -202,6 +202,22 @@ class ObjectStore(ObjectReader):
             NotFound: no such bucket. PermissionDenied: the credentials do not suffice; says for what.
             BadConfiguration: a setting is wrong. Unavailable: nobody answers.
         """
+
+    async def find_version(self, key: str, etag: str, modified_at: int) -> str | None:
+        """Return the id of a content that was replaced or deleted, and that the store keeps; None where it does not.
+
+        Args:
+            modified_at: when that object was made; where several with this etag were, another one's may be given.
+        """
+        return None
+
+    async def get_version(self, key: str, version_id: str, offset: int, length: int) -> bytes:
+        """Return what ``get_range`` does, of a version. Raises NotFound."""
+        raise NotFound(f"no version {version_id} of {key}")
+
+    async def head_version(self, key: str, version_id: str) -> ObjectInfo:
+        """Return what ``head`` does, of a version. Raises NotFound."""
+        raise NotFound(f"no version {version_id} of {key}")
 
     @abstractmethod
     async def put(

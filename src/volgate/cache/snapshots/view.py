@@ -12,7 +12,7 @@ from volgate.cache.names import Names
 from volgate.cache.object_tree import CachedDirectory, ObjectTree
 from volgate.cache.reading import Reading, Stream
 from volgate.drivers.base import BackendDirectory, BackendFile, Capabilities
-from volgate.drivers.object_store import ListPage, ObjectInfo, ObjectReader
+from volgate.drivers.object_store import ListedObject, ListPage, ObjectInfo, ObjectReader, ObjectStore
 from volgate.drivers.read_only import ReadOnlyBackend, ReadOnlyFile
 from volgate.dto import FileAttributes
 from volgate.errors import NotFound, Stale
@@ -22,20 +22,24 @@ if TYPE_CHECKING:
     from volgate.cache.snapshots.bucket import TakenSnapshot
     from volgate.cache.snapshots.kept import KeptObjects
 
+_MAX_VERSIONS: Final = 1000
 _SETTLED_S: Final = 2
 """An object so young when it was listed may have changed since without another etag or time."""
 
 
 class KeptContents(ObjectReader):
-    """The live store, where contents that were replaced are read from the copies that snapshots keep.
+    """The live store, where what was replaced is read from the copies that snapshots keep.
+
+    What others replaced is read from the bucket's own versions, where it keeps such.
 
     Args:
         live: open.
     """
 
-    def __init__(self, live: ObjectReader, kept: KeptObjects) -> None:
+    def __init__(self, live: ObjectStore, kept: KeptObjects) -> None:
         self._live = live
         self._kept = kept
+        self._versions: dict[tuple[str, str], str] = {}
 
     async def head(self, key: str) -> ObjectInfo:
         """See ObjectReader."""
@@ -58,13 +62,31 @@ class KeptContents(ObjectReader):
         try:
             return await self._live.get_range(key, offset, length, etag=etag)
         except (Stale, NotFound):
-            if etag is None or self._kept.any_of(key, etag) is None:
+            if etag is None:
                 raise
+            if self._kept.any_of(key, etag) is None:
+                version = await self._find_version(key, etag)
+                if version is None:
+                    raise
+                return await self._live.get_version(key, version, offset, length)
         return await self.get_range(key, offset, length, etag=etag)  # it was kept and replaced meanwhile
+
+    async def _find_version(self, key: str, etag: str) -> str | None:
+        found = self._versions.get((key, etag)) or await self._live.find_version(key, etag, 0)
+        if found is not None:
+            if len(self._versions) >= _MAX_VERSIONS:
+                self._versions.clear()
+            self._versions[key, etag] = found
+        return found
+
+    async def head_replaced(self, then: ListedObject) -> ObjectInfo | None:
+        """Return what is known of an object that others replaced, from the bucket's versions; None: it is lost."""
+        version = await self._live.find_version(then.key, then.etag, then.modified_at)
+        return None if version is None else await self._live.head_version(then.key, version)
 
 
 class SnapshotReader(ObjectReader):
-    """The objects of a snapshot. Times are those of then; what others took from it has no metadata any more.
+    """The objects of a snapshot. Times are those of then; what is lost to others has no metadata any more.
 
     Args:
         taken: not damaged. contents: of all versions.
@@ -90,7 +112,9 @@ class SnapshotReader(ObjectReader):
                 found = await self._contents.head(place)
             if self._kept.find(key, then.etag, self._taken.serial) != serial:
                 continue  # it was kept, and changed, meanwhile
-            if found is None or (serial is None and found.etag != then.etag):
+            if serial is None and (found is None or found.etag != then.etag):
+                found = await self._contents.head_replaced(then)
+            if found is None:
                 return info
             return attrs.evolve(info, content_type=found.content_type, metadata=found.metadata)
 

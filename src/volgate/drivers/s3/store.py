@@ -172,19 +172,58 @@ class S3ObjectStore(ObjectStore):
         """See ObjectStore."""
         if length <= 0:
             return b""
-        headers = {"range": f"bytes={offset}-{offset + length - 1}", **self._condition("if-match", etag)}
-        response = await self._client.request(
-            "GetObject", "GET", self._full(key), headers=headers, expected_bytes=length
-        )
+        response = await self._get(key, offset, length, self._condition("if-match", etag), {})
         if response.status == 416:
             if etag is not None and (await self.head(key)).etag != etag:
                 raise Stale(f"{key} was changed")
             return b""
-        raise_for(response, f"reading {key!r}")
-        body = response.body if response.status == 206 else response.body[offset : offset + length]
-        if len(body) > length:
-            raise InputOutput(f"reading {key!r}: the server sent more than it was asked for")
-        return body
+        return _body_of(response, key, offset, length)
+
+    async def _get(
+        self, key: str, offset: int, length: int, condition: Mapping[str, str], query: Mapping[str, str]
+    ) -> Response:
+        headers = {"range": f"bytes={offset}-{offset + length - 1}", **condition}
+        return await self._client.request(
+            "GetObject", "GET", self._full(key), query=query, headers=headers, expected_bytes=length
+        )
+
+    async def find_version(self, key: str, etag: str, modified_at: int) -> str | None:
+        """See ObjectStore; needs s3:ListBucketVersions, without which there are none."""
+        if not self.keeps_versions:
+            return None
+        found = None
+        marker: dict[str, str] = {}
+        while True:
+            query = {"versions": "", "encoding-type": "url", "prefix": self._full(key), **marker}
+            response = await self._client.request("ListObjectVersions", "GET", query=query)
+            if response.status == HTTPStatus.FORBIDDEN:
+                return None
+            raise_for(response, f"listing the versions of {key!r}")
+            root = _parse(response)
+            decode = unquote if root.findtext("{*}EncodingType") == "url" else str
+            for entry in root.findall("{*}Version"):
+                if decode(_text(entry, "Key")) != self._full(key):
+                    return found  # those of longer keys follow
+                if _bare(_text(entry, "ETag")) == etag:
+                    found = _text(entry, "VersionId")
+                    if _seconds(_text(entry, "LastModified")) == modified_at:
+                        return found
+            if root.findtext("{*}IsTruncated") != "true":
+                return found
+            marker = {
+                "key-marker": decode(_text(root, "NextKeyMarker")),
+                "version-id-marker": _text(root, "NextVersionIdMarker"),
+            }
+
+    async def get_version(self, key: str, version_id: str, offset: int, length: int) -> bytes:
+        """See ObjectStore; needs s3:GetObjectVersion."""
+        response = await self._get(key, offset, length, {}, {"versionId": version_id})
+        return b"" if response.status == 416 else _body_of(response, key, offset, length)
+
+    async def head_version(self, key: str, version_id: str) -> ObjectInfo:
+        """See ObjectStore; needs s3:GetObjectVersion."""
+        response = await self._send("HeadObject", "HEAD", key, query={"versionId": version_id})
+        return _as_info(key, response.headers)
 
     async def put(
         self,
@@ -449,6 +488,15 @@ def _describe(metadata: Mapping[str, str], content_type: str) -> dict[str, str]:
             raise InvalidArgument(f"metadata {name!r}: HTTP would take the spaces round its value away")
     headers = {_METADATA + name: value for name, value in metadata.items()}
     return {**headers, "content-type": content_type} if content_type else headers
+
+
+def _body_of(response: Response, key: str, offset: int, length: int) -> bytes:
+    """Return the range that was asked for. Raises what the server refused it with."""
+    raise_for(response, f"reading {key!r}")
+    body = response.body if response.status == 206 else response.body[offset : offset + length]
+    if len(body) > length:
+        raise InputOutput(f"reading {key!r}: the server sent more than it was asked for")
+    return body
 
 
 def _as_info(key: str, headers: Mapping[str, str]) -> ObjectInfo:
