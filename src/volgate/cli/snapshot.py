@@ -231,9 +231,10 @@ def schedule(target: str, policy: str | None, off: bool, as_json: bool) -> None:
 @click.argument("size", type=Size(), required=False)
 @click.option("--json", "as_json", is_flag=True, help="An object of {kept_bytes, limit_bytes, is_full}.")
 def limit(target: str, size: tuple[int | None] | None, as_json: bool) -> None:
-    """Limit what snapshots keep of what was changed or removed: of all of them together. SIZE: 10G, 10GiB, none.
+    """Limit what snapshots keep.
 
-    Without SIZE the limit is shown. It is not the volume's: that holds for what the volume has now. Where it is
+    That is what was changed or removed since, for all of them together. SIZE: 10G, 10GiB, none; without it the limit is
+    shown. It is not the volume's: that holds for what the volume has now. Where it is
     reached, snapshots that the schedule took are deleted, the oldest first; where there are none, nobody can change or
     remove what a snapshot holds (ENOSPC). CephFS and Hammerspace keep what they like.
 
