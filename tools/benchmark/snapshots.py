@@ -1,7 +1,9 @@
 """What snapshots cost: to take one, the first change after it, what changed, the way back, and its end.
 
 One line of JSON for each figure to standard output, a table of medians with (min..max) to standard error.
-Usage: tools/bench snapshots [--files N] [--rounds N] [--places ext4,btrfs,ceph,cephfs]
+A change on s3 is one with fsync(2): the object is copied for the snapshot, and replaced. On a share the fake Anvil
+copies all files where a product would not, so its "create" says nothing.
+Usage: tools/bench snapshots [--files N] [--rounds N] [--places ext4,btrfs,ceph,cephfs,s3,share]
 """
 
 from __future__ import annotations
@@ -22,6 +24,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 import ceph_cluster
 import mounting
+import s3_server
+import shares
+from volgate.drivers.hammerspace.anvil import MARK
 
 _FILE_BYTES = 100
 _LARGE_BYTES = 100 << 20
@@ -56,10 +61,12 @@ def timed(call: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def change(path: Path) -> None:
+def change(path: Path, *, durably: bool) -> None:
     """Write one byte."""
     with path.open("r+b", buffering=0) as file:
         file.write(b"y")
+        if durably:
+            os.fsync(file.fileno())
 
 
 def stored_bytes(backing: Path) -> int:
@@ -70,11 +77,12 @@ def stored_bytes(backing: Path) -> int:
 
 def measure(mount: mounting.Mount, backing: Path | None) -> Iterator[tuple[str, float]]:
     """Yield the figures of one round."""
+    durably = str(mount.backing).startswith("s3://")
     yield "create", verb(mount, "create", "one", "--json")["took_s"]
     yield "create-again", verb(mount, "create", "two", "--json")["took_s"]
-    yield "first-change", 1e3 * timed(lambda: change(mount.path / "0/5"))
-    yield "second-change", 1e3 * timed(lambda: change(mount.path / "0/5"))
-    yield "change-100m", 1e3 * timed(lambda: change(mount.path / "large"))
+    yield "first-change", 1e3 * timed(lambda: change(mount.path / "0/5", durably=durably))
+    yield "second-change", 1e3 * timed(lambda: change(mount.path / "0/5", durably=durably))
+    yield "change-100m", 1e3 * timed(lambda: change(mount.path / "large", durably=durably))
     yield "diff", timed(lambda: verb(mount, "diff", "one", "--json"))
     yield "restore-one", timed(lambda: verb(mount, "restore", "one", "0/5", "--yes"))
     if backing is not None:
@@ -108,6 +116,17 @@ def places(wanted: list[str], place: Path) -> Iterator[dict[str, tuple[mounting.
             if "cephfs" in wanted:
                 over = mounting.mounted(place, name="over", source=str(fuse.path / "over"))
                 found["over ceph-fuse"] = stack.enter_context(over), None
+        if "s3" in wanted:
+            server = stack.enter_context(s3_server.running(place / "s3"))
+            server.make_bucket("bench")
+            mount = stack.enter_context(s3_server.mounted(server, "bench", place, name="bucket"))
+            found["s3"] = mount, place / "s3/bench"
+        if "share" in wanted:
+            share = stack.enter_context(shares.running(place))
+            share.anvil.add_share("projects", extendedInfo={MARK: "bench"})
+            stack.enter_context(shares.bound(share))
+            mount = mounting.mounted(place, "-o", share.options, name="share", source=share.source)
+            found["share"] = stack.enter_context(mount), None
         yield found
 
 
@@ -118,6 +137,7 @@ def main(files: int, rounds: int, wanted: list[str]) -> None:
     with places(wanted, place) as found:
         for mount, _ in found.values():
             fill(mount.path, files)
+            mounting.volgate("flush", mount.path, timeout_s=3600)
         for _ in range(rounds):
             for name, (mount, backing) in found.items():
                 for row, value in measure(mount, backing):
