@@ -1,4 +1,4 @@
-"""Snapshots of a Hammerspace share by its Anvil, as users of the mount see them."""
+"""Snapshots that the storage takes, as users see them: of CephFS, both ways, and of a Hammerspace share."""
 
 import json
 import os
@@ -8,32 +8,43 @@ import pytest
 from test_restoring import diff, without_links
 from test_snapshots_of_mounts import describe, fill, listed, snapshot
 
+import ceph_cluster
 import mounting
 import shares
 from mounting import used_of, volgate, wait_until
 from volgate.drivers.hammerspace.anvil import MARK
 
 
-@pytest.fixture
-def share(place):
-    with shares.running(place) as found:
-        found.anvil.add_share("projects", extendedInfo={MARK: "any"})
-        with shares.bound(found):
-            yield found
+@pytest.fixture(params=["share", "cephfs", "ceph://"])
+def storage(request, place):
+    """Return a source and its options."""
+    if request.param == "share":
+        with shares.running(place) as share:
+            share.anvil.add_share("projects", extendedInfo={MARK: "any"})
+            with shares.bound(share):
+                yield share.source, ["-o", share.options]
+        return
+    with ceph_cluster.running(place) as cluster, ceph_cluster.mounted(cluster, place / "cephfs") as found:
+        (found.path / "volume").mkdir()
+        if request.param == "cephfs":
+            yield str(found.path / "volume"), []
+        else:
+            yield "ceph:///volume", ["-o", f"conf={cluster.configuration},client=fs"]
 
 
 @pytest.fixture
-def volume(share, place):
-    with mounting.mounted(place, "-o", share.options, source=share.source) as mount:
+def volume(storage, place):
+    source, options = storage
+    with mounting.mounted(place, *options, source=source) as mount:
         yield mount
 
 
 def contents(tree):
-    """Return what the fake keeps of a tree: it copies, so a file has another number."""
+    """Return what the storages keep of a tree; the fake Anvil copies, so a file has another number."""
     return without_links(describe(tree))
 
 
-def test_a_snapshot_shows_all_there_was_and_nothing_of_what_came_later(volume, share):
+def test_a_snapshot_shows_all_there_was_and_nothing_of_what_came_later(volume):
     fill(volume.path)
     before = contents(volume.path)
     snapshot(volume, "create", "s1", "--metadata", "why=because")
@@ -47,14 +58,15 @@ def test_a_snapshot_shows_all_there_was_and_nothing_of_what_came_later(volume, s
     assert (info["snapshot_id"], info["metadata"]) == ("s1", {"why": "because"})
     with pytest.raises(OSError, match="Read-only"):
         (view / "folder/one").write_bytes(b"changed")
-    assert not (view / ".snapshot").exists() and ".snapshot" not in os.listdir(volume.path)
+    for name in (".snap", ".snapshot", ".snapshots", ".volgate"):
+        assert not (view / name).exists() and name not in os.listdir(volume.path)
     limit = volgate("snapshot", "limit", volume.path, "1GiB")
     assert limit.returncode != 0 and "the storage itself keeps" in limit.stderr
     snapshot(volume, "delete", "s1")
-    assert listed(volume) == [] and share.anvil.snapshots["projects"] == []
+    assert listed(volume) == [] and os.listdir(volume.path / ".snapshots") == []
 
 
-def test_a_volume_becomes_what_it_was(volume, share):
+def test_a_volume_becomes_what_it_was(volume):
     fill(volume.path)
     (volume.path / "again").unlink()  # the other name of a file, which would come back as one of its own
     before, used = contents(volume.path), used_of(volume)
@@ -76,12 +88,13 @@ def test_a_volume_becomes_what_it_was(volume, share):
     assert set(diff(volume, "s1")) == {"link"}
 
 
-def test_a_schedule_takes_snapshots_and_they_outlive_the_mount(share, place):
-    with mounting.mounted(place, "-o", share.options, source=share.source) as mount:
+def test_a_schedule_takes_snapshots_and_they_outlive_the_mount(storage, place):
+    source, options = storage
+    with mounting.mounted(place, *options, source=source) as mount:
         (mount.path / "f").write_bytes(b"content")
         snapshot(mount, "schedule", "hourly=1")
         wait_until(lambda: len(listed(mount)) == 1)
-    with mounting.mounted(place, "-o", share.options, source=share.source) as mount:
+    with mounting.mounted(place, *options, source=source) as mount:
         (info,) = listed(mount)
         assert (mount.path / ".snapshots" / info["snapshot_id"] / "f").read_bytes() == b"content"
         assert json.loads(snapshot(mount, "show", info["snapshot_id"], "--json").stdout) == info
