@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from worked import Worked
 
 import volumes
-from volumes import SlowStore
+from volgate.drivers.memory import MemoryBackend, MemoryTree
+from volumes import CONTEXT, SlowStore
 
 NAMES = ["a", "b", "c", "d/a", "d/b"]
 NAME = st.sampled_from(NAMES)
@@ -165,6 +166,32 @@ class BucketWork(Work):
             del self.taken[name]
             await self.check()
         assert not [key for key in self.store._objects if key.startswith(".volgate/snapshots/")]
+
+
+class MemoryWork(Work):
+    """The same in memory."""
+
+    def __init__(self, place):
+        super().__init__(place)
+        self.tree = MemoryTree()
+
+    async def open(self):
+        backend = MemoryBackend(self.tree)
+        await backend.create_volume(CONTEXT)
+        return await Worked.open(self.place, backend)
+
+    def preserved_bytes(self):
+        place = self.tree.reserved_directories.entries[b"snapshots"]
+        return sum(
+            blob.size for folder in place.entries.values() for name, blob in folder.entries.items() if name.isdigit()
+        )
+
+
+@settings(max_examples=int(os.environ.get("VOLGATE_EXAMPLES", "150")), deadline=None)
+@given(st.lists(STEP, max_size=30))
+def test_every_snapshot_in_memory_shows_what_stood_there(steps):
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as place:
+        trio.run(MemoryWork(Path(place)).run, steps)
 
 
 @settings(max_examples=int(os.environ.get("VOLGATE_EXAMPLES", "150")), deadline=None)

@@ -125,6 +125,7 @@ class MemoryTree:
         self.root: _Node | None = None
         self.nodes: dict[int, _Node] = {}
         self.reserved: dict[str, bytes] = {}
+        self.reserved_directories: _Node | None = None
         self.owner: object | None = None
         self.owner_line = b""
         self._last_ino = 0
@@ -503,6 +504,48 @@ class MemoryBackend(BaseStorageBackend):
         """See BaseStorageBackend."""
         self.tree.reserved[name] = content
 
+    async def open_reserved(self, path: str) -> MemoryDirectory:
+        """See BaseStorageBackend."""
+        if self.tree.reserved_directories is None:
+            self.tree.reserved_directories = self.tree.make_node(stat.S_IFDIR | 0o700, 0, 0)
+            self.tree.reserved_directories.nlink = 2
+        found = self.tree.reserved_directories
+        for name in path.encode().split(b"/"):
+            if name not in found.entries:
+                _enter(found, name, self.tree.make_node(stat.S_IFDIR | 0o700, 0, 0))
+            found = found.entries[name]
+        return MemoryDirectory(found)
+
+    async def clone(self, file: BackendFile, directory: BackendDirectory, name: bytes) -> None:
+        """See BaseStorageBackend."""
+        assert isinstance(file, MemoryFile)
+        source, parent = file.node, _node(directory)
+        if self.tree.used_bytes + len(source.blocks) * BLOCK_BYTES > self.tree.capacity_bytes:
+            raise NoSpace
+        made = self.tree.make_node(stat.S_IFREG | 0o600, 0, 0)
+        for number, block in source.blocks.items():
+            copied = self.tree.allocate(made, number)
+            assert copied is not None
+            copied[:] = block
+        made.size = source.size
+        if name in parent.entries:
+            self._leave(parent, name)
+        _enter(parent, name, made)
+
+    def key_of_node(self, directory: BackendDirectory, name: bytes, ino: int) -> bytes | None:
+        """See BaseStorageBackend."""
+        return _find(directory, name, ino).ino.to_bytes(8, "big")
+
+    async def open_node(self, key: bytes) -> BackendFile:
+        """See BaseStorageBackend."""
+        node = self.tree.nodes.get(int.from_bytes(key, "big"))
+        if node is None or node.file_type != stat.S_IFREG:
+            raise Stale
+        return MemoryFile(self.tree, node)
+
+    async def sync_volume(self) -> None:
+        """See BaseStorageBackend; as durable as the process."""
+
     async def acquire_ownership(self, holder: bytes) -> None:
         """See BaseStorageBackend."""
         if self.tree.owner is not None:
@@ -530,6 +573,7 @@ _CAPABILITIES: Final = Capabilities(
     ownership=True,
     close_reports_errors=False,
     durable_keys=True,
+    preserves=True,
 )
 
 
