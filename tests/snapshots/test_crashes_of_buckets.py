@@ -8,7 +8,7 @@ from test_crashes_and_faults import Story, at_every_call
 from worked import Worked
 
 import volumes
-from volgate.errors import Unavailable
+from volgate.errors import Unavailable, Unsupported
 from volgate.testing.faults import Fault
 from volumes import HookedStore
 
@@ -112,6 +112,75 @@ def test_what_cannot_be_uploaded_is_in_no_snapshot(tmp_path):
             await worked.snapshot("s2")
             assert await worked.tree_of("s1") == tree
             assert await worked.tree_of("s2") == await worked.tree()
+            await worked.close()
+
+    trio.run(main)
+
+
+def test_a_snapshot_of_a_newer_version_lets_nothing_be_changed(tmp_path):
+    """Nobody would know what to keep for it."""
+
+    async def main():
+        store = FaultyStore()
+        async with trio.open_nursery() as nursery:
+            worked = await Worked.on_bucket(tmp_path, store, nursery)
+            await worked.write("f", b"content")
+            await worked.snapshot("s1")
+            await worked.close()
+            (record,) = [key for key in store._objects if key.endswith("snapshot.json")]
+            (stored, body) = store._objects[record]
+            store._objects[record] = stored, body.replace(b'"format": 1', b'"format": 2')
+            worked = await Worked.on_bucket(tmp_path, store, nursery)
+            await worked.write("f", b"changed")
+            assert await worked.backend.drain() == 1
+            assert "upgrade volgate" in worked.backend.report().last_error
+            with pytest.raises(Unsupported, match="upgrade volgate"):
+                await worked.volume.snapshots.list_all()
+            assert store._objects["f"][1] == b"content"
+            store._objects[record] = stored, body
+            assert await worked.backend.drain() == 0
+            assert (await worked.tree_of("s1"))["f"][2] == b"content"
+            await worked.close()
+
+    trio.run(main)
+
+
+class LosingStore(HookedStore):
+    """Stores a snapshot's record and loses the answer; then it takes nothing more."""
+
+    is_lost = False
+
+    async def before(self, name, key):
+        if self.is_lost and name == "delete":
+            raise Unavailable("not now")
+
+    async def after(self, name, key):
+        if self.is_lost and key.endswith("snapshot.json"):
+            raise Unavailable("no answer")
+
+
+def test_a_creation_that_could_not_be_undone_is_undone_by_the_next(tmp_path):
+    """Its record is there, so until then all is kept that it would need."""
+
+    async def main():
+        store = LosingStore()
+        async with trio.open_nursery() as nursery:
+            worked = await Worked.on_bucket(tmp_path, store, nursery)
+            await worked.write("f", b"content")
+            await worked.backend.drain()
+            store.is_lost = True
+            with pytest.raises(Unavailable):
+                await worked.snapshot("s1")
+            store.is_lost = False
+            assert len([key for key in store._objects if key.endswith("snapshot.json")]) == 1
+            assert await worked.volume.snapshots.list_all() == []
+            await worked.write("f", b"changed")
+            await worked.backend.drain()
+            assert len([key for key in store._objects if "/kept/" in key]) == 1
+            await worked.snapshot("s1")
+            assert (await worked.tree_of("s1"))["f"][2] == b"changed"
+            assert len([key for key in store._objects if key.endswith("snapshot.json")]) == 1
+            assert not [key for key in store._objects if "/kept/" in key]
             await worked.close()
 
     trio.run(main)

@@ -114,7 +114,8 @@ class BucketSnapshots:
     async def load(self) -> None:
         """Find the snapshots that are there, once; clear away what a crash left of others.
 
-        Raises what the store raises: then nothing may be changed, and a later call tries again.
+        Raises what the store raises, and Unsupported where a newer version took one: then nothing may be changed, since
+        nobody knows what is to be kept. A later call tries again.
         """
         if self._is_loaded:
             return
@@ -136,12 +137,8 @@ class BucketSnapshots:
                 else:
                     taken.append(await self._load_one(serial, name, content))
             self._taken = taken
-            self._last_serial = max((serial for serial, _ in found), default=0)
-            self._last_serial = max(self._last_serial, self.kept.last_serial)
+            self._last_serial = max([self.kept.last_serial, *(serial for serial, _ in found)])
             if remains:
-                log.warning(
-                    "snapshots that were not taken or deleted to the end are cleared away", extra={"n": remains}
-                )
                 await self._sweep(remains)
             self._is_loaded = True
 
@@ -162,7 +159,7 @@ class BucketSnapshots:
             record = _parse(content)
             taken.created_at, taken.listed_at = record.created_at, record.listed_at
             taken.manifest = ObjectManifest(await self._fetch_manifest(name, record))
-        except (InputOutput, Unsupported, NotFound) as error:
+        except (InputOutput, NotFound) as error:
             log.error("a snapshot is damaged", extra={"snapshot": name, "error": str(error)})  # noqa: TRY400
             taken.damaged = str(error) or "its manifest is not there"
         return taken
@@ -209,6 +206,8 @@ class BucketSnapshots:
         Blocks for the store: a request for each 1000 objects. Cancelled cleanly. Raises AlreadyExists.
         """
         async with self._creating:
+            for left in [taken for taken in self._taken if not taken.is_listed]:
+                await self._take_back(left)
             if any(taken.snapshot_id == snapshot_id for taken in self._taken):
                 raise AlreadyExists(f"there is a snapshot {snapshot_id}")
             self._last_serial += 1
@@ -228,14 +227,10 @@ class BucketSnapshots:
     async def _take_back(self, taken: TakenSnapshot) -> None:
         """Undo a creation that failed. What cannot be undone now is kept for as long: its record may be there."""
         try:
-            await self._remove(taken.name)
+            await self._end(taken)
         except StorageException as error:
-            log.warning(
-                "a snapshot that failed is not removed yet", extra={"snapshot": taken.name, "error": str(error)}
-            )
-        else:
-            if taken in self._taken:
-                self._taken.remove(taken)
+            facts = {"snapshot": taken.name, "error": str(error)}
+            log.warning("what is left of a snapshot that failed is not removed yet", extra=facts)
 
     async def _write_manifest(self, draft: Path) -> None:
         writer = ObjectManifestWriter(draft)
@@ -357,22 +352,25 @@ class BucketSnapshots:
     async def delete(self, snapshot_id: str) -> None:
         """Delete a snapshot. It is gone, also after a crash, once its record is. Raises NotFound."""
         async with self._deleting:
-            taken = self.find(snapshot_id)
-            await self._store.delete(_key(taken.name, _RECORD))
+            await self._end(self.find(snapshot_id))
+
+    async def _end(self, taken: TakenSnapshot) -> None:
+        """Remove the record, and then what nobody needs any more."""
+        await self._store.delete(_key(taken.name, _RECORD))
+        if taken in self._taken:
             self._taken.remove(taken)
-            with trio.CancelScope(shield=True):
-                for done in list(self._keeping.values()):
-                    await done.wait()
-                try:
+        with trio.CancelScope(shield=True):
+            for done in list(self._keeping.values()):
+                await done.wait()
+            try:
+                if taken.manifest is not None or taken.damaged:
                     await self._drop(await self._find_unneeded(taken))
-                    await self._remove(taken.name)
-                except StorageException as error:
-                    log.warning(
-                        "what a deleted snapshot kept is cleared away at the next mount",
-                        extra={"snapshot": taken.name, "error": str(error)},
-                    )
-                if taken.manifest is not None:
-                    taken.manifest.close()
+                await self._remove(taken.name)
+            except StorageException as error:
+                facts = {"snapshot": taken.name, "error": str(error)}
+                log.warning("what a snapshot kept that is gone is cleared away at the next mount", extra=facts)
+            if taken.manifest is not None:
+                taken.manifest.close()
 
     async def _find_unneeded(self, gone: TakenSnapshot | None = None) -> set[tuple[str, int]]:
         """Return the copies that no snapshot needs, or those that only one needed which is gone."""
@@ -403,10 +401,14 @@ class BucketSnapshots:
         return found is not None and found.etag == object_.etag
 
     async def _sweep(self, remains: list[str]) -> None:
-        """Remove what no snapshot needs: copies, and what is left of snapshots that are none."""
-        await self._drop(await self._find_unneeded())
-        for name in remains:
-            await self._remove(name)
+        """Remove the copies that no snapshot needs, and what is left of those that are none. A failure is only told."""
+        log.warning("what is left of snapshots that are none is cleared away", extra={"snapshots": remains})
+        try:
+            await self._drop(await self._find_unneeded())
+            for name in remains:
+                await self._remove(name)
+        except StorageException as error:
+            log.warning("it is not cleared away yet; the next mount tries again", extra={"error": str(error)})
 
     async def _drop(self, names: Iterable[tuple[str, int]]) -> None:
         """Delete copies. Raises what the store raises, once all were tried."""

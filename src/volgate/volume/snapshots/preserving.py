@@ -106,7 +106,8 @@ class PreservingSnapshots(Snapshots):
     async def load(self) -> None:
         """Find the snapshots that are there, and clear away what a crash left of others.
 
-        One that is damaged is told and kept: older ones may need what it has.
+        One that is damaged is told and kept: older ones may need what it has. Raises Unsupported where a newer version
+        took one, and what the storage raises: nobody would know what is to be kept.
         """
         remains = []
         for serial, name in await self._place.find():
@@ -128,7 +129,7 @@ class PreservingSnapshots(Snapshots):
             record = await self._place.load_record(directory)
             info = _to_info(record)
             manifest = Manifest(await self._place.fetch_manifest(name, directory, record))
-        except StorageException as error:
+        except (InputOutput, NotFound) as error:
             log.error("a snapshot is damaged", extra={"snapshot": name, "error": str(error)})  # noqa: TRY400
             info = attrs.evolve(info, damaged=str(error) or type(error).__name__)
         taken = _Taken(serial, name, directory, info)
