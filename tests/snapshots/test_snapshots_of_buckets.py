@@ -254,6 +254,13 @@ def test_a_snapshot_is_one_point_in_time_while_others_write(volume):
             assert counts[0] - counts[1] in (0, 1) or 0 in counts, (name, "the order holds", counts)
 
 
+def started(server, bucket, place):
+    return mounting.start(
+        f"s3://{bucket.name}", place / "mnt", "--endpoint-url", server.url,
+        "-o", f"cache_dir={place}/cache,cache_free=1M", environment=server.environment,
+    )  # fmt: skip
+
+
 def test_a_daemon_that_is_killed_leaves_snapshots_whole_or_absent(server, bucket, place):
     chance, survived = random.Random(7), 0
     whole = {f"{number % 10}/{number}": b"%d" % number for number in range(500)}
@@ -261,21 +268,15 @@ def test_a_daemon_that_is_killed_leaves_snapshots_whole_or_absent(server, bucket
         (bucket / name).parent.mkdir(exist_ok=True)
         (bucket / name).write_bytes(content)
 
-    def started():
-        return mounting.start(
-            f"s3://{bucket.name}", place / "mnt", "--endpoint-url", server.url,
-            "-o", f"cache_dir={place}/cache,cache_free=1M", environment=server.environment,
-        )  # fmt: skip
-
     (place / "mnt").mkdir()
     for attempt in range(5):
-        mount = started()
+        mount = started(server, bucket, place)
         command = [*mounting.MOUNT[:-1], "snapshot", "create", str(mount.path), f"s{attempt}"]
         taking = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(chance.uniform(0.2, 0.6))
         mount.kill()
         answered = taking.wait(60) == 0
-        mount = started()
+        mount = started(server, bucket, place)
         there = {info["snapshot_id"] for info in listed(mount)}
         assert not answered or f"s{attempt}" in there
         survived += f"s{attempt}" in there
@@ -288,6 +289,34 @@ def test_a_daemon_that_is_killed_leaves_snapshots_whole_or_absent(server, bucket
             (mount.path / name).write_bytes(whole[name])
         assert mount.stop() == 0, mount.log()
     print("survived", survived)
+
+
+def test_a_restore_that_a_kill_cut_off_goes_on_at_the_next_mount(server, bucket, place):
+    chance = random.Random(3)
+    (place / "mnt").mkdir()
+    mount = started(server, bucket, place)
+    for number in range(400):
+        (mount.path / str(number % 5)).mkdir(exist_ok=True)
+        (mount.path / str(number % 5) / str(number)).write_bytes(b"%d" % number * 50)
+    snapshot(mount, "create", "s1")
+    before = seen(mount.path)
+    for _ in range(3):
+        for number in chance.sample(range(400), 200):
+            file = mount.path / str(number % 5) / str(number)
+            chance.choice([lambda file=file: file.write_bytes(b"changed"), lambda file=file: file.unlink()])()
+        command = [*mounting.MOUNT[:-1], "snapshot", "restore", str(mount.path), "s1", "--yes"]
+        restoring = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(chance.uniform(0.5, 1.2))
+        mount.kill()
+        restoring.wait(60)
+        mount = started(server, bucket, place)
+        wait_until(lambda: json.loads((bucket / ".volgate/restore.json").read_bytes() or b"null") is None)
+        if restoring.returncode:  # killed before anything was noted, or the rest was done by the mount
+            snapshot(mount, "restore", "s1", "--yes")
+        assert seen(mount.path) == before
+        assert diff(mount, "s1") == {}
+        assert volgate("quota", "check", mount.path).returncode == 0
+    assert mount.stop() == 0, mount.log()
 
 
 def test_a_damaged_snapshot_is_told_and_costs_the_others_nothing(server, bucket, place):

@@ -162,7 +162,9 @@ class CachedBackend(ObjectTree):
         self.staging.open()
         self._blocks, self._journal = blocks, journal
         self.overlay = Overlay(journal, self.staging, self._queue)
-        self._snapshots = BucketSnapshots(self._store, directory / "snapshots", self._leaving_keys)
+        self._snapshots = BucketSnapshots(
+            self._store, directory / "snapshots", self._check_ownership, self._leaving_keys
+        )
         self._held.callback(self._snapshots.close)
         self._contents = KeptContents(self._store, self._snapshots.kept)
         self.reading = Reading(self._contents, blocks)

@@ -90,14 +90,18 @@ class BucketSnapshots:
 
     Args:
         store: open. local: directory for copies of manifests on the local disk.
+        check_ownership: raises where this host may not write any more; called before every change.
         leaving: returns the keys that the bucket has though the volume does not: of removed files that are open.
 
     Attributes:
         kept: the copies. allowance: how much those may be.
     """
 
-    def __init__(self, store: ObjectStore, local: Path, leaving: Callable[[], set[str]]) -> None:
+    def __init__(
+        self, store: ObjectStore, local: Path, check_ownership: Callable[[], None], leaving: Callable[[], set[str]]
+    ) -> None:
         self._store = store
+        self._check_ownership = check_ownership
         self._local = LocalManifests(local)
         self._leaving = leaving
         self._loading, self._creating, self._deleting = trio.Lock(), trio.Lock(), trio.Lock()
@@ -282,6 +286,7 @@ class BucketSnapshots:
         stored_at = (await self._store.head(key)).modified_at
         taken.listed_at = stored_at - int(time.monotonic() - began) - 1
         taken.manifest = ObjectManifest(await self._local.keep(taken.name, draft, fingerprint))
+        self._check_ownership()
         self._taken.append(taken)  # from now on the record may be there
         self._lost.clear()
         record = _Record(taken.created_at, taken.listed_at, fingerprint.size, fingerprint.sha256)
@@ -335,6 +340,7 @@ class BucketSnapshots:
             if not self.allowance.has_room(found.size):
                 await self.allowance.make_room_for(found.size)
                 continue
+            self._check_ownership()
             done = self._keeping[key, etag] = trio.Event()
             self.allowance.promise(found.size)
             try:
@@ -356,6 +362,7 @@ class BucketSnapshots:
 
     async def _end(self, taken: TakenSnapshot) -> None:
         """Remove the record, and then what nobody needs any more."""
+        self._check_ownership()
         await self._store.delete(_key(taken.name, _RECORD))
         if taken in self._taken:
             self._taken.remove(taken)
@@ -404,6 +411,7 @@ class BucketSnapshots:
         """Remove the copies that no snapshot needs, and what is left of those that are none. A failure is only told."""
         log.warning("what is left of snapshots that are none is cleared away", extra={"snapshots": remains})
         try:
+            self._check_ownership()
             await self._drop(await self._find_unneeded())
             for name in remains:
                 await self._remove(name)
