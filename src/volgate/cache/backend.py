@@ -32,7 +32,7 @@ from volgate.cache.overlay import Entry, Overlay
 from volgate.cache.quarantine import Quarantine
 from volgate.cache.reading import Reading
 from volgate.cache.snapshots.bucket import BucketSnapshots
-from volgate.cache.snapshots.view import KeptContents, SnapshotTree
+from volgate.cache.snapshots.view import KeptContents, SnapshotTop, SnapshotTree
 from volgate.cache.staging import Staging
 from volgate.cache.uploads import Backlog, Uploads
 from volgate.core.content_map import ContentMap
@@ -130,7 +130,6 @@ class CachedBackend(ObjectTree):
         self._owned = trio.Event()
         self._is_drained = False
         self._counting = trio.Lock()
-        self._trees: dict[int, SnapshotTree] = {}
         self._volumes_within: tuple[str, ...] = ()
         self._on_replaced: Callable[[Usage, Usage], None] = lambda before, after: None
         self._on_lost: Callable[[int], None] = lambda ino: None
@@ -830,26 +829,24 @@ class CachedBackend(ObjectTree):
         await self._snapshots.load()
         return self._snapshots.list_all()
 
-    def backend_of_snapshot(self, name: str) -> SnapshotTree:
+    def backend_of_snapshot(self, root: BackendDirectory) -> SnapshotTree:
         """See BaseStorageBackend."""
-        return self._trees[self._snapshots.find(name).serial]
+        assert isinstance(root, SnapshotTop)
+        return root.tree
 
-    async def open_snapshot(self, name: str) -> CachedDirectory:
+    async def open_snapshot(self, name: str) -> SnapshotTop:
         """See BaseStorageBackend. Raises InputOutput: it is damaged."""
         await self._snapshots.load()
         taken = self._snapshots.find(name)
         if taken.manifest is None:
             raise InputOutput(f"the snapshot {name} is damaged: {taken.damaged}")
         tree = SnapshotTree(self, taken, self._contents, self._snapshots.kept, self.reading)
-        self._trees[taken.serial] = tree
         return await tree.open_root()
 
     async def delete_snapshot(self, name: str) -> None:
         """See BaseStorageBackend."""
         await self._snapshots.load()
-        serial = self._snapshots.find(name).serial
         await self._snapshots.delete(name)
-        self._trees.pop(serial, None)
 
     # -- operating it -------------------------------------------------------------------------------------------
 

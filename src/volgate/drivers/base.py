@@ -542,8 +542,8 @@ class BaseStorageBackend(ABC):
         """
         raise Unsupported
 
-    def backend_of_snapshot(self, name: str) -> BaseStorageBackend:
-        """Return whose calls work below the root of an open snapshot."""
+    def backend_of_snapshot(self, root: BackendDirectory) -> BaseStorageBackend:
+        """Return whose calls work below what ``open_snapshot`` returned."""
         return self
 
     async def delete_snapshot(self, name: str) -> None:

@@ -169,10 +169,10 @@ class SnapshotTree(ObjectTree, ReadOnlyBackend):
         is_kept = node.etag is not None and self._kept.find(node.key, node.etag, self._taken.serial) is not None
         return node.mark if is_settled and not is_kept else None
 
-    async def open_root(self) -> CachedDirectory:
+    async def open_root(self) -> SnapshotTop:
         """Return the root."""
         await self.names.open()
-        return CachedDirectory(self.names.root)
+        return SnapshotTop(self)
 
     async def open_file(
         self, directory: BackendDirectory, name: bytes, ino: int, *, writable: bool
@@ -180,6 +180,16 @@ class SnapshotTree(ObjectTree, ReadOnlyBackend):
         """See BaseStorageBackend."""
         node = await self._find_file(directory, name, ino)
         return _SnapshotFile(self, node), node.to_attributes()
+
+
+class SnapshotTop(CachedDirectory):
+    """A snapshot's root. Attributes: tree: whose calls work in it."""
+
+    __slots__ = ("tree",)
+
+    def __init__(self, tree: SnapshotTree) -> None:
+        super().__init__(tree.names.root)
+        self.tree = tree
 
 
 class _SnapshotFile(ReadOnlyFile):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Callable
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 import trio
 
@@ -31,8 +31,9 @@ class NativeSnapshots(Snapshots):
         self._usage = usage
         self._creating, self._noting = trio.Lock(), trio.Lock()
         self._notes: dict[str, dict[str, Any]] | None = None
-        self._roots: dict[tuple[str, float], SnapshotRoot] = {}
-        self._numbers = itertools.count(1)
+        self._numbers: dict[tuple[str, float], int] = {}
+        self._roots: WeakValueDictionary[tuple[str, float], SnapshotRoot] = WeakValueDictionary()
+        """Those that somebody looks into: a snapshot of a bucket that was listed takes 0.5 KiB a file."""
 
     @property
     def allowance(self) -> Allowance | None:
@@ -88,15 +89,17 @@ class NativeSnapshots(Snapshots):
         """See Snapshots."""
         info = await self.get(snapshot_id)
         key = snapshot_id, info.created_at
-        if key not in self._roots:
+        root = self._roots.get(key)
+        if root is None:
             directory = await self._backend.open_snapshot(snapshot_id)
-            backend = self._backend.backend_of_snapshot(snapshot_id)
-            self._roots.setdefault(key, SnapshotRoot(backend, directory, next(self._numbers)))
-        return self._roots[key]
+            number = self._numbers.setdefault(key, len(self._numbers) + 1)
+            root = SnapshotRoot(self._backend.backend_of_snapshot(directory), directory, number)
+            root = self._roots.setdefault(key, root)
+        return root
 
     async def close(self) -> None:
         """See Snapshots."""
-        for snapshot in self._roots.values():
+        for snapshot in list(self._roots.values()):
             snapshot.root.close()
 
     async def _load_notes(self) -> dict[str, dict[str, Any]]:
