@@ -88,6 +88,8 @@ def test_snapshots_of_the_schedule_go_before_anybody_is_refused(place):
         snapshot(mount, "schedule", "hourly=2")
         wait_until(lambda: len(listed(mount)) == 1)
         (scheduled,) = listed(mount)
+        shown = snapshot(mount, "list")
+        assert " schedule  whole" in shown.stdout and "0 B kept of unlimited" in shown.stderr
         (mount.path / "a").write_bytes(b"changed")
         snapshot(mount, "create", "mine")
         snapshot(mount, "limit", "150000")

@@ -66,7 +66,8 @@ def create(target: str, snapshot_id: str | None, pairs: tuple[str, ...], as_json
 def list_(target: str, as_json: bool) -> None:
     """List the snapshots, the oldest first.
 
-    PRESERVED is what only they have any more: a file counts for the newest snapshot that was there when it changed.
+    PRESERVED is what only they have any more: a file counts for the newest snapshot that was there when it changed. BY
+    says "schedule" where that took it, and may delete it.
 
     \b
     volgate snapshot list /mnt/data
@@ -77,9 +78,12 @@ def list_(target: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=1))
         return
-    rows = [("ID", "TAKEN", "FILES", "SIZE", "PRESERVED", "STATE"), *(_to_row(info) for info in found)]
+    rows = [("ID", "TAKEN", "FILES", "SIZE", "PRESERVED", "BY", "STATE"), *(_to_row(info) for info in found)]
     if found:
         print_table(rows)
+        allowance = find_served(target)["snapshots"]
+        if allowance is not None:
+            confirm(f"{format_size(allowance['kept_bytes'])} kept of {format_size(allowance['limit_bytes'])}", err=True)
     else:
         click.echo(f"{target} has no snapshots", err=True)
 
@@ -263,7 +267,7 @@ def _to_row(info: dict[str, Any]) -> tuple[str, ...]:
     return (
         info["snapshot_id"], _to_time(info["created_at"]), _or_dash(info["file_count"], str),
         _or_dash(info["used_bytes"], format_size), _or_dash(info["preserved_bytes"], format_size),
-        "damaged" if info["damaged"] else "whole",
+        info["metadata"].get("taken-by", "-"), "damaged" if info["damaged"] else "whole",
     )  # fmt: skip
 
 
