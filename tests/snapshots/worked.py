@@ -161,8 +161,10 @@ class Worked:
                 found[here] = attributes.mode, mtime_ns, content
         return found
 
-    async def snapshot(self, name):
-        context = VolumeSnapshotContext(self.volume.identity.volume_id, name, Path(".snapshots") / name, 1, {})
+    async def snapshot(self, name, metadata=None):
+        context = VolumeSnapshotContext(
+            self.volume.identity.volume_id, name, Path(".snapshots") / name, 1, metadata or {}
+        )
         return await self.volume.snapshots.create(context, self.fs.turnstile.closed)
 
     async def tree_of(self, snapshot):

@@ -32,6 +32,7 @@ from volgate.cache.overlay import Entry, Overlay
 from volgate.cache.quarantine import Quarantine
 from volgate.cache.reading import Reading
 from volgate.cache.snapshots.bucket import BucketSnapshots
+from volgate.cache.snapshots.kept import PLACE
 from volgate.cache.snapshots.view import KeptContents, SnapshotTop, SnapshotTree
 from volgate.cache.staging import Staging
 from volgate.cache.uploads import Backlog, Uploads
@@ -262,12 +263,19 @@ class CachedBackend(ObjectTree):
         keep_freed_memory()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.reading.run)
+            nursery.start_soon(self._load_snapshots)
             nursery.start_soon(self.names.run)
             if not self._read_only:
                 nursery.start_soon(self.uploads.run)
                 nursery.start_soon(self._tick)
                 nursery.start_soon(self._reconcile)
                 nursery.start_soon(self._renew)
+
+    async def _load_snapshots(self) -> None:
+        """Look for snapshots before anybody asks what they keep; who needs them and finds none loaded tries again."""
+        await self._owned.wait()
+        with contextlib.suppress(StorageException):
+            await self._snapshots.load()
 
     async def _renew(self) -> None:
         """Renew the lease from the moment it is held."""
@@ -903,6 +911,8 @@ class CachedBackend(ObjectTree):
         uploads = objects = 0
         for upload in await self._store.list_uploads():
             entry = self.overlay.entries.get(upload.key)
+            if upload.key.startswith(PLACE) and self._snapshots.is_busy:
+                continue
             if upload.started_at <= latest and (entry is None or entry.running is None):
                 await self._store.abort_upload(upload.key, upload.upload_id)
                 uploads += 1

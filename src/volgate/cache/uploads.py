@@ -310,6 +310,8 @@ class Uploads:
         changes = entry.changes
         base = node.base if node is not None else None
         try:
+            if self._snapshots.has_any and entry.remote_etag is not None and not self._has_condition(node):
+                await self._check_remote(entry)  # or what others put there, and a snapshot has, would go unseen
             if node is None:
                 await self._delete(entry)
                 self._note_done(entry, None, changes, None)
@@ -337,6 +339,11 @@ class Uploads:
         entry.changes += 1
         self._overlay.change(entry)
         log.error("the bucket refuses a file; it stays here", extra={"key": entry.key, "reason": reason})
+
+    def _has_condition(self, node: Node | None) -> bool:
+        """Return whether a request that replaces an object or deletes it can have one."""
+        able = self._store.capabilities
+        return able.conditional_delete if node is None else able.conditional_put and able.conditional_complete
 
     async def _look_into(self, entry: Entry, error: StorageException) -> None:
         """Find out why a condition failed, and set right what is believed of the bucket."""

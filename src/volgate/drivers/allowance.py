@@ -59,7 +59,8 @@ class Allowance:
         Look again afterwards whether anything is to be kept still, and whether there is room.
         """
         async with self._making_room:
-            if not self.has_room(size) and not await self.make_room():
+            could_fit = self.limit_bytes is None or size <= self.limit_bytes
+            if not self.has_room(size) and not (could_fit and await self.make_room()):
                 self._refused_bytes = size
                 kept, limit = format_size(self.kept_bytes), format_size(self.limit_bytes)
                 raise NoSpace(f"snapshots keep {kept} of {limit}: delete some, or raise 'volgate snapshot limit'")

@@ -62,8 +62,11 @@ class SealedDatabase:
     """
 
     def __init__(self, path: Path, known_version: int) -> None:
-        self._database = sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True, check_same_thread=False)
         self._is_closed = False
+        try:
+            self._database = sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True, check_same_thread=False)
+        except sqlite3.Error as error:
+            raise InputOutput(f"the manifest {path.name} cannot be opened: {error}") from error
         try:
             version, self.root = self._database.execute("SELECT format, root FROM manifest").fetchone()
         except (sqlite3.Error, TypeError) as error:

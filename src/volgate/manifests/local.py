@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 
 import attrs
@@ -37,24 +39,38 @@ class LocalManifests:
     def draft(self, name: str) -> Path:
         """Return the path of a new file. Raises NoSpace and the like."""
         path = self._directory / f"{name}.new"
-        try:
+        with _converted():
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.unlink(missing_ok=True)
-        except OSError as error:
-            raise from_oserror_at(error) from error
         return path
 
     async def keep(self, name: str, draft: Path, fingerprint: Fingerprint) -> Path:
         """Make a draft the copy; returns where that is."""
         kept = self._copy(name, fingerprint)
-        await trio.Path(draft).rename(kept)
+        with _converted():
+            await trio.Path(draft).rename(kept)
         return kept
 
-    async def find(self, name: str, fingerprint: Fingerprint) -> Path | None:
-        """Return the copy that has the right content, None where there is none."""
+    async def fetch(
+        self, name: str, fingerprint: Fingerprint, read_all: Callable[[], AsyncIterator[bytes]]
+    ) -> Path | None:
+        """Return the copy; fetched where there is none. None: what the storage has is another content, twice.
+
+        Args:
+            read_all: reads what the storage has. Raises what that raises, and NoSpace and the like.
+        """
         path = self._copy(name, fingerprint)
-        if await trio.Path(path).exists() and await measure(path) == fingerprint:
-            return path
+        with _converted():
+            if await trio.Path(path).exists() and await measure(path) == fingerprint:
+                return path
+            for _ in range(2):
+                draft = self.draft(name)
+                async with await trio.open_file(draft, "wb") as file:
+                    async for chunk in read_all():
+                        await file.write(chunk)
+                if await measure(draft) == fingerprint:
+                    return await self.keep(name, draft, fingerprint)
+                draft.unlink()
         return None
 
     def forget(self, name: str) -> None:
@@ -67,8 +83,30 @@ class LocalManifests:
 
 
 async def measure(path: Path) -> Fingerprint:
-    """Return what a file is."""
-    return await trio.to_thread.run_sync(_measure, path)
+    """Return what a file is. Raises InputOutput and the like."""
+    with _converted():
+        return await trio.to_thread.run_sync(_measure, path)
+
+
+async def read_in_chunks(path: Path, sizes: Iterable[int]) -> AsyncIterator[bytes]:
+    """Yield a file in pieces of these sizes. Raises InputOutput and the like."""
+    with _converted():
+        file = await trio.open_file(path, "rb")
+    async with file:
+        for size in sizes:
+            with _converted():
+                chunk = await file.read(size)
+            if not chunk:
+                return
+            yield chunk
+
+
+@contextlib.contextmanager
+def _converted() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise from_oserror_at(error) from error
 
 
 def _measure(path: Path) -> Fingerprint:

@@ -10,12 +10,13 @@ object is copied within the bucket before it is replaced or deleted. What the bu
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,9 +31,9 @@ from volgate.core.object_version import ObjectVersion
 from volgate.core.parts import parts_of
 from volgate.drivers.allowance import Allowance
 from volgate.drivers.base import NativeSnapshot
-from volgate.drivers.object_store import ListedObject, ObjectStore
-from volgate.errors import AlreadyExists, InputOutput, NotFound, Stale, StorageException, Unsupported
-from volgate.manifests.local import Fingerprint, LocalManifests, measure
+from volgate.drivers.object_store import ListedObject, ObjectStore, UploadedPart
+from volgate.errors import AlreadyExists, NotFound, Stale, StorageException, Unavailable, Unsupported
+from volgate.manifests.local import Fingerprint, LocalManifests, measure, read_in_chunks
 
 log = logging.getLogger(__name__)
 
@@ -58,10 +59,12 @@ class _Record:
         manifest_bytes, manifest_sha256: of the manifest.
     """
 
-    created_at: float
-    listed_at: int
-    manifest_bytes: int
-    manifest_sha256: str
+    created_at: float = attrs.field(validator=attrs.validators.instance_of((int, float)))
+    listed_at: int = attrs.field(validator=attrs.validators.instance_of(int))
+    manifest_bytes: int = attrs.field(
+        validator=attrs.validators.and_(attrs.validators.instance_of(int), attrs.validators.ge(0))
+    )
+    manifest_sha256: str = attrs.field(validator=attrs.validators.instance_of(str))
 
 
 class TakenSnapshot:
@@ -71,7 +74,7 @@ class TakenSnapshot:
         serial: orders the snapshots. name: of its place. snapshot_id: what people call it.
         created_at: UNIX seconds. listed_at: see the record.
         manifest: open; None where it is damaged. damaged: why, else "".
-        is_listed: False while it is being taken, and where that failed and its record may be there nevertheless.
+        is_listed: False while it is being taken. has_failed: that failed, and its record may be there nevertheless.
     """
 
     def __init__(self, serial: int, name: str, created_at: float) -> None:
@@ -83,6 +86,7 @@ class TakenSnapshot:
         self.manifest: ObjectManifest | None = None
         self.damaged = ""
         self.is_listed = True
+        self.has_failed = False
 
 
 class BucketSnapshots:
@@ -158,29 +162,34 @@ class BucketSnapshots:
                 return names
 
     async def _load_one(self, serial: int, name: str, content: bytes) -> TakenSnapshot:
+        """Return a snapshot, damaged where what the bucket has of it is not what was stored; else raises."""
         taken = TakenSnapshot(serial, name, 0)
-        try:
-            record = _parse(content)
+        record = _parse(content)
+        if record is None:
+            taken.damaged = "its record is damaged"
+        else:
             taken.created_at, taken.listed_at = record.created_at, record.listed_at
-            taken.manifest = ObjectManifest(await self._fetch_manifest(name, record))
-        except (InputOutput, NotFound) as error:
-            log.error("a snapshot is damaged", extra={"snapshot": name, "error": str(error)})  # noqa: TRY400
-            taken.damaged = str(error) or "its manifest is not there"
+            taken.damaged = await self._open_manifest(taken, record)
+        if taken.damaged:
+            log.error("a snapshot is damaged", extra={"snapshot": name, "error": taken.damaged})
         return taken
 
-    async def _fetch_manifest(self, name: str, record: _Record) -> Path:
+    async def _open_manifest(self, taken: TakenSnapshot, record: _Record) -> str:
+        """Open a snapshot's manifest; returns why that is damaged, "" where it is not."""
+
+        async def read_all() -> AsyncIterator[bytes]:
+            for offset in range(0, record.manifest_bytes, _CHUNK_BYTES):
+                yield await self._store.get_range(_key(taken.name, _MANIFEST), offset, _CHUNK_BYTES)
+
         wanted = Fingerprint(record.manifest_bytes, record.manifest_sha256)
-        local = await self._local.find(name, wanted)
-        if local is not None:
-            return local
-        draft = self._local.draft(name)
-        async with await trio.open_file(draft, "wb") as file:
-            for offset in range(0, wanted.size, _CHUNK_BYTES):
-                await file.write(await self._store.get_range(_key(name, _MANIFEST), offset, _CHUNK_BYTES))
-        if await measure(draft) != wanted:
-            draft.unlink()
-            raise InputOutput("its manifest is damaged")
-        return await self._local.keep(name, draft, wanted)
+        try:
+            path = await self._local.fetch(taken.name, wanted, read_all)
+        except NotFound:
+            return "its manifest is not there"
+        if path is None:
+            return "its manifest is damaged"
+        taken.manifest = ObjectManifest(path)
+        return ""
 
     def list_all(self) -> list[NativeSnapshot]:
         """Return all snapshots, the oldest first. Call ``load`` first, as before all that follows."""
@@ -209,8 +218,9 @@ class BucketSnapshots:
 
         Blocks for the store: a request for each 1000 objects. Cancelled cleanly. Raises AlreadyExists.
         """
+        self._check_ownership()
         async with self._creating:
-            for left in [taken for taken in self._taken if not taken.is_listed]:
+            for left in [taken for taken in self._taken if taken.has_failed]:
                 await self._take_back(left)
             if any(taken.snapshot_id == snapshot_id for taken in self._taken):
                 raise AlreadyExists(f"there is a snapshot {snapshot_id}")
@@ -223,6 +233,7 @@ class BucketSnapshots:
                 await self._write_manifest(draft)
                 await self._publish(taken, draft, began)
             except BaseException:
+                taken.has_failed = True
                 with trio.move_on_after(_UNDO_S, shield=True):
                     await trio.Path(draft).unlink(missing_ok=True)
                     await self._take_back(taken)
@@ -295,16 +306,16 @@ class BucketSnapshots:
         taken.is_listed = True
 
     async def _store_file(self, key: str, path: Path, size: int) -> None:
-        async with await trio.open_file(path, "rb") as file:
-            if size <= _CHUNK_BYTES:
-                await self._store.put(key, await file.read())
-                return
-            upload_id = await self._store.begin_upload(key)
-            parts = [
-                await self._store.put_part(key, upload_id, part.number, await file.read(part.end - part.start))
-                for part in parts_of(size)
-            ]
-            await self._store.complete_upload(key, upload_id, parts)
+        if size <= _CHUNK_BYTES:
+            content = [chunk async for chunk in read_in_chunks(path, [_CHUNK_BYTES])]
+            await self._store.put(key, b"".join(content))
+            return
+        upload_id = await self._store.begin_upload(key)
+        cuts = [part.end - part.start for part in parts_of(size)]
+        parts: list[UploadedPart] = []
+        async for chunk in read_in_chunks(path, cuts):
+            parts.append(await self._store.put_part(key, upload_id, len(parts) + 1, chunk))
+        await self._store.complete_upload(key, upload_id, parts)
 
     # -- keeping what changes -----------------------------------------------------------------------------------
 
@@ -338,20 +349,43 @@ class BucketSnapshots:
                 await under_way.wait()
                 continue
             if not self.allowance.has_room(found.size):
-                await self.allowance.make_room_for(found.size)
+                await self._make_room_for(found.size)
                 continue
             self._check_ownership()
             done = self._keeping[key, etag] = trio.Event()
             self.allowance.promise(found.size)
             try:
                 await self.kept.keep(ObjectVersion(key, etag, found.size), self._taken[-1].serial)
-            except (Stale, NotFound):
-                log.warning("others changed an object that a snapshot has: it is lost to that", extra={"key": key})
-                self._lost.add((key, etag))
+            except (Stale, NotFound) as error:
+                await self._look_who_changed(key, etag, error)
             finally:
                 self.allowance.settle(found.size)
                 del self._keeping[key, etag]
                 done.set()
+
+    async def _make_room_for(self, size: int) -> None:
+        for left in [taken for taken in self._taken if taken.has_failed]:
+            await self._take_back(left)  # nobody sees it, and nobody could delete it
+        if not self.allowance.has_room(size):
+            await self.allowance.make_room_for(size)
+
+    async def _look_who_changed(self, key: str, etag: str, error: StorageException) -> None:
+        """Note that others took an object from the snapshots. Raises Unavailable: it is there, and was not copied."""
+        with contextlib.suppress(NotFound):
+            if (await self._store.head(key)).etag == etag:
+                raise Unavailable(f"{key} could not be copied for the snapshots that have it: {error}") from error
+        log.warning("others changed an object that a snapshot has: it is lost to that", extra={"key": key})
+        self._lost.add((key, etag))
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something is being copied or stored for snapshots."""
+        return bool(self._keeping) or self._creating.locked()
+
+    @property
+    def has_any(self) -> bool:
+        """Whether something may have to be kept."""
+        return bool(self._taken)
 
     # -- deleting -----------------------------------------------------------------------------------------------
 
@@ -385,8 +419,10 @@ class BucketSnapshots:
             return set()  # nobody knows what a damaged one needs
         if gone is not None and gone.manifest is not None:
             return await self._needed_by(gone, but_for=self._taken)
-        needed = [await self._needed_by(taken) for taken in self._taken]
-        return set(self.kept.names()).difference(*needed)
+        names = set(self.kept.names())  # before what is kept while this looks
+        for taken in list(self._taken):
+            names -= await self._needed_by(taken)
+        return names
 
     async def _needed_by(self, taken: TakenSnapshot, but_for: Sequence[TakenSnapshot] = ()) -> set[tuple[str, int]]:
         """Return the copies that a snapshot needs, and none of others does."""
@@ -453,13 +489,13 @@ def _key(name: str, file: str) -> str:
     return f"{PLACE}{name}/{file}"
 
 
-def _parse(content: bytes) -> _Record:
-    """Return what a record says. Raises InputOutput: it is damaged. Unsupported: a newer version wrote it."""
+def _parse(content: bytes) -> _Record | None:
+    """Return what a record says, None where it is damaged. Raises Unsupported: a newer version wrote it."""
     try:
         found: dict[str, Any] = json.loads(content)
         version = found.pop("format")
         if version > _FORMAT:
-            raise Unsupported(f"it has format {version}, this version knows {_FORMAT}: upgrade volgate")
+            raise Unsupported(f"a snapshot has format {version}, this version knows {_FORMAT}: upgrade volgate")
         return _Record(**found)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputOutput("its record is damaged") from error
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None

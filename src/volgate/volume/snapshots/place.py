@@ -7,6 +7,7 @@ and removed first.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -15,7 +16,6 @@ from pathlib import Path
 from typing import Final
 
 import attrs
-import trio
 
 from volgate.concurrency import note_progress
 from volgate.drivers.base import (
@@ -29,7 +29,7 @@ from volgate.drivers.base import (
 )
 from volgate.dto import FileAttributes
 from volgate.errors import InputOutput, Unsupported
-from volgate.manifests.local import Fingerprint, LocalManifests, measure
+from volgate.manifests.local import Fingerprint, LocalManifests, measure, read_in_chunks
 
 FORMAT_VERSION: Final = 1
 _PLACE: Final = "snapshots"
@@ -151,11 +151,10 @@ class SnapshotPlace:
         fingerprint = await measure(draft)
         file, _ = await self._backend.create_file(directory, _MANIFEST, 0o600, _OWNER)
         try:
-            async with await trio.open_file(draft, "rb") as source:
-                offset = 0
-                while chunk := await source.read(_CHUNK_BYTES):
-                    await _write_all(file, offset, chunk)
-                    offset += len(chunk)
+            offset = 0
+            async for chunk in read_in_chunks(draft, itertools.repeat(_CHUNK_BYTES)):
+                await _write_all(file, offset, chunk)
+                offset += len(chunk)
             await file.sync(data_only=False)
         finally:
             await file.close()
@@ -164,22 +163,19 @@ class SnapshotPlace:
 
     async def fetch_manifest(self, name: str, directory: BackendDirectory, record: SnapshotRecord) -> Path:
         """Return the local copy of a manifest; fetched where there is none. Raises InputOutput: it is damaged."""
-        wanted = Fingerprint(record.manifest_bytes, record.manifest_sha256)
-        local = await self._local.find(name, wanted)
-        if local is not None:
-            return local
-        draft = self.draft(name)
-        file, attributes = await self._backend.open_file(directory, _MANIFEST, 0, writable=False)
-        try:
-            async with await trio.open_file(draft, "wb") as target:
+
+        async def read_all() -> AsyncIterator[bytes]:
+            file, attributes = await self._backend.open_file(directory, _MANIFEST, 0, writable=False)
+            try:
                 for offset in range(0, attributes.size, _CHUNK_BYTES):
-                    await target.write(await file.read(offset, _CHUNK_BYTES))
-        finally:
-            await file.close()
-        if await measure(draft) != wanted:
-            draft.unlink()
+                    yield await file.read(offset, _CHUNK_BYTES)
+            finally:
+                await file.close()
+
+        found = await self._local.fetch(name, Fingerprint(record.manifest_bytes, record.manifest_sha256), read_all)
+        if found is None:
             raise InputOutput("its manifest is damaged")
-        return await self._local.keep(name, draft, wanted)
+        return found
 
     # -- blobs --------------------------------------------------------------------------------------------------
 
