@@ -61,7 +61,7 @@ def test_where_nothing_may_go_who_needs_more_is_refused_and_told_why(volume):
     (volume.path / "b").write_bytes(b"changed")
     assert problems(volume)[0] == []
     assert (volume.path / ".snapshots/s1/b").read_bytes() == bytes(100_000)
-    snapshot(volume, "limit", "0")
+    assert "more is kept than the limit" in snapshot(volume, "limit", "0").stderr
     with pytest.raises(OSError) as refused:
         (volume.path / "c").unlink()
     snapshot(volume, "delete", "s1")
@@ -100,6 +100,24 @@ def test_snapshots_of_the_schedule_go_before_anybody_is_refused(place):
             (mount.path / "c").write_bytes(b"changed")
         assert refused.value.errno == errno.ENOSPC
         assert (mount.path / ".snapshots/mine/b").read_bytes() == bytes(100_000)
+
+
+def test_no_snapshot_goes_where_that_makes_no_room(place):
+    with mounting.mounted(place, alarms=True) as mount:
+        for name in ("a", "b"):
+            (mount.path / name).write_bytes(bytes(100_000))
+        snapshot(mount, "create", "mine")
+        snapshot(mount, "schedule", "hourly=2")
+        wait_until(lambda: len(listed(mount)) == 2)
+        (mount.path / "a").unlink()
+        snapshot(mount, "limit", "150000")
+        for _ in range(2):
+            with pytest.raises(OSError) as refused:
+                (mount.path / "b").unlink()
+            assert refused.value.errno == errno.ENOSPC
+        assert len(listed(mount)) == 2
+        said = volgate("status", mount.path).stdout
+        assert "snapshots keep 97.7 KiB of 146.5 KiB, and 97.7 KiB more are needed" in said
 
 
 def test_a_bucket_keeps_no_more_and_what_waits_is_told(module_server, place):

@@ -367,3 +367,17 @@ def link_and_unlink(path, number, ends):
                 os.rename(path / f"l{(i + 3) % 9}", path / f"f{3 * i % 20}")
             else:
                 os.unlink(path / (f"f{i % 20}" if i % 2 else f"l{(i + 4) % 9}"))
+
+
+def test_nothing_differs_after_a_restore_though_the_number_of_an_inode_is_used_again(volume):
+    """What was changed and renamed goes, and the file that comes back may get its number."""
+    for size in (100, 5000, 3 << 20):
+        content = os.urandom(size)
+        (volume.path / "f").write_bytes(content)
+        snapshot(volume, "create", f"s{size}")
+        with open(volume.path / "f", "r+b") as file:
+            file.write(b"Z")
+        (volume.path / "f").rename(volume.path / "g")
+        snapshot(volume, "restore", f"s{size}", "--yes")
+        assert (volume.path / "f").read_bytes() == content
+        assert diff(volume, f"s{size}") == {}

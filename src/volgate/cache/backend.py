@@ -827,6 +827,10 @@ class CachedBackend(ObjectTree):
         """See BaseStorageBackend."""
         return self._snapshots.allowance
 
+    async def measure_kept(self, names: Set[str]) -> int:
+        """See BaseStorageBackend."""
+        return await self._snapshots.measure_kept(names)
+
     async def create_snapshot(self, name: str) -> None:
         """See BaseStorageBackend: the bucket is listed, which has all: the caller drained it."""
         await self._snapshots.load()

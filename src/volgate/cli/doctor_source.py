@@ -89,6 +89,13 @@ def _check_directory(source: Source) -> Iterator[Finding]:
     for name, loss in _LACKS.items():
         if not getattr(capabilities, name):
             yield Finding(name, "warning", loss)
+    if capabilities.native_snapshots:
+        yield Finding("snapshots", "ok", "the storage takes them")
+    elif capabilities.preserves:
+        line = "they keep a file before its first change: a copy, but where the file system shares blocks (btrfs, xfs)"
+        yield Finding("snapshots", "ok", line)
+    else:
+        yield Finding("snapshots", "warning", "there are none: they want root, and a local file system")
 
 
 async def _look(source: Source) -> tuple[Capabilities, VolumeIdentity | None, int | None, StorageInspection]:

@@ -16,7 +16,7 @@ from volgate.cli.output import confirm
 from volgate.cli.storage import ask_patiently, find_served
 from volgate.control.client import ask
 from volgate.core.sizes import format_count, format_size
-from volgate.errors import InvalidArgument, NotFound, QuotaExceeded
+from volgate.errors import InvalidArgument, NotFound, QuotaExceeded, Unavailable
 
 
 @click.group()
@@ -170,7 +170,10 @@ def restore(target: str, snapshot_id: str, path: str | None, dry_run: bool, yes:
         question = f"Replace or remove {format_count(lost, 'file')} in {target}?"
         if lost and not yes and not (sys.stdin.isatty() and click.confirm(question, err=True)):
             raise InvalidArgument(f"not confirmed; see what it would do with --dry-run, and say --yes to {target}")
-        done = ask_patiently(socket, "/v1/snapshots/restore", {**body, "dry_run": False}, lambda: None)
+        try:
+            done = ask_patiently(socket, "/v1/snapshots/restore", {**body, "dry_run": False}, lambda: None)
+        except Unavailable as error:
+            raise Unavailable(f"{error}; the restore goes on when the volume is mounted again") from error
     if as_json:
         click.echo(json.dumps(done, indent=1))
         return
@@ -178,7 +181,8 @@ def restore(target: str, snapshot_id: str, path: str | None, dry_run: bool, yes:
         for change in done["changes"]:
             click.echo(_to_line(change, {"added": "-", "removed": "+", "changed": "M"}))
     counts = ", ".join(f"{done[name]} {name}" for name in ("created", "replaced", "removed", "adjusted"))
-    confirm(f"{target}: {'would be' if dry_run else 'is'} as in {snapshot_id}: {counts}", err=dry_run)
+    place = f"{target} at {path}" if body["path"] else target
+    confirm(f"{place}: {'would be' if dry_run else 'is'} as in {snapshot_id}: {counts}", err=dry_run)
     if done["refused"]:
         click.echo(f"volgate: it would be refused: {done['refused']}", err=True)
 
@@ -193,6 +197,7 @@ def delete(target: str, snapshot_ids: tuple[str, ...]) -> None:
     volgate snapshot delete /mnt/data before-upgrade
     """
     socket = Path(find_served(target)["socket"])
+    snapshot_ids = tuple(dict.fromkeys(snapshot_ids))
     missing = sorted(set(snapshot_ids) - {info["snapshot_id"] for info in _list(target)})
     if missing:
         raise NotFound(f"there is no snapshot {', '.join(missing)}; nothing was deleted")
@@ -238,9 +243,10 @@ def limit(target: str, size: tuple[int | None] | None, as_json: bool) -> None:
     """Limit what snapshots keep.
 
     That is what was changed or removed since, for all of them together. SIZE: 10G, 10GiB, none; without it the limit is
-    shown. It is not the volume's: that holds for what the volume has now. Where it is
-    reached, snapshots that the schedule took are deleted, the oldest first; where there are none, nobody can change or
-    remove what a snapshot holds (ENOSPC). CephFS and Hammerspace keep what they like.
+    shown. It is not the volume's: that holds for what the volume has now. Where it is reached, snapshots that the
+    schedule took are deleted, the oldest first, if that makes room. Else nobody can change or remove what a snapshot
+    holds (ENOSPC); for a bucket such changes wait on this host, and no snapshot can be taken. CephFS and Hammerspace
+    keep what they like.
 
     \b
     volgate snapshot limit /mnt/data 100GiB
@@ -256,6 +262,8 @@ def limit(target: str, size: tuple[int | None] | None, as_json: bool) -> None:
         click.echo(f"{target}: the storage keeps what snapshots need, and tells nobody how much")
     else:
         click.echo(f"{target}: {format_size(now['kept_bytes'])} kept of {format_size(now['limit_bytes'])}")
+        if now["limit_bytes"] is not None and now["kept_bytes"] > now["limit_bytes"]:
+            click.echo("volgate: more is kept than the limit: what they hold cannot be changed or removed", err=True)
 
 
 def _list(target: str) -> list[dict[str, Any]]:

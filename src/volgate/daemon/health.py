@@ -123,8 +123,8 @@ def find_problems(
         problems.append(
             Problem(
                 "snapshots_full",
-                f"snapshots keep {format_size(allowance.kept_bytes)} of {format_size(allowance.limit_bytes)}: who "
-                "changes or removes what they hold is refused (ENOSPC); delete some, or raise 'volgate snapshot limit'",
+                f"{allowance.describe()}: changes of what they hold are refused (ENOSPC), or wait to be uploaded to a "
+                "bucket, which takes no snapshots then; delete some, or raise 'volgate snapshot limit'",
                 degrades=True,
             )
         )

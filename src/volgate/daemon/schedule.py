@@ -74,9 +74,19 @@ class Schedule:
                     self._failed_at = time.time()
             await trio.sleep(_LOOK_S)
 
-    async def let_one_go(self) -> bool:
-        """Delete the oldest snapshot that the schedule took, to make room; returns whether there was one."""
-        for info in await self._volume.snapshots.list_all():
+    async def let_one_go(self, size: int) -> bool:
+        """Delete the oldest snapshot that the schedule took, to make room; returns whether there was one.
+
+        None goes where all of them together would not make room for so many bytes.
+        """
+        snapshots = self._volume.snapshots
+        found = await snapshots.list_all()
+        peoples = {info.snapshot_id for info in found if not MARK.items() <= info.metadata.items()}
+        allowance = snapshots.allowance
+        assert allowance is not None
+        if allowance.limit_bytes is not None and await snapshots.measure_kept(peoples) + size > allowance.limit_bytes:
+            return False
+        for info in found:
             if MARK.items() <= info.metadata.items():
                 with contextlib.suppress(Busy):
                     await self._delete(info.snapshot_id)

@@ -14,7 +14,7 @@ from volgate.core.sizes import format_size
 from volgate.errors import NoSpace
 
 
-async def _nothing_may_go() -> bool:
+async def _nothing_may_go(size: int) -> bool:
     return False
 
 
@@ -26,7 +26,7 @@ class Allowance:
 
     Attributes:
         limit_bytes: None = unlimited. It may lie below what is kept: then nothing more is.
-        make_room: deletes a snapshot that may go, and returns whether there was one.
+        make_room: deletes a snapshot that may go, for so many bytes, and returns whether there was one.
     """
 
     def __init__(self, kept_bytes: Callable[[], int], has_snapshots: Callable[[], bool]) -> None:
@@ -35,7 +35,7 @@ class Allowance:
         self._promised = 0
         self._making_room = trio.Lock()
         self.limit_bytes: int | None = None
-        self.make_room: Callable[[], Awaitable[bool]] = _nothing_may_go
+        self.make_room: Callable[[int], Awaitable[bool]] = _nothing_may_go
         self._refused_bytes: int | None = None
 
     @property
@@ -59,11 +59,15 @@ class Allowance:
         Look again afterwards whether anything is to be kept still, and whether there is room.
         """
         async with self._making_room:
-            could_fit = self.limit_bytes is None or size <= self.limit_bytes
-            if not self.has_room(size) and not (could_fit and await self.make_room()):
+            if not self.has_room(size) and not await self.make_room(size):
                 self._refused_bytes = size
-                kept, limit = format_size(self.kept_bytes), format_size(self.limit_bytes)
-                raise NoSpace(f"snapshots keep {kept} of {limit}: delete some, or raise 'volgate snapshot limit'")
+                raise NoSpace(f"{self.describe()}: delete some, or raise 'volgate snapshot limit'")
+
+    def describe(self) -> str:
+        """Say what is kept, and what was refused last where that would be refused now."""
+        kept, limit = format_size(self.kept_bytes), format_size(self.limit_bytes)
+        needed = self._refused_bytes if self.is_full else None
+        return f"snapshots keep {kept} of {limit}" + (f", and {format_size(needed)} more are needed" if needed else "")
 
     def promise(self, size: int) -> None:
         """Count bytes while they are being kept; without an await since ``has_room``."""

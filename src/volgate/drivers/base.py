@@ -23,7 +23,7 @@ from __future__ import annotations
 import contextlib
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import ClassVar, Final
 
 import attrs
@@ -519,6 +519,10 @@ class BaseStorageBackend(ABC):
     def allowance(self) -> Allowance | None:
         """How much snapshots may keep; None where the storage keeps what it likes."""
         return None
+
+    async def measure_kept(self, names: Set[str]) -> int:
+        """Return how many bytes would be kept if there were no snapshots but these. Needs an ``allowance``."""
+        raise Unsupported
 
     async def create_snapshot(self, name: str) -> None:
         """Take a snapshot of the whole volume, drained and not changed meanwhile: all of it or nothing, durably.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from pathlib import Path
 
 import attrs
@@ -52,7 +52,7 @@ class LocalManifests:
         return kept
 
     async def fetch(
-        self, name: str, fingerprint: Fingerprint, read_all: Callable[[], AsyncIterator[bytes]]
+        self, name: str, fingerprint: Fingerprint, read_all: Callable[[], AsyncGenerator[bytes, None]]
     ) -> Path | None:
         """Return the copy; fetched where there is none. None: what the storage has is another content, twice.
 
@@ -65,8 +65,8 @@ class LocalManifests:
                 return path
             for _ in range(2):
                 draft = self.draft(name)
-                async with await trio.open_file(draft, "wb") as file:
-                    async for chunk in read_all():
+                async with await trio.open_file(draft, "wb") as file, contextlib.aclosing(read_all()) as chunks:
+                    async for chunk in chunks:
                         await file.write(chunk)
                 if await measure(draft) == fingerprint:
                     return await self.keep(name, draft, fingerprint)
@@ -88,7 +88,7 @@ async def measure(path: Path) -> Fingerprint:
         return await trio.to_thread.run_sync(_measure, path)
 
 
-async def read_in_chunks(path: Path, sizes: Iterable[int]) -> AsyncIterator[bytes]:
+async def read_in_chunks(path: Path, sizes: Iterable[int]) -> AsyncGenerator[bytes, None]:
     """Yield a file in pieces of these sizes. Raises InputOutput and the like."""
     with _converted():
         file = await trio.open_file(path, "rb")

@@ -16,7 +16,7 @@ import logging
 import re
 import time
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence, Set
 from pathlib import Path
 from typing import Any, Final
 
@@ -177,7 +177,7 @@ class BucketSnapshots:
     async def _open_manifest(self, taken: TakenSnapshot, record: _Record) -> str:
         """Open a snapshot's manifest; returns why that is damaged, "" where it is not."""
 
-        async def read_all() -> AsyncIterator[bytes]:
+        async def read_all() -> AsyncGenerator[bytes, None]:
             for offset in range(0, record.manifest_bytes, _CHUNK_BYTES):
                 yield await self._store.get_range(_key(taken.name, _MANIFEST), offset, _CHUNK_BYTES)
 
@@ -307,14 +307,15 @@ class BucketSnapshots:
 
     async def _store_file(self, key: str, path: Path, size: int) -> None:
         if size <= _CHUNK_BYTES:
-            content = [chunk async for chunk in read_in_chunks(path, [_CHUNK_BYTES])]
-            await self._store.put(key, b"".join(content))
+            async with contextlib.aclosing(read_in_chunks(path, [size])) as chunks:
+                await self._store.put(key, b"".join([chunk async for chunk in chunks]))
             return
         upload_id = await self._store.begin_upload(key)
         cuts = [part.end - part.start for part in parts_of(size)]
         parts: list[UploadedPart] = []
-        async for chunk in read_in_chunks(path, cuts):
-            parts.append(await self._store.put_part(key, upload_id, len(parts) + 1, chunk))
+        async with contextlib.aclosing(read_in_chunks(path, cuts)) as chunks:
+            async for chunk in chunks:
+                parts.append(await self._store.put_part(key, upload_id, len(parts) + 1, chunk))
         await self._store.complete_upload(key, upload_id, parts)
 
     # -- keeping what changes -----------------------------------------------------------------------------------
@@ -423,6 +424,14 @@ class BucketSnapshots:
         for taken in list(self._taken):
             names -= await self._needed_by(taken)
         return names
+
+    async def measure_kept(self, snapshot_ids: Set[str]) -> int:
+        """Return how many bytes of copies only these snapshots need; what a damaged one needs counts nothing."""
+        needed: set[tuple[str, int]] = set()
+        for taken in list(self._taken):
+            if taken.snapshot_id in snapshot_ids and taken.manifest is not None:
+                needed |= await self._needed_by(taken)
+        return self.kept.measure(needed)
 
     async def _needed_by(self, taken: TakenSnapshot, but_for: Sequence[TakenSnapshot] = ()) -> set[tuple[str, int]]:
         """Return the copies that a snapshot needs, and none of others does."""

@@ -11,6 +11,7 @@ import hashlib
 import re
 from bisect import bisect_left
 from collections import Counter
+from collections.abc import Iterable
 from typing import Final
 
 from volgate.cache.copying import copy_object
@@ -83,6 +84,10 @@ class KeptObjects:
     def last_serial(self) -> int:
         """The highest serial in a name, 0 where nothing is kept."""
         return max((serial for _, serial in self._sizes), default=0)
+
+    def measure(self, names: Iterable[tuple[str, int]]) -> int:
+        """Return how many bytes copies have; those that are gone count nothing."""
+        return sum(self._sizes.get(name, 0) for name in names)
 
     def names(self) -> list[tuple[str, int]]:
         """Return all names; for ``drop``."""

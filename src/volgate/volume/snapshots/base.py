@@ -7,7 +7,7 @@ done (``Freeze``).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Set
 from contextlib import AbstractAsyncContextManager
 from typing import Final
 
@@ -84,12 +84,16 @@ class Snapshots(ABC):
     async def open(self, snapshot_id: str) -> SnapshotRoot:
         """Return a snapshot's root for reading; the same one at each call. Raises NotFound."""
 
-    def changed_since(self, snapshot_id: str, later_id: str | None) -> frozenset[int]:
+    def changed_since(self, snapshot_id: str, later_id: str | None) -> Mapping[int, bytes | None]:
         """Return which inodes of a snapshot are known to have changed since, up to a later one or to now.
 
-        Raises NotFound.
+        Each with its ``key_of_node``: a number may be another inode's by now. Raises NotFound.
         """
-        return frozenset()
+        return {}
+
+    async def measure_kept(self, snapshot_ids: Set[str]) -> int:
+        """Return how many bytes would be kept if there were no snapshots but these."""
+        raise Unsupported
 
     async def get(self, snapshot_id: str) -> SnapshotInfo:
         """Return what is known of a snapshot. Raises NotFound."""
@@ -145,8 +149,8 @@ class NoSnapshots(Snapshots):
 
     async def delete(self, snapshot_id: str) -> None:
         """See Snapshots."""
-        raise NotFound(f"there is no snapshot {snapshot_id}")
+        raise Unsupported(self.reason)
 
     async def open(self, snapshot_id: str) -> SnapshotRoot:
         """See Snapshots."""
-        raise NotFound(f"there is no snapshot {snapshot_id}")
+        raise Unsupported(self.reason)

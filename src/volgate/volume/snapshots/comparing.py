@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import AsyncIterator, Set
+from collections.abc import AsyncIterator, Mapping, Set
 from typing import Literal
 
 import attrs
@@ -36,12 +36,18 @@ class TreeChange:
 
 
 async def compare(
-    before: Place, after: Place, changed: Set[int], path: bytes = b"", *, directory_times: bool = False
+    before: Place,
+    after: Place,
+    changed: Mapping[int, bytes | None],
+    path: bytes = b"",
+    *,
+    directory_times: bool = False,
 ) -> AsyncIterator[TreeChange]:
     """Yield what differs, directory by directory, and of the first one itself.
 
     Args:
-        changed: inodes of ``before`` that are known to have changed since, though size and mtime may be the same.
+        changed: inodes of ``before`` that are known to have changed since, though size and mtime may be the same; each
+            with its key, since its number may be another's by now.
         path: of a directory that both have, to begin with; b"" = the root.
         directory_times: see ``what_differs``.
 
@@ -54,7 +60,8 @@ async def compare(
     async def compare_one(
         old: BackendDirectory, new: BackendDirectory, name: bytes, was: FileAttributes, is_: FileAttributes
     ) -> tuple[str, ...]:
-        is_changed = stat.S_ISREG(was.mode) and was.ino == is_.ino and was.ino in changed
+        is_same = stat.S_ISREG(was.mode) and was.ino == is_.ino and was.ino in changed
+        is_changed = is_same and after.backend.key_of_node(new, name, is_.ino) == changed[was.ino]
         if not is_changed and is_untouched(was, is_):
             return ()
         content, xattrs = await _compare_details((before, old), (after, new), name, was)

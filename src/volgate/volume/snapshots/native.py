@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
@@ -75,6 +75,10 @@ class NativeSnapshots(Snapshots):
         notes = await self._load_notes()
         found = [info for info in await self._backend.list_snapshots() if SNAPSHOT_ID.fullmatch(info.name)]
         return sorted((_to_info(info, notes.get(info.name, {})) for info in found), key=lambda info: info.created_at)
+
+    async def measure_kept(self, snapshot_ids: Set[str]) -> int:
+        """See Snapshots."""
+        return await self._backend.measure_kept(snapshot_ids)
 
     async def delete(self, snapshot_id: str) -> None:
         """See Snapshots."""

@@ -11,7 +11,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 from typing import Final
 
@@ -152,9 +152,10 @@ class SnapshotPlace:
         file, _ = await self._backend.create_file(directory, _MANIFEST, 0o600, _OWNER)
         try:
             offset = 0
-            async for chunk in read_in_chunks(draft, itertools.repeat(_CHUNK_BYTES)):
-                await _write_all(file, offset, chunk)
-                offset += len(chunk)
+            async with contextlib.aclosing(read_in_chunks(draft, itertools.repeat(_CHUNK_BYTES))) as chunks:
+                async for chunk in chunks:
+                    await _write_all(file, offset, chunk)
+                    offset += len(chunk)
             await file.sync(data_only=False)
         finally:
             await file.close()
@@ -164,7 +165,7 @@ class SnapshotPlace:
     async def fetch_manifest(self, name: str, directory: BackendDirectory, record: SnapshotRecord) -> Path:
         """Return the local copy of a manifest; fetched where there is none. Raises InputOutput: it is damaged."""
 
-        async def read_all() -> AsyncIterator[bytes]:
+        async def read_all() -> AsyncGenerator[bytes, None]:
             file, attributes = await self._backend.open_file(directory, _MANIFEST, 0, writable=False)
             try:
                 for offset in range(0, attributes.size, _CHUNK_BYTES):

@@ -11,7 +11,7 @@ All calls are steps of one event loop: where two of them may meet is said at the
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping, Set
 from pathlib import Path
 
 import attrs
@@ -37,7 +37,7 @@ class _Taken:
     Attributes:
         serial: orders the snapshots. name: of its directory. directory: open.
         info: as of when it was taken, without the preserved bytes. manifest: open; None where it is damaged.
-        blobs: inodes whose content it has. preserved_bytes: their sizes.
+        blobs: inodes whose content it has, each with its size. preserved_bytes: all of them.
         kept: inodes that were kept, those whose blobs were handed on included.
         linked: inodes whose blob is another name of the inode itself, which may still be open.
         under_way: inodes that are being kept or handed on; who meets one waits for it.
@@ -51,7 +51,7 @@ class _Taken:
         self.directory = directory
         self.info = info
         self.manifest: Manifest | None = None
-        self.blobs: set[int] = set()
+        self.blobs: dict[int, int] = {}
         self.kept: set[int] = set()
         self.linked: set[int] = set()
         self.preserved_bytes = 0
@@ -65,13 +65,13 @@ class _Taken:
 
     def take_in(self, ino: int, size: int) -> None:
         """Note that it has a blob."""
-        self.blobs.add(ino)
+        self.blobs[ino] = size
         self.kept.add(ino)
         self.preserved_bytes += size
 
     def give_away(self, ino: int, size: int) -> None:
         """Note that it has a blob no more."""
-        self.blobs.discard(ino)
+        self.blobs.pop(ino, None)
         self.linked.discard(ino)
         self.preserved_bytes -= size
 
@@ -372,11 +372,33 @@ class PreservingSnapshots(Snapshots):
                 return later
         return None
 
-    def changed_since(self, snapshot_id: str, later_id: str | None) -> frozenset[int]:
+    async def measure_kept(self, snapshot_ids: Set[str]) -> int:
         """See Snapshots."""
+        total = 0
+        for index, taken in enumerate(list(self._taken)):
+            for ino, size in list(taken.blobs.items()):
+                total += size if self._is_needed(ino, index, snapshot_ids) else 0
+            await trio.lowlevel.checkpoint()
+        return total
+
+    def _is_needed(self, ino: int, index: int, snapshot_ids: Set[str]) -> bool:
+        """Return whether one of these snapshots has an inode's content from the one at an index."""
+        for number in range(min(index, len(self._taken) - 1), -1, -1):
+            earlier = self._taken[number]
+            if number < index and ino in earlier.blobs:
+                return False
+            if earlier.info.snapshot_id in snapshot_ids and earlier.has(ino):
+                return True
+        return False
+
+    def changed_since(self, snapshot_id: str, later_id: str | None) -> Mapping[int, bytes | None]:
+        """See Snapshots."""
+        manifest = self._find(snapshot_id).manifest
         start = self._taken.index(self._find(snapshot_id))
         end = len(self._taken) if later_id is None else self._taken.index(self._find(later_id))
-        return frozenset().union(*(taken.blobs for taken in self._taken[start:end]))
+        changed = set().union(*(taken.blobs for taken in self._taken[start:end]))
+        nodes = ((ino, manifest.node(ino)) for ino in changed) if manifest is not None else ()
+        return {ino: node.key for ino, node in nodes if node is not None}
 
     # -- deleting -----------------------------------------------------------------------------------------------
 

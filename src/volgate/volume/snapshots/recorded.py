@@ -122,6 +122,10 @@ class RecordedBackend(ReadOnlyBackend):
             raise IsADirectory if node.is_directory else InvalidArgument("not a regular file")
         return RecordedFile(node, await self._open_content(node)), node.attributes
 
+    def key_of_node(self, directory: BackendDirectory, name: bytes, ino: int) -> bytes | None:
+        """See BaseStorageBackend: of the inode that it was."""
+        return self._node(directory, name).key
+
     async def read_link(self, directory: BackendDirectory, name: bytes, ino: int) -> bytes:
         """See BaseStorageBackend."""
         node = self._node(directory, name, ino)
