@@ -109,7 +109,7 @@ def test_what_the_anvil_says_of_the_share_is_told(anvil, make_backend):
 
     async def test(backend, root):
         found = await backend.inspect()
-        assert found.facts["share"] == "4 KiB of 1 TiB used, limit 1 GiB"
+        assert found.facts["share"] == f"made for the volume {CONTEXT.volume_id}, 4 KiB of 1 TiB used, limit 1 GiB"
         assert "512 GiB are free in the cluster" in found.facts["anvil"]
         assert found.missing == ()
         anvil.shares["projects"]["extendedInfo"] = {}

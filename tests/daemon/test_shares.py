@@ -1,5 +1,7 @@
 """A share of Hammerspace, from nothing to nothing, by the command line alone."""
 
+import json
+
 import pytest
 
 import shares
@@ -64,6 +66,49 @@ def test_a_share_is_made_mounted_fenced_and_removed(share, place):
         removed = volgate("volume", "delete", NAME, "--with-share", "--yes")
         assert removed.returncode == 0, removed.stderr
         assert anvil.shares["projects"]["shareState"] == "REMOVED"
+
+
+def doctor(source, options):
+    done = volgate("doctor", source, "--json", "-o", options)
+    return done.returncode, json.loads(done.stdout)
+
+
+def lines(findings, check):
+    return " ".join(f"{found['message']} -> {found['remedy']}" for found in findings if found["check"] == check)
+
+
+def test_doctor_asks_the_anvil_though_the_share_is_not_mounted(share):
+    status, findings = doctor(share.source, share.options)
+    assert status == 1 and "the share is not mounted at" in lines(findings, "directory")
+    assert "'volgate volume create' makes it" in lines(findings, "storage")
+    share.anvil.add_share("projects", extendedInfo={MARK: NAME})
+    status, findings = doctor(share.source, share.options)
+    assert status == 1 and "mount -t nfs" in lines(findings, "directory")
+    assert f"made for the volume {NAME}, " in lines(findings, "share")
+    assert "volume create" not in json.dumps(findings)
+
+
+def test_doctor_tells_what_is_wrong_with_the_anvil_and_what_mends_it(share, place):
+    share.anvil.add_share("projects", extendedInfo={MARK: NAME})
+    with shares.bound(share):
+        lax = lines(doctor(share.source, f"{share.options},verify_tls=no,objectives=keep-online")[1], "storage")
+        assert "any certificate is trusted" in lax and "ca_bundle=" in lax
+        assert "lacks the objective 'keep-online': set it on the Anvil" in lax and "again" not in lax
+        (place / "login").write_text("[default]\nusername = admin\npassword = wrong\n")
+        assert f"correct {place / 'login'}" in lines(doctor(share.source, share.options)[1], "storage")
+        nobody = "hammerspace://127.0.0.1:1/projects"
+        assert "check the name and the port" in lines(doctor(nobody, share.options)[1], "storage")
+
+
+def test_doctor_tells_of_a_limit_above_what_the_storage_has(share):
+    share.anvil.add_share("projects", extendedInfo={MARK: NAME})
+    with shares.bound(share):
+        create = ("volume", "create", NAME, share.source, "--quota", "7EiB", "-o", share.options)
+        made = volgate(*create)
+        assert made.returncode == 0, made.stderr
+        assert "above all that the storage has" in volgate("doctor", NAME).stdout
+        assert volgate("quota", "set", NAME, "1MiB").returncode == 0
+        assert "above all" not in volgate("doctor", NAME).stdout
 
 
 def test_options_of_buckets_are_refused(place):

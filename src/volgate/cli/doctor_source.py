@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from functools import partial
@@ -13,12 +14,13 @@ import trio
 
 from volgate import errors, paths
 from volgate.cli.finding import Finding
+from volgate.core.names import SNAPSHOTS_NAME
 from volgate.core.sizes import format_size
 from volgate.daemon.health import PROMISES
 from volgate.dto import VolumeOperationContext
 
 if TYPE_CHECKING:
-    from volgate.drivers.base import Capabilities, StorageInspection
+    from volgate.drivers.base import BackendSpace, BaseStorageBackend, StorageInspection
     from volgate.drivers.registry import Source
     from volgate.volume.identity import VolumeIdentity
 
@@ -66,55 +68,82 @@ def _check_directory(source: Source) -> Iterator[Finding]:
         yield Finding("access", "missing", f"this user may not read and write {where}", remedy)
         return
     try:
-        capabilities, identity, free_bytes, inspected = trio.run(_look, source)
-    except errors.NotFound as error:
-        if "://" in where:
-            yield Finding("directory", "missing", str(error), f"volgate volume create NAME {where} ... makes it")
-        else:
-            yield Finding("directory", "missing", f"{where} does not exist", f"mkdir -p {where}")
-        return
+        yield from trio.run(_look, source)
     except errors.StorageException as error:
         yield Finding("directory", "missing", str(error))
-        return
-    free = "" if free_bytes is None else f"; {format_size(free_bytes)} are free in it"
-    yield Finding("directory", "ok", f"{where} can be mounted{free}")
+
+
+async def _look(source: Source) -> list[Finding]:
+    from volgate.drivers.base import exists
+    from volgate.volume.identity import load_identity
+    from volgate.volume.storage import make_backend
+
+    where, backend = source.text, make_backend(source)
+    try:
+        context = VolumeOperationContext("volume", Path("/"), source.backend_type, "cli", read_only=True)
+        try:
+            root = await backend.open_volume(context)
+        except errors.NotFound as error:
+            return await _look_behind(where, backend, error)
+        try:
+            space, identity = await backend.get_space(), await load_identity(backend)
+            if identity is None and await exists(backend, root, SNAPSHOTS_NAME):
+                message = f"{where} holds '.snapshots', a name that volgate keeps for itself"
+                return [Finding("directory", "missing", message, f"mv {where}/.snapshots to another name")]
+            # A Ceph without its manager cannot tell.
+            free = f"; {format_size(space.free_bytes)} are free in it" if space.total_bytes else ""
+            return [
+                Finding("directory", "ok", f"{where} can be mounted{free}"),
+                *_describe_volume(identity, space),
+                *_describe_storage(await backend.inspect()),
+                *_describe_capabilities(backend.capabilities),
+            ]
+        finally:
+            root.close()
+    finally:
+        await backend.close()
+
+
+async def _look_behind(where: str, backend: BaseStorageBackend, error: errors.NotFound) -> list[Finding]:
+    """Return what is found of a volume that cannot be opened: its storage may tell more than that."""
+    if "://" not in where:
+        return [Finding("directory", "missing", f"{where} does not exist", f"mkdir -p {where}")]
+    told: list[Finding] = []
+    with contextlib.suppress(errors.NotFound):
+        told += _describe_storage(await backend.inspect())
+    remedy = "" if told else f"volgate volume create NAME {where} ... makes it"
+    return [Finding("directory", "missing", str(error), remedy), *told]
+
+
+def _describe_volume(identity: VolumeIdentity | None, space: BackendSpace) -> Iterator[Finding]:
     if identity is None:
         yield Finding("volume", "ok", "it is none yet: its first mount counts what is in it")
-    else:
-        yield Finding("volume", "ok", f"{identity.volume_id}, limit {format_size(identity.quota_bytes)}")
-    for subject, line in inspected.facts.items():
-        yield Finding(subject, "ok", line)
-    for line in inspected.missing:
-        yield Finding("storage", "warning", line)
+        return
+    limit = identity.quota_bytes
+    yield Finding("volume", "ok", f"{identity.volume_id}, limit {format_size(limit)}")
+    if limit is not None and 0 < space.total_bytes < limit:
+        message = f"the limit is above all that the storage has, {format_size(space.total_bytes)}: it fills up before"
+        yield Finding("capacity", "warning", message, f"enlarge it, or: volgate quota set {identity.volume_id} SIZE")
+
+
+def _describe_capabilities(able: Capabilities) -> Iterator[Finding]:
     for name, loss in _LACKS.items():
-        if not getattr(capabilities, name):
+        if not getattr(able, name):
             yield Finding(name, "warning", loss)
-    if capabilities.native_snapshots:
+    if able.native_snapshots:
         yield Finding("snapshots", "ok", "the storage takes them")
-    elif capabilities.preserves:
+    elif able.preserves:
         line = "they keep a file before its first change: a copy, but where the file system shares blocks (btrfs, xfs)"
         yield Finding("snapshots", "ok", line)
     else:
         yield Finding("snapshots", "warning", "there are none: they want root, and a local file system")
 
 
-async def _look(source: Source) -> tuple[Capabilities, VolumeIdentity | None, int | None, StorageInspection]:
-    from volgate.volume.identity import load_identity
-    from volgate.volume.storage import make_backend
-
-    backend = make_backend(source)
-    try:
-        context = VolumeOperationContext("volume", Path("/"), source.backend_type, "cli", read_only=True)
-        root = await backend.open_volume(context)
-        try:
-            space = await backend.get_space()
-            identity = await load_identity(backend)
-            free_bytes = space.free_bytes if space.total_bytes else None  # a Ceph without its manager cannot tell
-            return backend.capabilities, identity, free_bytes, await backend.inspect()
-        finally:
-            root.close()
-    finally:
-        await backend.close()
+def _describe_storage(inspected: StorageInspection) -> Iterator[Finding]:
+    for subject, line in inspected.facts.items():
+        yield Finding(subject, "ok", line)
+    for line in inspected.missing:
+        yield Finding("storage", "warning", line)
 
 
 def _bucket_options(endpoint_url: str | None, options: tuple[str, ...]) -> dict[str, str]:

@@ -511,7 +511,8 @@ class BaseStorageBackend(ABC):
     async def inspect(self) -> StorageInspection:
         """Return what an administrator should know of the storage behind the volume.
 
-        Leaves all as it was, but may try: make and remove a snapshot, set a limit to what it is.
+        Leaves all as it was, but may try: make and remove a snapshot, set a limit to what it is. Raises NotFound where
+        the volume has to be open for that, and is not.
         """
         return StorageInspection()
 

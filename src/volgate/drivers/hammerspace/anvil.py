@@ -85,7 +85,10 @@ class Anvil:
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
         answer = await ask(self._settings, self._tls, "POST", f"{ROOT}/login", headers, form, self._timeout_s)
         if answer.status in (400, 401, 403):
-            raise PermissionDenied(f"the Anvil {self._settings.host} refuses the login of {login.username}")
+            raise PermissionDenied(
+                f"the Anvil {self._settings.host} refuses the login of {login.username}; "
+                f"correct {self._settings.credentials_file}"
+            )
         self._check(answer, "the login")
         self._cookie = "; ".join(
             value.decode("latin-1").partition(";")[0] for name, value in answer.headers if name == b"set-cookie"

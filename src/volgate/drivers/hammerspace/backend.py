@@ -81,7 +81,7 @@ class HammerspaceBackend(ThreadedBackend):  # type: ignore[misc]
         await self._anvil.resize_share(quota.bytes_)
 
     async def inspect(self) -> StorageInspection:
-        """See BaseStorageBackend: what the Anvil says of the share."""
+        """See BaseStorageBackend: what the Anvil says of the share, mounted or not."""
         if not self._has_login:
             why = "credentials_file= names no login, so the Anvil is not asked: it sets no limit and takes no snapshots"
             return StorageInspection(missing=(why,))
@@ -89,14 +89,19 @@ class HammerspaceBackend(ThreadedBackend):  # type: ignore[misc]
             share, free_bytes = await self._anvil.describe_share(), await self._anvil.read_free_bytes()
         except StorageException as error:
             return StorageInspection(missing=(str(error),))
+        made_for = f"made for the volume {share.volume_id}, " if share.volume_id else ""
+        used = f"{_or_unknown(share.used_bytes)} of {_or_unknown(share.size_bytes)} used"
         facts = {
             "anvil": f"it answers, and the login holds; {_or_unknown(free_bytes)} are free in the cluster",
-            "share": f"{_or_unknown(share.used_bytes)} of {_or_unknown(share.size_bytes)} used, limit "
-            f"{format_size(share.limit_bytes)}",
+            "share": f"{made_for}{used}, limit {format_size(share.limit_bytes)}",
             "objectives": ", ".join(share.objectives) or "none",
         }
-        missing = [f"the share lacks the objective {name!r}: set it on the Anvil, or create the volume again"
+        missing = [f"the share lacks the objective {name!r}: set it on the Anvil"
                    for name in self._settings.objectives if name not in share.objectives]  # fmt: skip
+        if not self._settings.verify_tls:
+            missing.append(
+                "any certificate is trusted, so another may get the login: name its authority with ca_bundle="
+            )
         if not share.volume_id:
             missing.append("the share was not made by volgate: it is served, but neither limited nor removed")
         return StorageInspection(facts, tuple(missing))

@@ -80,7 +80,8 @@ async def ask(
     except h11.RemoteProtocolError as error:
         raise Unavailable(f"{place} cut the connection, or does not speak HTTP: {error}") from error
     except OSError as error:
-        raise Unavailable(f"{place} cannot be reached: {error.strerror or error}") from error
+        reason = error.strerror or error
+        raise Unavailable(f"{place} cannot be reached, check the name and the port: {reason}") from error
 
 
 async def _exchange(
