@@ -22,16 +22,16 @@ _MIN_KERNEL: Final = (5, 12)
 """FUSE_HANDLE_KILLPRIV_V2 came with Linux 5.11, idmapped mounts with 5.12; what is tested is 6.1 and later."""
 
 
-_S3_OPTIONS: Final = (
-    "For SOURCE: region=, credentials_file= (as ~/.aws/credentials, mode 600), anonymous, "
-    "addressing=auto|path|virtual, ca_bundle=."
+_OPTIONS: Final = (
+    "For s3://: region=, credentials_file= (as ~/.aws/credentials, mode 600), anonymous, "
+    "addressing=auto|path|virtual, ca_bundle=. For ceph:// and hammerspace://: as those of mount."
 )
 
 
 @click.command()
 @click.argument("source", required=False)
 @click.option("--endpoint-url", metavar="URL", help="The S3 server of SOURCE, unless it is Amazon's.")
-@click.option("-o", "options", multiple=True, metavar="NAME=VALUE,...", help=_S3_OPTIONS)
+@click.option("-o", "options", multiple=True, metavar="NAME=VALUE,...", help=_OPTIONS)
 @click.option("--json", "as_json", is_flag=True, help="An array of {check, state, message, remedy}.")
 def doctor(source: str | None, endpoint_url: str | None, options: tuple[str, ...], as_json: bool) -> int:
     """Check what volgate needs on this host.
@@ -40,12 +40,14 @@ def doctor(source: str | None, endpoint_url: str | None, options: tuple[str, ...
 
     With SOURCE, check that in place of the host. Of a directory, or a volume's name: whether it can be mounted, and
     what its file system cannot do. Of s3://BUCKET/PREFIX: whether the credentials suffice and which promises the
-    server keeps; for that, objects below .volgate/probe/ are made and deleted. Nothing else is changed.
+    server keeps; for that, objects below .volgate/probe/ are made and deleted. Of hammerspace://ANVIL/SHARE: whether
+    it is mounted, and what its Anvil says. Nothing else is changed.
 
     \b
     volgate doctor
     volgate doctor /srv/data
     volgate doctor s3://bucket/prefix --endpoint-url http://localhost:9000
+    volgate doctor hammerspace://anvil/share -o mount_path=/mnt/share,credentials_file=/etc/volgate/anvil
     """
     if source is None:
         findings = [finding for check in _CHECKS for finding in check()]

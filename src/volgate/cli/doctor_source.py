@@ -1,4 +1,4 @@
-"""``volgate doctor SOURCE``: whether a directory or a bucket can be mounted, and what it cannot do."""
+"""``volgate doctor SOURCE``: whether a directory, a bucket or a share can be mounted, and what it cannot do."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _CLOCK_S: Final = 60
 
 
 def check_source(text: str, endpoint_url: str | None, options: tuple[str, ...]) -> Iterator[Finding]:
-    """Yield what is found of a directory, a volume's name, or s3://BUCKET/PREFIX.
+    """Yield what is found of a directory, a volume's name, or a URL.
 
     Raises:
         click.UsageError: it is none of these, or the options fit only a bucket.
@@ -50,7 +50,7 @@ def check_source(text: str, endpoint_url: str | None, options: tuple[str, ...]) 
         yield from _check_bucket(text, _bucket_options(endpoint_url, options))
         return
     if endpoint_url or (options and "://" not in text):
-        raise click.UsageError("--endpoint-url and -o are for s3://BUCKET")
+        raise click.UsageError("--endpoint-url is for s3://BUCKET, and -o for URLs")
     from volgate.cli.sources import resolve_with_configuration
 
     source = resolve_with_configuration(text, ",".join(options))
