@@ -298,6 +298,31 @@ def test_a_share_that_is_not_mounted_is_not_the_disk_below(anvil, settings):
         trio.run(HammerspaceBackend(settings).open_volume, CONTEXT)
 
 
+@pytest.mark.parametrize("names", [b"", b"nonsense", b"[]", b'{"before": "gone"}'])
+def test_names_of_snapshots_that_mean_nothing_are_no_hindrance(make_backend, names):
+    """Notes may be damaged, and a snapshot may have been deleted on the Anvil."""
+
+    async def test(backend, root):
+        await backend.store_reserved("snapshots.json", names)
+        assert await backend.list_snapshots() == []
+        await backend.create_snapshot("before")
+        assert [found.name for found in await backend.list_snapshots()] == ["before"]
+        await backend.delete_snapshot("before")
+
+    run(make_backend, test)
+
+
+def test_a_snapshot_that_is_taken_while_another_is_deleted_keeps_its_name(make_backend):
+    async def test(backend, root):
+        await backend.create_snapshot("one")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(backend.delete_snapshot, "one")
+            nursery.start_soon(backend.create_snapshot, "two")
+        assert [found.name for found in await backend.list_snapshots()] == ["two"]
+
+    run(make_backend, test)
+
+
 def test_snapshots_are_hidden_and_opened_by_name_read_only(anvil, make_backend):
     async def test(backend, root):
         await put(backend, await make_directory(backend, root, b"d"), b"f", b"old")

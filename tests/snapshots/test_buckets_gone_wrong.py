@@ -14,7 +14,8 @@ from volgate.core.retention import parse_policy
 from volgate.daemon.schedule import MARK, Schedule
 from volgate.drivers.object_store import StoreCapabilities
 from volgate.errors import InputOutput, NotFound, Stale, StorageException, Unavailable
-from volumes import HookedStore
+from volgate.vfs.restoring import Restore
+from volumes import HookedStore, SlowStore
 
 BEFORE = b"precious"
 
@@ -326,3 +327,139 @@ def test_no_snapshot_goes_for_what_can_never_fit(played):
         assert len(await snapshots.list_all()) == 4
 
     played(story)
+
+
+def test_a_creation_that_failed_is_undone_once_however_many_want_its_room(played):
+    async def story(open_volume):
+        store = SlowStore(4)
+        worked = await open_volume(store)
+        for number in range(12):
+            await worked.write(f"f{number}", b"%02d" % number * 20)
+        await flushed(worked)
+        away, slow = True, store.before
+
+        async def before(name, key):
+            await slow(name, key)
+            if away and "snapshot.json" in key:
+                raise Unavailable("away")
+
+        store.before = before
+        with pytest.raises(Unavailable):
+            await worked.snapshot("s1")
+        away = False
+        worked.volume.snapshots.allowance.limit_bytes = 100
+        for number in range(12):
+            await worked.write(f"f{number}", b"n", truncate=True)
+        await flushed(worked)
+        while of_snapshots(store):
+            await trio.sleep(0.01)
+
+    played(story)
+
+
+def test_a_failed_creation_keeps_the_volume_standing_still_no_longer_than_it_takes_to_fail(played):
+    async def story(open_volume):
+        store = HookedStore()
+        worked = await open_volume(store)
+        await worked.write("f", BEFORE)
+        await flushed(worked)
+        never = trio.Event()
+
+        async def before(name, key):
+            if name == "delete":
+                await never.wait()
+            if key.endswith("snapshot.json"):
+                raise Unavailable("away")
+
+        store.before = before
+        with pytest.raises(Unavailable):
+            await worked.snapshot("s1")
+        await worked.write("f", b"changed")  # nobody waits for what is deleted in the background
+        never.set()
+
+    played(story)
+
+
+def test_a_name_that_cannot_be_asked_for_is_an_error_of_its_listing_and_not_left_out(played):
+    async def story(open_volume):
+        store = HookedStore()
+        worked = await open_volume(store)
+        for name in ("a", "b"):
+            await worked.write(name, name.encode())
+        await worked.snapshot("s1")
+        await worked.close()
+        worked = await open_volume(store)
+
+        async def before(name, key):
+            if name == "head" and key == "b":
+                raise Unavailable("expired")
+
+        store.before = before
+        for place in ("", "s1"):
+            with pytest.raises(Unavailable, match="expired"):
+                await worked.tree(place, worked.fs.shown if place else None)
+        store.before = HookedStore.before.__get__(store)
+        assert (await worked.tree_of("s1")).keys() == {"a", "b"}
+
+    played(story)
+
+
+def test_attributes_that_are_lost_are_restored_to_nobody(played):
+    """Others deleted objects whose content is nothing: what they were like is not known any more."""
+
+    async def story(open_volume):
+        store = HookedStore()
+        worked = await open_volume(store)
+        await worked.write("empty", b"")
+        await worked.set_attributes("empty", mode=0o600)
+        await worked.mkdir("d")
+        await worked.set_attributes("d", mode=0o700)
+        await worked.write("kept", BEFORE)
+        await worked.snapshot("s1")
+        await worked.close()
+        for key in ("empty", "d/"):
+            await store.delete(key)
+        worked = await open_volume(store)
+        await worked.remove("kept")
+        restore = Restore(worked.fs, "s1", b"", b".draft")
+        with pytest.raises(Stale, match="lost"):
+            await restore.run(await restore.plan())
+        tree = await worked.tree()
+        assert tree["kept"][2] == BEFORE and "empty" not in tree
+
+    played(story)
+
+
+def test_a_scheduled_snapshot_that_somebody_deletes_at_once_is_no_error(played):
+    async def story(open_volume):
+        worked = await open_volume(HookedStore())
+        snapshots = worked.volume.snapshots
+        await worked.write("f", b"x" * 40)
+        for number in range(2):
+            await worked.snapshot(f"auto{number}", MARK)
+
+        async def delete(name):
+            await snapshots.delete(name)
+            await snapshots.delete(name)  # by another hand, so it is not there
+
+        schedule = Schedule(worked.volume, None, delete)
+        snapshots.allowance.limit_bytes, snapshots.allowance.make_room = 50, schedule.let_one_go
+        await worked.write("f", b"changed", truncate=True)
+        await worked.write("f", b"again", truncate=True)
+        assert await worked.backend.drain() == 0
+
+    played(story)
+
+
+def test_a_cache_may_lie_in_a_directory_of_any_name(tmp_path):
+    async def main():
+        async with trio.open_nursery() as nursery:
+            place = tmp_path / "100% of #1?"
+            place.mkdir()
+            worked = await Worked.on_bucket(place, HookedStore(), nursery)
+            await worked.write("f", BEFORE)
+            await worked.snapshot("s1")
+            assert (await worked.tree_of("s1"))["f"][2] == BEFORE
+            await worked.close()
+
+    trio.run(main)

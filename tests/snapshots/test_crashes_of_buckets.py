@@ -159,7 +159,7 @@ class LosingStore(HookedStore):
             raise Unavailable("no answer")
 
 
-def test_a_creation_that_could_not_be_undone_is_undone_by_the_next(tmp_path):
+def test_a_creation_that_could_not_be_undone_is_undone_later(tmp_path):
     """Its record is there, so until then all is kept that it would need."""
 
     async def main():
@@ -171,16 +171,17 @@ def test_a_creation_that_could_not_be_undone_is_undone_by_the_next(tmp_path):
             store.is_lost = True
             with pytest.raises(Unavailable):
                 await worked.snapshot("s1")
-            store.is_lost = False
             assert len([key for key in store._objects if key.endswith("snapshot.json")]) == 1
             assert await worked.volume.snapshots.list_all() == []
             await worked.write("f", b"changed")
             await worked.backend.drain()
             assert len([key for key in store._objects if "/kept/" in key]) == 1
+            store.is_lost = False
             await worked.snapshot("s1")
             assert (await worked.tree_of("s1"))["f"][2] == b"changed"
-            assert len([key for key in store._objects if key.endswith("snapshot.json")]) == 1
-            assert not [key for key in store._objects if "/kept/" in key]
+            with trio.fail_after(20):
+                while len([key for key in store._objects if key.endswith("snapshot.json") or "/kept/" in key]) > 1:
+                    await trio.sleep(0.1)
             await worked.close()
 
     trio.run(main)

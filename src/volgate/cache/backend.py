@@ -263,7 +263,7 @@ class CachedBackend(ObjectTree):
         keep_freed_memory()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.reading.run)
-            nursery.start_soon(self._load_snapshots)
+            nursery.start_soon(self._run_snapshots)
             nursery.start_soon(self.names.run)
             if not self._read_only:
                 nursery.start_soon(self.uploads.run)
@@ -271,11 +271,12 @@ class CachedBackend(ObjectTree):
                 nursery.start_soon(self._reconcile)
                 nursery.start_soon(self._renew)
 
-    async def _load_snapshots(self) -> None:
+    async def _run_snapshots(self) -> None:
         """Look for snapshots before anybody asks what they keep; who needs them and finds none loaded tries again."""
         await self._owned.wait()
         with contextlib.suppress(StorageException):
             await self._snapshots.load()
+        await self._snapshots.run()
 
     async def _renew(self) -> None:
         """Renew the lease from the moment it is held."""

@@ -20,7 +20,7 @@ from volgate.daemon.health import PROMISES
 from volgate.dto import VolumeOperationContext
 
 if TYPE_CHECKING:
-    from volgate.drivers.base import BackendSpace, BaseStorageBackend, StorageInspection
+    from volgate.drivers.base import BackendSpace, BaseStorageBackend, Capabilities, StorageInspection
     from volgate.drivers.registry import Source
     from volgate.volume.identity import VolumeIdentity
 

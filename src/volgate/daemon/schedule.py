@@ -16,7 +16,7 @@ import trio
 
 from volgate.core.retention import RetentionPolicy, find_expired, is_due, parse_policy
 from volgate.dto import SnapshotInfo
-from volgate.errors import Busy, InvalidArgument, StorageException
+from volgate.errors import Busy, InvalidArgument, NotFound, StorageException
 from volgate.volume.snapshots.base import NoSnapshots
 from volgate.volume.volume import Volume
 
@@ -89,7 +89,8 @@ class Schedule:
         for info in found:
             if MARK.items() <= info.metadata.items():
                 with contextlib.suppress(Busy):
-                    await self._delete(info.snapshot_id)
+                    with contextlib.suppress(NotFound):  # somebody was faster
+                        await self._delete(info.snapshot_id)
                     log.warning("a snapshot had to go: snapshots keep too much", extra={"snapshot": info.snapshot_id})
                     return True
         return False

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 from volgate.errors import InputOutput, NoSpace, Stale, Unsupported
 
@@ -64,7 +65,8 @@ class SealedDatabase:
     def __init__(self, path: Path, known_version: int) -> None:
         self._is_closed = False
         try:
-            self._database = sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True, check_same_thread=False)
+            source = f"file:{quote(str(path))}?mode=ro&immutable=1"
+            self._database = sqlite3.connect(source, uri=True, check_same_thread=False)
         except sqlite3.Error as error:
             raise InputOutput(f"the manifest {path.name} cannot be opened: {error}") from error
         try:

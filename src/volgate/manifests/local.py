@@ -33,8 +33,7 @@ class LocalManifests:
 
     def clear_drafts(self) -> None:
         """Remove what a crash left unfinished."""
-        for left in self._directory.glob("*.new"):
-            left.unlink(missing_ok=True)
+        self._remove_all("*.new")
 
     def draft(self, name: str) -> Path:
         """Return the path of a new file. Raises NoSpace and the like."""
@@ -75,8 +74,12 @@ class LocalManifests:
 
     def forget(self, name: str) -> None:
         """Remove the copies of a manifest."""
-        for path in self._directory.glob(f"{name}-*.db"):
-            path.unlink(missing_ok=True)
+        self._remove_all(f"{name}-*.db")
+
+    def _remove_all(self, pattern: str) -> None:
+        with _converted():
+            for path in self._directory.glob(pattern):
+                path.unlink(missing_ok=True)
 
     def _copy(self, name: str, fingerprint: Fingerprint) -> Path:
         return self._directory / f"{name}-{fingerprint.sha256[:16]}.db"

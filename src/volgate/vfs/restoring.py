@@ -123,7 +123,7 @@ class Restore:
                 lost.append((change.path, error))
             note_progress()
             await trio.lowlevel.checkpoint()
-        await self._end_directories(changes)
+        await self._end_directories(changes, lost)
         with contextlib.suppress(Unsupported):
             await self._live.backend.sync_volume()
         if lost:
@@ -131,16 +131,22 @@ class Restore:
             rest = f"; and {len(lost) - 1} more; all others are restored" if lost[1:] else "; all others are restored"
             raise Stale(f"{os.fsdecode(path)!r} cannot be restored: {why}{rest}") from why
 
-    async def _end_directories(self, changes: list[TreeChange]) -> None:
-        """Give directories their attributes, of which the times changed with each name that was restored in them."""
+    async def _end_directories(self, changes: list[TreeChange], lost: list[tuple[bytes, Stale]]) -> None:
+        """Give directories their attributes, of which the times changed with each name that was restored in them.
+
+        Those that are lost are added to ``lost``.
+        """
         paths = {change.path.rpartition(b"/")[0] for change in changes}
         paths |= {change.path for change in changes if change.kind == "removed"}
         within = self._path + b"/" if self._path else b""
         for path in sorted(paths, key=lambda path: -path.count(b"/")):
             was = await self._look(self._old, path) if (path + b"/").startswith(within) else None
             if was is not None and stat.S_ISDIR(was.mode):
-                async with self._fs.turnstile.passed(), self._at(path) as inode:
-                    await self._take_attributes(inode, path, was)
+                try:
+                    async with self._fs.turnstile.passed(), self._at(path) as inode:
+                        await self._take_attributes(inode, path, was)
+                except Stale as error:
+                    lost.append((path, error))
 
     def check_quota(self, changes: list[TreeChange]) -> None:
         """Raise QuotaExceeded where a plan does not fit: a file is replaced once the new one stands beside it."""

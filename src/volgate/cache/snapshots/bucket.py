@@ -47,7 +47,7 @@ _CHUNK_BYTES: Final = 8 << 20
 _PARALLEL: Final = 32
 _PARALLEL_LISTINGS: Final = 8
 _ROWS_AT_ONCE: Final = 1000
-_UNDO_S: Final = 5.0
+_AGAIN_S: Final = 5.0
 
 
 @attrs.frozen
@@ -110,6 +110,7 @@ class BucketSnapshots:
         self._leaving = leaving
         self._loading, self._creating, self._deleting = trio.Lock(), trio.Lock(), trio.Lock()
         self._is_loaded = False
+        self._woken = trio.Event()
         self._taken: list[TakenSnapshot] = []
         self._last_serial = 0
         self._lost: set[tuple[str, str]] = set()
@@ -179,12 +180,17 @@ class BucketSnapshots:
 
         async def read_all() -> AsyncGenerator[bytes, None]:
             for offset in range(0, record.manifest_bytes, _CHUNK_BYTES):
-                yield await self._store.get_range(_key(taken.name, _MANIFEST), offset, _CHUNK_BYTES)
+                chunk = await self._store.get_range(_key(taken.name, _MANIFEST), offset, _CHUNK_BYTES)
+                if not chunk:
+                    return
+                yield chunk
 
         wanted = Fingerprint(record.manifest_bytes, record.manifest_sha256)
         try:
             path = await self._local.fetch(taken.name, wanted, read_all)
-        except NotFound:
+        except NotFound as error:
+            if (await self._store.list_page(_key(taken.name, _MANIFEST), limit=1)).objects:
+                raise Unavailable(f"the manifest of {taken.snapshot_id} cannot be read: {error}") from error
             return "its manifest is not there"
         if path is None:
             return "its manifest is damaged"
@@ -220,9 +226,7 @@ class BucketSnapshots:
         """
         self._check_ownership()
         async with self._creating:
-            for left in [taken for taken in self._taken if taken.has_failed]:
-                await self._take_back(left)
-            if any(taken.snapshot_id == snapshot_id for taken in self._taken):
+            if any(taken.snapshot_id == snapshot_id and not taken.has_failed for taken in self._taken):
                 raise AlreadyExists(f"there is a snapshot {snapshot_id}")
             self._last_serial += 1
             taken = TakenSnapshot(self._last_serial, f"{self._last_serial:010}-{snapshot_id}", time.time())
@@ -233,19 +237,37 @@ class BucketSnapshots:
                 await self._write_manifest(draft)
                 await self._publish(taken, draft, began)
             except BaseException:
-                taken.has_failed = True
-                with trio.move_on_after(_UNDO_S, shield=True):
-                    await trio.Path(draft).unlink(missing_ok=True)
-                    await self._take_back(taken)
+                taken.has_failed = True  # undone in the background, since the volume stands still here
+                if taken not in self._taken:
+                    self._taken.append(taken)
+                self._woken.set()
+                with contextlib.suppress(OSError):
+                    draft.unlink(missing_ok=True)
                 raise
 
-    async def _take_back(self, taken: TakenSnapshot) -> None:
-        """Undo a creation that failed. What cannot be undone now is kept for as long: its record may be there."""
-        try:
-            await self._end(taken)
-        except StorageException as error:
-            facts = {"snapshot": taken.name, "error": str(error)}
-            log.warning("what is left of a snapshot that failed is not removed yet", extra=facts)
+    async def run(self) -> None:
+        """Undo what is left of snapshots that failed, until cancelled."""
+        while True:
+            await self._woken.wait()
+            self._woken = trio.Event()
+            if not await self._take_failed_back():
+                await trio.sleep(_AGAIN_S)
+                self._woken.set()
+
+    async def _take_failed_back(self) -> bool:
+        """Undo all creations that failed; returns whether none is left. Until then they are kept for.
+
+        Their records may be there, though storing them failed.
+        """
+        async with self._deleting:
+            for taken in [taken for taken in self._taken if taken.has_failed]:
+                try:
+                    await self._end(taken)
+                except StorageException as error:
+                    facts = {"snapshot": taken.name, "error": str(error)}
+                    log.warning("what is left of a snapshot that failed is not removed yet", extra=facts)
+                    return False
+        return True
 
     async def _write_manifest(self, draft: Path) -> None:
         writer = ObjectManifestWriter(draft)
@@ -365,8 +387,7 @@ class BucketSnapshots:
                 done.set()
 
     async def _make_room_for(self, size: int) -> None:
-        for left in [taken for taken in self._taken if taken.has_failed]:
-            await self._take_back(left)  # nobody sees it, and nobody could delete it
+        await self._take_failed_back()  # nobody sees those, and nobody could delete them
         if not self.allowance.has_room(size):
             await self.allowance.make_room_for(size)
 
@@ -416,13 +437,14 @@ class BucketSnapshots:
 
     async def _find_unneeded(self, gone: TakenSnapshot | None = None) -> set[tuple[str, int]]:
         """Return the copies that no snapshot needs, or those that only one needed which is gone."""
-        if any(taken.manifest is None for taken in self._taken):
+        if any(taken.damaged for taken in self._taken):
             return set()  # nobody knows what a damaged one needs
         if gone is not None and gone.manifest is not None:
             return await self._needed_by(gone, but_for=self._taken)
         names = set(self.kept.names())  # before what is kept while this looks
         for taken in list(self._taken):
-            names -= await self._needed_by(taken)
+            if taken.manifest is not None:
+                names -= await self._needed_by(taken)
         return names
 
     async def measure_kept(self, snapshot_ids: Set[str]) -> int:
@@ -446,7 +468,8 @@ class BucketSnapshots:
         return needed
 
     def _needs(self, taken: TakenSnapshot, object_: ListedObject, serial: int) -> bool:
-        assert taken.manifest is not None
+        if taken.manifest is None:  # of one that is being taken, or failed
+            return False
         if self.kept.find(object_.key, object_.etag, taken.serial) != serial:
             return False
         found = taken.manifest.find(object_.key)

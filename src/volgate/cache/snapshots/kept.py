@@ -99,6 +99,8 @@ class KeptObjects:
 
     async def drop(self, digest: str, serial: int) -> None:
         """Delete a copy that nobody needs."""
+        if (digest, serial) not in self._sizes:
+            return  # another deletion was faster
         self._serials[digest].remove(serial)
         if not self._serials[digest]:
             del self._serials[digest]

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from volgate.cache.snapshots.bucket import TakenSnapshot
     from volgate.cache.snapshots.kept import KeptObjects
 
+_LOST: Final = "volgate-lost"
+"""Metadata of an object that nobody has any more as it was: what is known of it comes from the listing."""
+_CLOCKS_S: Final = 1
+"""How far the times of a listing and of a single answer may differ: a server may round one of them."""
 _MAX_VERSIONS: Final = 1000
 _SETTLED_S: Final = 2
 """An object so young when it was listed may have changed since without another etag or time."""
@@ -112,10 +116,10 @@ class SnapshotReader(ObjectReader):
                 found = await self._contents.head(place)
             if self._kept.find(key, then.etag, self._taken.serial) != serial:
                 continue  # it was kept, and changed, meanwhile
-            if serial is None and (found is None or found.etag != then.etag):
+            if serial is None and (found is None or _is_another(found, then)):
                 found = await self._contents.head_replaced(then)
             if found is None:
-                return info
+                return attrs.evolve(info, metadata={_LOST: "1"})
             return attrs.evolve(info, content_type=found.content_type, metadata=found.metadata)
 
     async def list_page(
@@ -128,6 +132,15 @@ class SnapshotReader(ObjectReader):
     async def get_range(self, key: str, offset: int, length: int, *, etag: str | None = None) -> bytes:
         """See ObjectReader."""
         return await self._contents.get_range(key, offset, length, etag=etag)
+
+
+def _is_another(found: ObjectInfo, then: ListedObject) -> bool:
+    """Return whether others replaced an object, be it by the same content, whose attributes are others then.
+
+    Times of directories say nothing: versitygw gives those of the directory that it keeps the object in.
+    """
+    is_later = abs(found.modified_at - then.modified_at) > _CLOCKS_S and not then.key.endswith("/")
+    return found.etag != then.etag or is_later
 
 
 class _NothingChanged:
@@ -168,6 +181,13 @@ class SnapshotTree(ObjectTree, ReadOnlyBackend):
         is_settled = node.modified_at <= self._taken.listed_at - _SETTLED_S
         is_kept = node.etag is not None and self._kept.find(node.key, node.etag, self._taken.serial) is not None
         return node.mark if is_settled and not is_kept else None
+
+    async def list_xattrs(self, directory: BackendDirectory, name: bytes, ino: int) -> list[bytes]:
+        """See BaseStorageBackend. Raises Stale where the attributes are lost: those shown are default ones."""
+        node = await self._find(directory, name, ino)
+        if _LOST in node.extra:
+            raise Stale("others changed this object behind the mount: the attributes that the snapshot had are lost")
+        return list(node.xattrs)
 
     async def open_root(self) -> SnapshotTop:
         """Return the root."""

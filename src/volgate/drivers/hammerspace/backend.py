@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -48,6 +48,7 @@ class HammerspaceBackend(ThreadedBackend):  # type: ignore[misc]
         hint = f"mount it (mount -t nfs DATA-PORTAL:/{settings.share} {path}), or say where it is with mount_path="
         super().__init__(ShareDirectory(path, hint))
         self._settings = settings
+        self._aliasing = trio.Lock()
         self._has_login = settings.credentials_file is not None
         self._anvil = anvil or Anvil(settings)
 
@@ -108,39 +109,48 @@ class HammerspaceBackend(ThreadedBackend):  # type: ignore[misc]
 
     async def create_snapshot(self, name: str) -> None:
         """See BaseStorageBackend; the Anvil names its snapshots itself, the name wanted is kept beside the data."""
-        aliases = await self._load_aliases()
-        if name in aliases or name in await self._anvil.list_snapshots():
-            raise AlreadyExists(f"there is a snapshot {name}")
-        made = await self._anvil.create_snapshot()
-        try:
-            await self._store_aliases({**aliases, name: made})
-        except BaseException:
-            with trio.move_on_after(_UNDO_S, shield=True), contextlib.suppress(StorageException):
-                await self._anvil.delete_snapshot(made)
-            raise
+        async with self._aliasing:
+            there = await self._anvil.list_snapshots()
+            aliases = await self._load_aliases(there)
+            if name in aliases or name in there:
+                raise AlreadyExists(f"there is a snapshot {name}")
+            made = await self._anvil.create_snapshot()
+            try:
+                await self._store_aliases({**aliases, name: made})
+            except BaseException:
+                with trio.move_on_after(_UNDO_S, shield=True), contextlib.suppress(StorageException):
+                    await self._anvil.delete_snapshot(made)
+                raise
 
     async def list_snapshots(self) -> list[NativeSnapshot]:
         """See BaseStorageBackend; the time is what the Anvil's name tells, 0 where it tells none."""
-        shown = {made: name for name, made in (await self._load_aliases()).items()}
-        return [NativeSnapshot(shown.get(made, made), _time_of(made)) for made in await self._anvil.list_snapshots()]
+        there = await self._anvil.list_snapshots()
+        shown = {made: name for name, made in (await self._load_aliases(there)).items()}
+        return [NativeSnapshot(shown.get(made, made), _time_of(made)) for made in there]
 
     async def open_snapshot(self, name: str) -> BackendDirectory:
         """See BaseStorageBackend."""
-        made = (await self._load_aliases()).get(name, name)
+        made = (await self._load_aliases(await self._anvil.list_snapshots())).get(name, name)
         opened: BackendDirectory = await super().open_snapshot(made)
         return opened
 
     async def delete_snapshot(self, name: str) -> None:
         """See BaseStorageBackend."""
-        aliases = await self._load_aliases()
-        await self._anvil.delete_snapshot(aliases.pop(name, name))
-        await self._store_aliases(aliases)
+        async with self._aliasing:
+            aliases = await self._load_aliases(await self._anvil.list_snapshots())
+            await self._anvil.delete_snapshot(aliases.pop(name, name))
+            await self._store_aliases(aliases)
 
-    async def _load_aliases(self) -> dict[str, str]:
-        """Return the Anvil's names of snapshots by the names that were wanted."""
+    async def _load_aliases(self, there: Sequence[str]) -> dict[str, str]:
+        """Return the Anvil's names of snapshots by the names that were wanted, of those that are there still."""
         content = await self.load_reserved(_ALIASES)
-        found: dict[str, str] = {} if content is None else json.loads(content)
-        return found
+        try:
+            found = json.loads(content or b"{}")
+        except ValueError:  # only names: the snapshots themselves are the Anvil's
+            return {}
+        if not isinstance(found, dict):
+            return {}
+        return {name: made for name, made in found.items() if made in there}
 
     async def _store_aliases(self, aliases: Mapping[str, str]) -> None:
         await self.store_reserved(_ALIASES, json.dumps(aliases).encode())

@@ -13,6 +13,7 @@ from volgate.core.names import RESERVED_ROOT_NAMES
 from volgate.core.tree_diff import is_same_type, is_untouched, pair_names, what_differs
 from volgate.drivers.base import BackendDirectory, attributes_by_name, in_batches
 from volgate.dto import FileAttributes
+from volgate.errors import Stale
 from volgate.volume.snapshots.base import Place
 from volgate.volume.snapshots.recording import read_xattrs
 
@@ -64,7 +65,10 @@ async def compare(
         is_changed = is_same and after.backend.key_of_node(new, name, is_.ino) == changed[was.ino]
         if not is_changed and is_untouched(was, is_):
             return ()
-        content, xattrs = await _compare_details((before, old), (after, new), name, was)
+        try:
+            content, xattrs = await _compare_details((before, old), (after, new), name, was)
+        except Stale:  # of an inode whose attributes are lost: nobody knows that it is the same
+            return ("content", "xattrs") if stat.S_ISREG(was.mode) else ("xattrs",)
         return what_differs(was, is_, content=content or is_changed, xattrs=xattrs, directory_times=directory_times)
 
     was_root = await before.backend.get_attributes(old_root, b"")
