@@ -10,6 +10,7 @@ from test_crashes_of_buckets import FaultyStore
 from worked import Worked
 
 import volumes
+from volgate.cache.snapshots import bucket
 from volgate.core.retention import parse_policy
 from volgate.daemon.schedule import MARK, Schedule
 from volgate.drivers.object_store import StoreCapabilities
@@ -463,3 +464,18 @@ def test_a_cache_may_lie_in_a_directory_of_any_name(tmp_path):
             await worked.close()
 
     trio.run(main)
+
+
+def test_a_snapshot_may_be_deleted_while_it_is_measured(played, monkeypatch):
+    monkeypatch.setattr(bucket, "_ROWS_AT_ONCE", 1)
+
+    async def story(open_volume):
+        worked = await open_volume(HookedStore())
+        for number in range(1500):
+            await worked.write(f"f{number}", b"x")
+        await worked.snapshot("s1")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(worked.volume.snapshots.measure_kept, {"s1"})
+            nursery.start_soon(worked.volume.snapshots.delete, "s1")
+
+    played(story)

@@ -452,7 +452,8 @@ class BucketSnapshots:
         needed: set[tuple[str, int]] = set()
         for taken in list(self._taken):
             if taken.snapshot_id in snapshot_ids and taken.manifest is not None:
-                needed |= await self._needed_by(taken)
+                with contextlib.suppress(Stale):  # it is deleted meanwhile
+                    needed |= await self._needed_by(taken)
         return self.kept.measure(needed)
 
     async def _needed_by(self, taken: TakenSnapshot, but_for: Sequence[TakenSnapshot] = ()) -> set[tuple[str, int]]:

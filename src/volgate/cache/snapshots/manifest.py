@@ -64,9 +64,11 @@ class ObjectManifest:
         return None if row is None else _to_object(row)
 
     def objects(self) -> Iterator[ListedObject]:
-        """Yield all, in the order of their keys."""
-        for row in self._database.ask("SELECT key, etag, size, modified_at FROM objects ORDER BY key"):
-            yield _to_object(row)
+        """Yield all, in the order of their keys; others may close the manifest meanwhile. Raises Stale then."""
+        after = b""
+        while found := self._next(b"", after, _BATCH):
+            yield from found
+            after = found[-1].key.encode()
 
     def list_page(self, prefix: str, delimiter: str, page: str | None, limit: int) -> ListPage:
         """See ObjectReader; a page begins after the last key or prefix of the one before."""

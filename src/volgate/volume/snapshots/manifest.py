@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import stat
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -160,14 +160,6 @@ class Manifest:
     def names(self, parent: int) -> list[bytes]:
         """Return a directory's names, sorted."""
         return [name for (name,) in self._database.ask("SELECT name FROM names WHERE parent = ? ORDER BY name", parent)]
-
-    def entries(self, parent: int) -> Iterator[tuple[bytes, ManifestNode]]:
-        """Yield a directory's names, sorted, with what stands there."""
-        for row in self._database.ask(
-            f"SELECT {_ATTRIBUTES}, key, target, xattrs, name FROM names JOIN inodes USING (ino) "
-            "WHERE parent = ? ORDER BY name", parent,
-        ):  # fmt: skip
-            yield row[-1], _to_node(row[:-1])
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""
