@@ -134,12 +134,15 @@ def test_a_bucket_keeps_no_more_and_what_waits_is_told(module_server, place):
         assert problems(mount)[0] == ["snapshots_full"]
         refused = volgate("snapshot", "create", mount.path, "s2")
         assert refused.returncode != 0 and "snapshot limit" in refused.stderr, refused.stderr
+        snapshot(mount, "schedule", "hourly=1")
+        wait_until(lambda: problems(mount)[0] == ["snapshots_full", "unscheduled"])
         with open(mount.path / "b", "r+b") as file, pytest.raises(OSError) as no_room:
             os.fsync(file.fileno())
         assert no_room.value.errno == errno.ENOSPC
         snapshot(mount, "delete", "s1")
         assert volgate("flush", mount.path).returncode == 0
-        assert problems(mount)[0] == []
+        snapshot(mount, "schedule", "hourly=1")  # at once, not when the next is due
+        wait_until(lambda: len(listed(mount)) == 1 and problems(mount)[0] == [])
 
 
 @pytest.fixture(scope="module")

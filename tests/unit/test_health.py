@@ -14,7 +14,7 @@ from volgate.errors import NoSpace
 
 WELL = {
     "oldest_s": 0.0, "in_flight": 0, "waiting": 0, "standstill_s": 0.0, "unsettled": False, "unfenced": "",
-    "allowance": None,
+    "unscheduled": "", "allowance": None,
 }  # fmt: skip
 
 
@@ -38,6 +38,7 @@ def test_each_problem_is_named():
     assert codes(allowance=full) == [("snapshots_full", True)]
     full.limit_bytes = 6
     assert codes(allowance=full) == []
+    assert codes(unscheduled="no room") == [("unscheduled", False)]
     assert codes(unfenced="no rights") == [("unfenced", False)]
     assert codes(oldest_s=STUCK_S + 1, in_flight=1) == [("storage_hangs", True)]
     assert codes(waiting=1, standstill_s=STUCK_S + 1) == [("nobody_reads", True)]

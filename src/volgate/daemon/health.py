@@ -33,8 +33,8 @@ class Problem:
     """One thing that is wrong.
 
     Attributes:
-        code: stable, for programs: storage_hangs, nobody_reads, above_limit, unsettled, snapshots_full, unfenced,
-            lease_lost, lease_fenced, not_stored, refused.
+        code: stable, for programs: storage_hangs, nobody_reads, above_limit, unsettled, snapshots_full,
+            unscheduled, unfenced, lease_lost, lease_fenced, not_stored, refused.
         message: for people, with what to do.
         degrades: the mount does not serve as it should; it is not merely worth knowing.
     """
@@ -74,6 +74,7 @@ def find_problems(
     standstill_s: float,
     unsettled: bool,
     unfenced: str,
+    unscheduled: str,
     allowance: Allowance | None,
 ) -> list[Problem]:
     """Return what is wrong, the worst first.
@@ -86,6 +87,7 @@ def find_problems(
         standstill_s: for how long they have waited while none was answered.
         unsettled: a change could not be settled in the ledger.
         unfenced: why the storage's own limit does not stand behind the volume's, "" where it does.
+        unscheduled: why the schedule could not take its last snapshot, "" where it could.
         allowance: of snapshots, None where there is none.
     """
     problems = []
@@ -128,6 +130,9 @@ def find_problems(
                 degrades=True,
             )
         )
+    if unscheduled:
+        message = f"the schedule could not take its last snapshot, and tries again when the next is due: {unscheduled}"
+        problems.append(Problem("unscheduled", message, degrades=False))
     if unfenced:
         message = f"who writes beside the gateway is not held to the limit: {unfenced}"
         problems.append(Problem("unfenced", message, degrades=False))

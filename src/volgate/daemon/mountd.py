@@ -329,6 +329,7 @@ class MountDaemon:
             standstill_s=standstill_s,
             unsettled=volume.gate.uncertain,
             unfenced=volume.unfenced,
+            unscheduled=volume.unscheduled,
             allowance=volume.snapshots.allowance,
         ) + find_storage_problems(volume.backend.report(), str(self._settings.mount_point))
 

@@ -58,7 +58,7 @@ class Schedule:
             raise InvalidArgument(str(error)) from error
         await self._volume.backend.store_reserved(_FILE, json.dumps({"policy": text}).encode())
         self.policy = policy
-        self._failed_at = None
+        self._failed_at, self._volume.unscheduled = None, ""
 
     async def run(self) -> None:
         """Take and let go until cancelled. Returns at once where the volume cannot have snapshots."""
@@ -71,7 +71,7 @@ class Schedule:
                     await self._look(self.policy, time.time())
                 except StorageException as error:
                     log.warning("the schedule could not take or delete a snapshot", extra={"error": str(error)})
-                    self._failed_at = time.time()
+                    self._failed_at, self._volume.unscheduled = time.time(), str(error)
             await trio.sleep(_LOOK_S)
 
     async def let_one_go(self, size: int) -> bool:
@@ -109,6 +109,7 @@ class Schedule:
         if not is_due(policy, last, now):
             return
         taken.append(await self._take(MARK))
+        self._volume.unscheduled = ""
         for snapshot_id in find_expired(policy, [(info.snapshot_id, info.created_at) for info in taken]):
             await self._delete(snapshot_id)
             log.info("the schedule let a snapshot go", extra={"snapshot": snapshot_id})

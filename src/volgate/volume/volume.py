@@ -52,6 +52,7 @@ class Volume:
         on_progress: called while it is counted in the background.
         drained: set once nothing more is stored, since the daemon ends.
         unfenced: why the storage's own limit does not stand behind the volume's; "" where it does, or has none.
+        unscheduled: why the schedule could not take its last snapshot; "" where it could.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class Volume:
         self.read_only = context.read_only
         self.counted = counted
         self.drained = trio.Event()
-        self.unfenced = ""
+        self.unfenced = self.unscheduled = ""
         self._on_progress = on_progress
         self._held = held
 
