@@ -14,7 +14,7 @@ import time
 import boto3
 import pytest
 from test_restoring import diff
-from test_snapshots_of_mounts import Writer, count_in, describe, listed, snapshot
+from test_snapshots_of_mounts import check_points_in_time, describe, listed, snapshot
 
 import mounting
 import s3_server
@@ -231,27 +231,7 @@ def test_what_others_change_in_the_bucket_is_stale_and_never_shown_as_what_it_wa
 
 
 def test_a_snapshot_is_one_point_in_time_while_others_write(volume):
-    writers = [Writer(volume.path, number) for number in range(4)]
-    for writer in writers:
-        writer.start()
-    taken = {}
-    try:
-        for number in range(6):
-            before = [writer.done for writer in writers]
-            snapshot(volume, "create", f"s{number}")
-            taken[f"s{number}"] = before, [writer.begun for writer in writers]
-    finally:
-        for writer in writers:
-            writer.ends.set()
-        for writer in writers:
-            writer.join()
-    for name, (before, after) in taken.items():
-        for number, writer in enumerate(writers):
-            first = volume.path / ".snapshots" / name / writer.first.name
-            counts = count_in(first), count_in(first.with_suffix(".second"))
-            assert before[number] <= counts[1], (name, "what was acknowledged is in it")
-            assert counts[0] <= after[number], (name, "nothing of what began later is in it")
-            assert counts[0] - counts[1] in (0, 1) or 0 in counts, (name, "the order holds", counts)
+    check_points_in_time(volume, 6)
 
 
 def started(server, bucket, place):

@@ -12,7 +12,7 @@ import itertools
 import stat
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -34,6 +34,7 @@ from volgate.cache.nodes import (
     hashed_ino,
     new_ino,
 )
+from volgate.cache.together import together
 from volgate.core.names import GATEWAY_NAME, RCLONE_LINK, RESERVED_ROOT_NAMES, name_of, why_not_shown
 from volgate.core.object_metadata import decode
 from volgate.errors import CrossDevice, IllegalName, NotFound, StorageException
@@ -260,7 +261,7 @@ class Names:
             below.extend((await self._store.list_page(key + "/", limit=1)).objects)
 
         leaving = self._leaving_below(parent)
-        await _together(partial(head, key), partial(head, key + RCLONE_LINK), look_below)
+        await together(partial(head, key), partial(head, key + RCLONE_LINK), look_below)
         if below and (name not in leaving | self._leaving_below(parent) or await self._has_staying(key + "/")):
             if below[0].key == key + "/":
                 await head(key + "/")
@@ -509,7 +510,7 @@ class Names:
             async with self._heads:
                 await self._ask_for_attributes(node)
 
-        await _together(*(partial(ask, node) for node in unknown if node.work is None))
+        await together(*(partial(ask, node) for node in unknown if node.work is None))
 
     async def _list_below(self, top: Node) -> None:
         prefix = _directory(top).prefix
@@ -621,24 +622,6 @@ class Names:
             node = self._make(parent, name.encode(), is_directory=key.endswith("/"), ino=ino)
         node.ino = ino
         return node
-
-
-async def _together(*calls: Callable[[], Awaitable[None]]) -> None:
-    """Run calls at once; the first that fails ends the others, and what it raised is raised as it is."""
-    failed: list[StorageException] = []
-
-    async def run(call: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await call()
-        except StorageException as error:
-            failed.append(error)
-            nursery.cancel_scope.cancel()
-
-    async with trio.open_nursery() as nursery:
-        for call in calls:
-            nursery.start_soon(run, call)
-    if failed:
-        raise failed[0]
 
 
 def _directory(node: Node) -> Directory:

@@ -298,8 +298,10 @@ class Uploads:
         node = entry.node
         await self._overlay.sync_all()
         await self._snapshots.load()
-        while (etag := entry.remote_etag) is not None and self._snapshots.have_to_keep(entry.key, etag):
+        kept = None
+        while (etag := entry.remote_etag) is not None and etag != kept:  # another upload may end meanwhile
             await self._snapshots.keep(entry.key, etag)
+            kept = etag
         if entry.running is not None or not entry.is_recorded or self._overlay.entries.get(entry.key) is not entry:
             return
         if entry.node is not node:

@@ -74,14 +74,15 @@ def list_(target: str, as_json: bool) -> None:
     """
     from volgate.cli.listing import print_table
 
-    found = _list(target)
+    status = find_served(target)
+    found = _list(status)
     if as_json:
         click.echo(json.dumps(found, indent=1))
         return
     rows = [("ID", "TAKEN", "FILES", "SIZE", "PRESERVED", "BY", "STATE"), *(_to_row(info) for info in found)]
     if found:
         print_table(rows)
-        allowance = find_served(target)["snapshots"]
+        allowance = status["snapshots"]
         if allowance is not None:
             confirm(f"{format_size(allowance['kept_bytes'])} kept of {format_size(allowance['limit_bytes'])}", err=True)
     else:
@@ -99,7 +100,7 @@ def show(target: str, snapshot_id: str, as_json: bool) -> None:
     volgate snapshot show /mnt/data before-upgrade
     """
     status = find_served(target)
-    info = next((info for info in _list(target) if info["snapshot_id"] == snapshot_id), None)
+    info = next((info for info in _list(status) if info["snapshot_id"] == snapshot_id), None)
     if info is None:
         raise NotFound(f"{target} has no snapshot {snapshot_id}; see 'volgate snapshot list {target}'")
     if as_json:
@@ -196,9 +197,10 @@ def delete(target: str, snapshot_ids: tuple[str, ...]) -> None:
     \b
     volgate snapshot delete /mnt/data before-upgrade
     """
-    socket = Path(find_served(target)["socket"])
+    status = find_served(target)
+    socket = Path(status["socket"])
     snapshot_ids = tuple(dict.fromkeys(snapshot_ids))
-    missing = sorted(set(snapshot_ids) - {info["snapshot_id"] for info in _list(target)})
+    missing = sorted(set(snapshot_ids) - {info["snapshot_id"] for info in _list(status)})
     if missing:
         raise NotFound(f"there is no snapshot {', '.join(missing)}; nothing was deleted")
     for snapshot_id in snapshot_ids:
@@ -266,8 +268,8 @@ def limit(target: str, size: tuple[int | None] | None, as_json: bool) -> None:
             click.echo("volgate: more is kept than the limit: what they hold cannot be changed or removed", err=True)
 
 
-def _list(target: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = ask(Path(find_served(target)["socket"]), "GET", "/v1/snapshots")
+def _list(status: dict[str, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = ask(Path(status["socket"]), "GET", "/v1/snapshots")
     return found
 
 

@@ -603,11 +603,20 @@ async def attributes_by_name(
     known: list[tuple[bytes, FileAttributes]] = []
     for name, attributes in zip(names, found, strict=True):
         if attributes is None or attributes.provisional:
-            with contextlib.suppress(CrossDevice):
-                attributes = await backend.find_attributes(directory, name)
+            attributes = await ask_again(backend, directory, name)
         if attributes is not None:
             known.append((name, attributes))
     return known
+
+
+async def ask_again(backend: BaseStorageBackend, directory: BackendDirectory, name: bytes) -> FileAttributes | None:
+    """Return the attributes that ``get_attributes_of`` did not; None for what is gone, or mounted there.
+
+    Raises why they cannot be read.
+    """
+    with contextlib.suppress(CrossDevice):
+        return await backend.find_attributes(directory, name)
+    return None
 
 
 def charged_usage(attributes: FileAttributes, *, charges_links: bool = False) -> Usage:

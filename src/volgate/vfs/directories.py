@@ -7,12 +7,12 @@ throughout comes exactly once. ``.`` and ``..`` are cursors 1 and 2.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Final
 
 from volgate.core.handle_table import Fh
-from volgate.errors import CrossDevice, Stale
+from volgate.drivers.base import ask_again
+from volgate.errors import Stale
 from volgate.vfs.open_file import OpenDirectory
 
 if TYPE_CHECKING:
@@ -57,8 +57,7 @@ class Directories:
             attributes = opened.ahead[position]
             if attributes is None:  # it is gone, or mounted there; else the caller has to hear why it is not listed
                 directory = await self._tree.directory_of(inode)
-                with contextlib.suppress(CrossDevice):
-                    attributes = await self._backend.find_attributes(directory, names[position])
+                attributes = await ask_again(self._backend, directory, names[position])
             if attributes is not None:
                 yield names[position], attributes, position + _DOTS + 1
             opened.ahead.pop(position, None)

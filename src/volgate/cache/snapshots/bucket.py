@@ -17,6 +17,7 @@ import re
 import time
 from bisect import bisect_right
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence, Set
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ import trio
 from volgate.cache.nodes import ROOT_KEY
 from volgate.cache.snapshots.kept import PLACE, KeptObjects
 from volgate.cache.snapshots.manifest import ObjectManifest, ObjectManifestWriter
+from volgate.cache.together import together
 from volgate.core.names import GATEWAY_NAME
 from volgate.core.object_version import ObjectVersion
 from volgate.core.parts import parts_of
@@ -272,8 +274,6 @@ class BucketSnapshots:
     async def _write_manifest(self, draft: Path) -> None:
         writer = ObjectManifestWriter(draft)
         leaving = self._leaving()
-        failed: list[StorageException] = []
-        limiter = trio.CapacityLimiter(_PARALLEL_LISTINGS)
 
         async def list_all(prefix: str, delimiter: str) -> list[str]:
             """Enter what lies below a prefix; returns the prefixes that the delimiter folds."""
@@ -287,23 +287,11 @@ class BucketSnapshots:
                 if page is None:
                     return folded
 
-        async def list_below(prefix: str) -> None:
-            try:
-                async with limiter:
-                    await list_all(prefix, "")
-            except StorageException as error:
-                failed.append(error)
-                nursery.cancel_scope.cancel()
-
         try:
             below = await list_all("", "/")
             while len(below) == 1:  # all lies in one directory: look for more to share out
                 below = await list_all(below[0], "/")
-            async with trio.open_nursery() as nursery:
-                for name in below:
-                    nursery.start_soon(list_below, name)
-            if failed:
-                raise failed[0]
+            await together(*(partial(list_all, name, "") for name in below), limit=_PARALLEL_LISTINGS)
             root = await self._store.list_page(ROOT_KEY, limit=1)
             writer.add(each for each in root.objects if each.key == ROOT_KEY)
             writer.finish()
@@ -342,10 +330,6 @@ class BucketSnapshots:
 
     # -- keeping what changes -----------------------------------------------------------------------------------
 
-    def have_to_keep(self, key: str, etag: str) -> bool:
-        """Return whether an object has to be copied before it is replaced or deleted."""
-        return self._find_unkept(key, etag) is not None
-
     def _find_unkept(self, key: str, etag: str) -> ListedObject | None:
         """Return an object as a snapshot has it that would lose it; the newest may not have what an older one has.
 
@@ -364,7 +348,8 @@ class BucketSnapshots:
     async def keep(self, key: str, etag: str) -> None:
         """Copy an object for the snapshots that have it, where that is still to be done; durable after return.
 
-        Where others replaced it, their snapshot has lost it. Blocks for the store. Raises NoSpace: see Allowance.
+        It returns without an await since it found that nothing is to be copied. Where others replaced the object, it is
+        lost to the snapshots. Blocks for the store. Raises NoSpace: see Allowance.
         """
         while (found := self._find_unkept(key, etag)) is not None:
             under_way = self._keeping.get((key, etag))

@@ -22,21 +22,16 @@ class ObjectManifestWriter:
 
     Args:
         path: of a file that does not exist.
-
-    Attributes:
-        count: objects entered.
     """
 
     def __init__(self, path: Path) -> None:
         self._database = DraftDatabase(path, _TABLES)
         self._database.set_head(FORMAT_VERSION)
-        self.count = 0
 
     def add(self, objects: Iterable[ListedObject]) -> None:
         """Enter objects. Raises NoSpace."""
-        rows = [(found.key.encode(), found.etag, found.size, found.modified_at) for found in objects]
+        rows = ((found.key.encode(), found.etag, found.size, found.modified_at) for found in objects)
         self._database.insert("INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?)", rows)
-        self.count += len(rows)
 
     def finish(self) -> None:
         """See DraftDatabase."""

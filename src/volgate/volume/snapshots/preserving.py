@@ -393,10 +393,10 @@ class PreservingSnapshots(Snapshots):
 
     def changed_since(self, snapshot_id: str, later_id: str | None) -> Mapping[int, bytes | None]:
         """See Snapshots."""
-        manifest = self._find(snapshot_id).manifest
-        start = self._taken.index(self._find(snapshot_id))
+        taken = self._find(snapshot_id)
+        manifest, start = taken.manifest, self._taken.index(taken)
         end = len(self._taken) if later_id is None else self._taken.index(self._find(later_id))
-        changed = set().union(*(taken.blobs for taken in self._taken[start:end]))
+        changed = set().union(*(later.blobs for later in self._taken[start:end]))
         nodes = ((ino, manifest.node(ino)) for ino in changed) if manifest is not None else ()
         return {ino: node.key for ino, node in nodes if node is not None}
 
