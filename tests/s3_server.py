@@ -1,13 +1,11 @@
-"""A real S3 server for tests: versitygw on a directory, pinned, built once by go into .venv."""
+"""A real S3 server for tests: versitygw on a directory."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,8 +13,8 @@ from pathlib import Path
 import attrs
 
 import mounting
+import programs
 
-VERSITYGW = "v1.8.0"
 ACCESS_KEY, SECRET_KEY = "volgate-test", "a-secret-of-tests"
 
 
@@ -37,25 +35,6 @@ class S3Server:
 
     def make_bucket(self, name: str) -> None:
         (self.data / name).mkdir()
-
-
-def go() -> str:
-    """Return the path of the Go compiler."""
-    return shutil.which("go") or str(Path(sys.prefix) / "bin" / "go")
-
-
-def versitygw() -> str:
-    """Return the path of the server; builds it at the first time (about two minutes)."""
-    folder = Path(sys.prefix) / "go" / f"versitygw-{VERSITYGW}"
-    program = folder / "versitygw"
-    if not program.exists():
-        subprocess.run(
-            [go(), "install", f"github.com/versity/versitygw/cmd/versitygw@{VERSITYGW}"],
-            env={**os.environ, "GOBIN": str(folder), "CGO_ENABLED": "0"},
-            check=True,
-            timeout=900,
-        )
-    return str(program)
 
 
 @contextlib.contextmanager
@@ -79,7 +58,8 @@ def running(
     with data.with_suffix(".log").open("ab") as log:
         process = subprocess.Popen(
             [
-                *prefix, versitygw(), "--port", f"{address}:{port}", "--region", "us-east-1", "--keep-alive", "--quiet",
+                *prefix, programs.program("versitygw"),
+                "--port", f"{address}:{port}", "--region", "us-east-1", "--keep-alive", "--quiet",
                 *(["--cert", str(certificate[0]), "--key", str(certificate[1])] if certificate else []),
                 "posix", str(data),
             ],

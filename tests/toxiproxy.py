@@ -1,22 +1,17 @@
-"""Faults of a real network: toxiproxy, pinned, built once by go into .venv and asked over its REST API."""
+"""Faults of a real network: toxiproxy, asked over its REST API."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import urlsplit
 
-import s3_server
-
-VERSION = "v2.5.0"
+import programs
 
 
 class Line:
@@ -50,18 +45,6 @@ class Line:
         return json.loads(content) if content else None
 
 
-def _program() -> str:
-    folder = Path(sys.prefix) / "go" / f"toxiproxy-{VERSION}"
-    if not (folder / "server").exists():
-        subprocess.run(
-            [s3_server.go(), "install", f"github.com/Shopify/toxiproxy/v2/cmd/server@{VERSION}"],
-            env={**os.environ, "GOBIN": str(folder), "CGO_ENABLED": "0"},
-            check=True,
-            timeout=900,
-        )
-    return str(folder / "server")
-
-
 def _free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
@@ -74,7 +57,9 @@ def before(url: str) -> Iterator[Line]:
     api_port, port = _free_port(), _free_port()
     api = f"http://127.0.0.1:{api_port}"
     process = subprocess.Popen(
-        [_program(), "-host", "127.0.0.1", "-port", str(api_port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [programs.program("toxiproxy"), "-host", "127.0.0.1", "-port", str(api_port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
         proxy = {"name": "s3", "listen": f"127.0.0.1:{port}", "upstream": urlsplit(url).netloc}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import attrs
 
-import s3_server
+import programs
 
 DELAYLINE = Path(__file__).parents[2] / "delayline"
 DELAY, RATE_MBIT_S, QUEUE_MB = "10ms", "1000", "4"
@@ -63,7 +63,7 @@ NETWORKS = {"loop": loop, "cloud": cloud}
 def _delay_line(near: str, far: str) -> Iterator[int]:
     """Run the delay line; gives its process. Its two devices go when it does."""
     program = Path(sys.prefix) / "go" / "delayline"
-    subprocess.run([s3_server.go(), "build", "-o", program, "."], cwd=DELAYLINE, check=True)
+    subprocess.run([programs.go(), "build", "-o", program, "."], cwd=DELAYLINE, check=True)
     command = [program, "-delay", DELAY, "-rate", RATE_MBIT_S, "-queue", QUEUE_MB, near, far]
     with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as process:
         try:
