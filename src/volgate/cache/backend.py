@@ -88,6 +88,7 @@ _CAPABILITIES: Final = Capabilities(
     keeps_usage=True,
     charges_links=True,
     native_snapshots=True,
+    directory_rename=False,
     directory_times=False,
 )
 _RESERVED: Final = ".volgate/"

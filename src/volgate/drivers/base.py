@@ -59,10 +59,11 @@ class Capabilities:
         keeps_usage: ``load_usage`` knows the volume's usage after a crash, so no ledger is needed.
         charges_links: a symlink counts its target's bytes, since what counts them cannot tell it from a file.
         native_quota: the storage has limits of its own, which hold for others than the gateway too.
-        preserves: ``open_reserved``, ``clone``, ``key_of_node``, ``open_node`` and ``sync_volume`` work, of which
-            snapshots are made.
+        preserves: ``open_reserved``, ``clone``, ``key_of_node`` and ``open_node`` work, of which snapshots are made.
         native_snapshots: the storage takes snapshots of the whole volume by itself; ``create_snapshot`` etc. work.
+        directory_rename: a directory is renamed in one step, whatever is in it.
         directory_times: a directory's times are stored as names in it change.
+        survives_kill: sizes stay as they are when this process is killed; else those that nobody synced may be lost.
         magic_names: names that mean something to the storage in every directory; they can neither be seen nor made.
         max_read_bytes: the largest length of one read.
     """
@@ -82,7 +83,9 @@ class Capabilities:
     native_quota: bool = False
     preserves: bool = False
     native_snapshots: bool = False
+    directory_rename: bool = True
     directory_times: bool = True
+    survives_kill: bool = True
     magic_names: frozenset[bytes] = frozenset()
     max_read_bytes: int = 1 << 20
 

@@ -38,8 +38,11 @@ class QuotaLedger(ABC):
     """Usage of one volume, kept by its one owner."""
 
     @abstractmethod
-    async def recover(self, measure_key: MeasureKey) -> RecoveredUsage:
+    async def recover(self, measure_key: MeasureKey | None) -> RecoveredUsage:
         """Return the usage at the end of the last epoch. Changes nothing; call once, before ``begin``.
+
+        Args:
+            measure_key: None = what nobody synced may have gone with the process, so nothing that it settled is sure.
 
         Raises:
             Unsupported: the ledger was written by a newer version; it is left as it is.
@@ -76,7 +79,7 @@ class QuotaLedger(ABC):
 class NoLedger(QuotaLedger):
     """The ledger of a volume that is only read: knows nothing and stores nothing."""
 
-    async def recover(self, measure_key: MeasureKey) -> RecoveredUsage:
+    async def recover(self, measure_key: MeasureKey | None) -> RecoveredUsage:
         """See QuotaLedger."""
         return RecoveredUsage(None, "a volume that is only read has no ledger")
 

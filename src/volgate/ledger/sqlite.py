@@ -80,7 +80,7 @@ class SqliteLedger(QuotaLedger):
         except sqlite3.DatabaseError as error:
             raise _converted(error, self._path) from error
 
-    async def recover(self, measure_key: MeasureKey) -> RecoveredUsage:
+    async def recover(self, measure_key: MeasureKey | None) -> RecoveredUsage:
         """See QuotaLedger."""
         row = self._database.execute(
             "SELECT format, uuid, epoch, used_bytes, used_inodes, clean, place FROM ledger"
@@ -102,6 +102,8 @@ class SqliteLedger(QuotaLedger):
             return RecoveredUsage(None, "the volume was not closed, and the host was restarted since")
         if self._slots.overflowed():
             return RecoveredUsage(None, "the volume was not closed while very many files were changing")
+        if measure_key is None:
+            return RecoveredUsage(None, "the volume was not closed, and what nobody had synced went with its process")
         return await self._measure(measure_key)
 
     async def _measure(self, measure_key: MeasureKey) -> RecoveredUsage:

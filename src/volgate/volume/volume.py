@@ -315,7 +315,7 @@ async def _find_usage(
     """Return the volume's usage from its ledger, or by counting it, and how it was found."""
     if ledger is None:
         return await count_usage(backend, root, on_progress), "counted for a read-only mount"
-    recovered = await ledger.recover(backend.measure_key)
+    recovered = await ledger.recover(backend.measure_key if backend.capabilities.survives_kill else None)
     usage, reason = recovered.usage, recovered.reason
     if usage is None:
         usage = await count_usage(backend, root, on_progress)

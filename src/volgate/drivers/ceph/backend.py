@@ -307,6 +307,11 @@ class CephBackend(BaseStorageBackend):
         """See BaseStorageBackend."""
         self.client.call("ll_sync_inode", _inode(directory).pointer, 0)
 
+    @served(repeats=False)
+    def sync_volume(self) -> None:
+        """See BaseStorageBackend."""
+        self.client.call("sync_fs")
+
     # -- extended attributes ------------------------------------------------------------------------------------
 
     @served(repeats=True)
@@ -551,6 +556,7 @@ _CAPABILITIES: Final = Capabilities(
     close_reports_errors=True,
     native_quota=True,
     native_snapshots=True,
+    survives_kill=False,
     magic_names=frozenset({SNAPSHOT_FOLDER}),
 )
 
