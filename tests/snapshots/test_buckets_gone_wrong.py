@@ -422,7 +422,7 @@ def test_attributes_that_are_lost_are_restored_to_nobody(played):
             await store.delete(key)
         worked = await open_volume(store)
         await worked.remove("kept")
-        restore = Restore(worked.fs, "s1", b"", b".draft")
+        restore = Restore(worked.fs, "s1", b"", "work")
         with pytest.raises(Stale, match="lost"):
             await restore.run(await restore.plan())
         tree = await worked.tree()

@@ -146,6 +146,7 @@ def test_a_restore_that_a_kill_cut_off_goes_on_at_the_next_mount(place):
     path, backing = place / "mnt", place / "data"
     path.mkdir()
     backing.mkdir()
+    note = backing / ".volgate/restore.json"
     chance = random.Random(11)
     mount = mounting.start(backing, path)
     for number in range(2000):
@@ -165,7 +166,7 @@ def test_a_restore_that_a_kill_cut_off_goes_on_at_the_next_mount(place):
         mount.kill()
         cut_off += restoring.wait(60) != 0
         mount = mounting.start(backing, path)
-        mounting.wait_until(lambda: json.loads((backing / ".volgate/restore.json").read_bytes() or b"null") is None, 30)
+        mounting.wait_until(lambda: not note.exists() or json.loads(note.read_bytes() or b"null") is None, 30)
         if restoring.returncode or diff(mount, "s1"):  # killed before anything was noted
             snapshot(mount, "restore", "s1", "--yes")
         assert without_links(describe(path)) == expected
@@ -183,7 +184,7 @@ class _RestoringWork(Work):
         await self.remount(True)
         for name, tree in reversed(self.taken.items()):
             for _ in range(2):
-                restore = Restore(self.worked.fs, name, b"", b".draft")
+                restore = Restore(self.worked.fs, name, b"", "work")
                 changes = await restore.plan()
                 await restore.run(changes)
             assert changes == []

@@ -13,6 +13,9 @@ SNAPSHOTS_NAME: Final = b".snapshots"
 RESERVED_ROOT_NAMES: Final[frozenset[bytes]] = frozenset({GATEWAY_NAME, SNAPSHOTS_NAME})
 """Names at the root that users cannot make, and that no listing shows."""
 
+DRAFT_PREFIX: Final = b".volgate-draft-"
+"""Begins the names of what is not whole yet: a copy under way, a file that is restored. Hidden in every directory."""
+
 RCLONE_LINK: Final = ".rclonelink"
 """rclone stores the link NAME as the object NAME.rclonelink."""
 

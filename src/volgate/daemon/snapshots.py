@@ -57,15 +57,15 @@ class _Restores:
             raise Busy(f"the snapshot {snapshot_id} is being restored")
         await self._fs.volume.snapshots.delete(snapshot_id)
 
-    async def run(self, snapshot_id: str, path: str, *, dry_run: bool, draft: str | None = None) -> Reply:
+    async def run(self, snapshot_id: str, path: str, *, dry_run: bool, transfer_id: str | None = None) -> Reply:
         try:
             self._lock.acquire_nowait()
         except trio.WouldBlock as error:
             raise Busy("another restore of this volume is under way") from error
-        draft = draft or f".volgate-restore-{secrets.token_hex(8)}"
+        transfer_id = transfer_id or secrets.token_hex(8)
         self._snapshot_id = snapshot_id
         try:
-            restore = Restore(self._fs, snapshot_id, _to_bytes(path), _to_bytes(draft))
+            restore = Restore(self._fs, snapshot_id, _to_bytes(path), transfer_id)
             changes = await restore.plan()
             refused = ""
             if dry_run:
@@ -74,7 +74,7 @@ class _Restores:
                 except QuotaExceeded as error:
                     refused = str(error)
             else:
-                await self._note({"snapshot_id": snapshot_id, "path": path, "draft": draft})
+                await self._note({"snapshot_id": snapshot_id, "path": path, "transfer_id": transfer_id})
                 try:
                     await restore.run(changes)
                 finally:
@@ -106,8 +106,8 @@ class _Restores:
         content = await self._fs.volume.backend.load_reserved(_UNDER_WAY)
         try:
             under_way = json.loads(content or b"null")
-            members = "snapshot_id", "path", "draft"
-            snapshot_id, path, draft = (under_way[name] for name in members) if under_way else ("", "", "")
+            members = "snapshot_id", "path", "transfer_id"
+            snapshot_id, path, transfer_id = (under_way[name] for name in members) if under_way else ("", "", "")
         except (ValueError, KeyError, TypeError):
             log.error("what is noted of a restore that was cut off is damaged; restore again")  # noqa: TRY400
             await self._note(None)
@@ -117,7 +117,7 @@ class _Restores:
         facts = {"snapshot": snapshot_id, "path": path}
         log.warning("a restore that was cut off goes on", extra=facts)
         try:
-            await self.run(snapshot_id, path, dry_run=False, draft=draft)
+            await self.run(snapshot_id, path, dry_run=False, transfer_id=transfer_id)
         except StorageException as error:
             log.error("the restore could not go on", extra={**facts, "error": str(error)})  # noqa: TRY400
 

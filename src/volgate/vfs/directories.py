@@ -67,9 +67,7 @@ class Directories:
         if inode.unlinked:
             return []
         names = await self._backend.list_names(await self._tree.directory_of(inode))
-        if inode is self._tree.inodes.root:
-            names = [name for name in names if not self._tree.is_hidden(inode, name)]
-        return names
+        return [name for name in names if not self._tree.is_hidden(inode, name)]
 
     async def _fetch(self, opened: OpenDirectory, position: int) -> None:
         directory = await self._tree.directory_of(opened.inode)

@@ -59,6 +59,7 @@ class FileSystem:
     Attributes:
         shown: the volume's snapshots, as a file system of their own; None where there can be none.
         turnstile: who changes the volume passes it.
+        own_names: as ``namespace``, for the gateway's own work, which has drafts.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class FileSystem:
         self.tree = Tree(volume, mount_point, first_number)
         self.attributes = Attributes(self.tree)
         self.namespace = Namespace(self.tree)
+        self.own_names = Namespace(self.tree, drafts=True)
         self.file_io = FileIo(self.tree, self.attributes)
         self.directories = Directories(self.tree)
         snapshots = volume.shown_snapshots()

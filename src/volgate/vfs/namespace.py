@@ -31,10 +31,15 @@ if TYPE_CHECKING:
 
 
 class Namespace:
-    """The tree's names. Arguments are inodes and name bytes; the kernel serializes changes of one directory."""
+    """The tree's names. Arguments are inodes and name bytes; the kernel serializes changes of one directory.
 
-    def __init__(self, tree: Tree) -> None:
+    Args:
+        drafts: whether drafts are seen and made: by the gateway itself, never by users.
+    """
+
+    def __init__(self, tree: Tree, *, drafts: bool = False) -> None:
         self._tree = tree
+        self._drafts = drafts
         self._backend = tree.backend
         self._gate = tree.gate
         self._snapshots = tree.volume.snapshots
@@ -45,10 +50,10 @@ class Namespace:
         Raises:
             CrossDevice: another file system is mounted there.
         """
-        if self._tree.is_hidden(parent, name):
+        if self._tree.is_hidden(parent, name, drafts=self._drafts):
             return None
         if len(name) > 255:
-            self._tree.check_name(parent, name)
+            self._tree.check_name(parent, name, drafts=self._drafts)
         directory = parent.directory or await self._tree.directory_of(parent)
         attributes = await self._backend.find_attributes(cast("BackendDirectory", directory), name)
         return None if attributes is None else (self._tree.inodes.observe(parent, name, attributes), attributes)
@@ -104,7 +109,7 @@ class Namespace:
     async def _begin_create(
         self, parent: Inode, name: bytes, charged_bytes: int = 0
     ) -> tuple[BackendDirectory, NameChange]:
-        self._tree.check_name(parent, name)
+        self._tree.check_name(parent, name, drafts=self._drafts)
         directory = await self._tree.directory_of(parent)
         if self._gate.is_counting:
             await self._gate.wait_until_counted()
@@ -141,7 +146,7 @@ class Namespace:
             raise NotPermitted
         if not self._backend.capabilities.hard_links:
             raise NotPermitted
-        self._tree.check_name(parent, name)
+        self._tree.check_name(parent, name, drafts=self._drafts)
         target = await self._tree.directory_of(parent)
         attributes = await self._tree.at_place(
             inode,
@@ -169,7 +174,7 @@ class Namespace:
         await self._remove(parent, name, is_directory=True)
 
     async def _remove(self, parent: Inode, name: bytes, *, is_directory: bool) -> None:
-        self._tree.check_removable(parent, name)
+        self._tree.check_removable(parent, name, drafts=self._drafts)
         directory = await self._tree.directory_of(parent)
         attributes = await self._backend.get_attributes(directory, name)
         if self._snapshots.generation:
@@ -278,8 +283,8 @@ class Namespace:
             raise InvalidArgument
         if flags and not self._backend.capabilities.rename_flags:
             raise InvalidArgument
-        self._tree.check_removable(parent, name)
-        self._tree.check_name(new_parent, new_name)
+        self._tree.check_removable(parent, name, drafts=self._drafts)
+        self._tree.check_name(new_parent, new_name, drafts=self._drafts)
         source = await self._tree.directory_of(parent)
         target = await self._tree.directory_of(new_parent)
         moved = await self._backend.get_attributes(source, name)

@@ -1,7 +1,6 @@
 """Bringing back what a snapshot holds: the live tree is changed where it differs, by the calls that users make.
 
-So the quota holds, later snapshots keep what is overwritten, and every file appears whole: it is written under a name
-of its own and renamed. What was restored already differs no more, so a restore that was cut off is simply done again.
+What was restored already differs no more, so a restore that was cut off is simply done again.
 """
 
 from __future__ import annotations
@@ -10,8 +9,7 @@ import contextlib
 import os
 import stat
 from collections import Counter
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import attrs
 import trio
@@ -19,18 +17,15 @@ import trio
 from volgate.concurrency import note_progress
 from volgate.core.names import RESERVED_ROOT_NAMES
 from volgate.core.sizes import format_size
-from volgate.drivers.base import NodeOwner, charged_usage
-from volgate.dto import AttributeChanges, FileAttributes, Usage
+from volgate.drivers.base import charged_usage
+from volgate.dto import FileAttributes, Usage
 from volgate.errors import InvalidArgument, NotADirectory, NotFound, QuotaExceeded, Stale, Unsupported
+from volgate.vfs.tree_writer import TreeWriter
 from volgate.volume.snapshots.base import Place
 from volgate.volume.snapshots.comparing import TreeChange, compare, open_directory
-from volgate.volume.snapshots.recording import read_xattrs
 
 if TYPE_CHECKING:
-    from volgate.core.inode_table import Inode
     from volgate.vfs.file_system import FileSystem
-
-_CHUNK_BYTES: Final = 1 << 20
 
 
 @attrs.frozen
@@ -53,19 +48,18 @@ class Restore:
 
     Args:
         snapshot_id: of an existing one. path: relative to the volume's root; b"" = all of it.
-        draft: a name that nobody has, for files that are not whole yet; the same one for a restore that is done again.
+        transfer_id: unique; the same one for a restore that is done again.
 
     Attributes:
         touched: names that lead to another inode than before, each with its directory's number.
     """
 
-    def __init__(self, file_system: FileSystem, snapshot_id: str, path: bytes, draft: bytes) -> None:
+    def __init__(self, file_system: FileSystem, snapshot_id: str, path: bytes, transfer_id: str) -> None:
         self._fs = file_system
         self._snapshot_id = snapshot_id
         self._path = path
-        self._draft = draft
+        self._transfer_id = transfer_id
         self._live = Place(file_system.volume.backend, file_system.volume.root)
-        self._links: dict[int, bytes] = {}
         self.touched: set[tuple[int, bytes]] = set()
 
     async def plan(self) -> list[TreeChange]:
@@ -108,22 +102,23 @@ class Restore:
             Stale: all but some files is restored, whose content is lost; the first one is named.
         """
         self.check_quota(changes)
+        writer = TreeWriter(self._fs, self._old, self._transfer_id)
+        self.touched = writer.touched
         lost: list[tuple[bytes, Stale]] = []
         for change in reversed(changes):
             if change.kind == "added":
-                await self._remove(change)
-                await trio.lowlevel.checkpoint()
+                above, _, name = change.path.rpartition(b"/")
+                async with writer.at(above) as parent:
+                    await writer.remove(parent, name)
         for change in changes:
-            try:
-                if change.kind == "removed":
-                    await self._create(change)
-                elif change.kind == "changed":
-                    await self._change(change)
-            except Stale as error:
-                lost.append((change.path, error))
+            if change.kind != "added":
+                try:
+                    await self._bring_back(writer, change)
+                except Stale as error:
+                    lost.append((change.path, error))
             note_progress()
             await trio.lowlevel.checkpoint()
-        await self._end_directories(changes, lost)
+        await self._end_directories(writer, changes, lost)
         with contextlib.suppress(Unsupported):
             await self._live.backend.sync_volume()
         if lost:
@@ -131,7 +126,21 @@ class Restore:
             rest = f"; and {len(lost) - 1} more; all others are restored" if lost[1:] else "; all others are restored"
             raise Stale(f"{os.fsdecode(path)!r} cannot be restored: {why}{rest}") from why
 
-    async def _end_directories(self, changes: list[TreeChange], lost: list[tuple[bytes, Stale]]) -> None:
+    async def _bring_back(self, writer: TreeWriter, change: TreeChange) -> None:
+        was = change.before
+        assert was is not None
+        above, _, name = change.path.rpartition(b"/")
+        async with writer.within(above, above) as pair:
+            if change.kind == "removed":
+                await writer.create(pair, name, was)
+            elif "content" in change.what:
+                await writer.replace(pair, name, was)
+            else:
+                await writer.adjust(pair, name, was, change.path)
+
+    async def _end_directories(
+        self, writer: TreeWriter, changes: list[TreeChange], lost: list[tuple[bytes, Stale]]
+    ) -> None:
         """Give directories their attributes, of which the times changed with each name that was restored in them.
 
         Those that are lost are added to ``lost``.
@@ -142,9 +151,10 @@ class Restore:
         for path in sorted(paths, key=lambda path: -path.count(b"/")):
             was = await self._look(self._old, path) if (path + b"/").startswith(within) else None
             if was is not None and stat.S_ISDIR(was.mode):
+                above, _, name = path.rpartition(b"/")
                 try:
-                    async with self._fs.turnstile.passed(), self._at(path) as inode:
-                        await self._take_attributes(inode, path, was)
+                    async with writer.within(above, above) as pair:
+                        await writer.adjust(pair, name, was, path)
                 except Stale as error:
                     lost.append((path, error))
 
@@ -186,142 +196,6 @@ class Restore:
                     f"a restore needs {what(needed)} more, and {what(free)} are free: a file is replaced once the new "
                     "one stands beside it; make room, or raise the limit"
                 )
-
-    # -- one name -----------------------------------------------------------------------------------------------
-
-    @contextlib.asynccontextmanager
-    async def _at(self, path: bytes) -> AsyncIterator[Inode]:
-        """Hold the live inode of a path. Raises Stale: somebody took it away meanwhile."""
-        tree, inode, held = self._fs.tree, self._fs.tree.inodes.root, []
-        try:
-            for name in path.split(b"/") if path else []:
-                found = await self._fs.namespace.lookup(inode, name)
-                if found is None:
-                    raise Stale(f"{os.fsdecode(path)!r} was removed while it was restored")
-                inode = found[0]
-                tree.inodes.count_lookup(inode)
-                held.append(inode)
-            yield inode
-        finally:
-            for inode in reversed(held):
-                tree.inodes.forget(inode.ino, 1)
-
-    async def _remove(self, change: TreeChange) -> None:
-        assert change.after is not None
-        above, _, name = change.path.rpartition(b"/")
-        async with self._fs.turnstile.passed(), self._at(above) as parent:
-            self.touched.add((parent.ino, name))
-            with contextlib.suppress(NotFound):  # others were faster
-                if stat.S_ISDIR(change.after.mode):
-                    await self._fs.namespace.rmdir(parent, name)
-                else:
-                    await self._fs.namespace.unlink(parent, name)
-
-    async def _create(self, change: TreeChange) -> None:
-        was = change.before
-        assert was is not None
-        above, _, name = change.path.rpartition(b"/")
-        names, owner = self._fs.namespace, NodeOwner(was.uid, was.gid)
-        async with self._fs.turnstile.passed(), self._at(above) as parent:
-            self.touched.add((parent.ino, name))
-            if was.nlink > 1 and was.ino in self._links:
-                async with self._at(self._links[was.ino]) as linked:
-                    await names.link(linked, parent, name)
-                return
-            if stat.S_ISREG(was.mode):
-                await self._write_file(parent, name, change)
-            elif stat.S_ISLNK(was.mode):
-                target = await self._old.backend.read_link(await open_directory(self._old, above), name, 0)
-                await names.create_symlink(parent, name, target, owner)
-            else:
-                await names.create_node(parent, name, was.mode, owner, rdev=was.rdev)
-            self._links[was.ino] = change.path
-        if not stat.S_ISREG(was.mode) and not stat.S_ISDIR(was.mode):
-            async with self._fs.turnstile.passed(), self._at(change.path) as inode:
-                await self._take_attributes(inode, change.path, was)
-
-    async def _change(self, change: TreeChange) -> None:
-        above, _, name = change.path.rpartition(b"/")
-        assert change.before is not None
-        if "content" not in change.what:
-            async with self._fs.turnstile.passed(), self._at(change.path) as inode:
-                await self._take_attributes(inode, change.path, change.before)
-            return
-        async with self._fs.turnstile.passed(), self._at(above) as parent:
-            self.touched.add((parent.ino, name))
-            if stat.S_ISREG(change.before.mode):
-                await self._write_file(parent, name, change)
-                return
-            await self._fs.namespace.unlink(parent, name)  # a symlink that leads elsewhere
-        await self._create(change)
-
-    async def _write_file(self, parent: Inode, name: bytes, change: TreeChange) -> None:
-        """Put a file's content and attributes under a name, whole."""
-        was = change.before
-        assert was is not None
-        names, io = self._fs.namespace, self._fs.file_io
-        with contextlib.suppress(NotFound):  # of a restore that was cut off
-            await names.unlink(parent, self._draft)
-        if was.nlink > 1 and was.ino in self._links:
-            async with self._at(self._links[was.ino]) as linked:
-                await names.link(linked, parent, self._draft)
-            await names.rename(parent, self._draft, parent, name, 0)
-            return
-        inode, attributes, file = await names.create_file(parent, self._draft, 0o600, NodeOwner(was.uid, was.gid))
-        fh = io.register(inode, file, attributes, writable=True, privileged=True)
-        try:
-            await self._copy(change.path, was, fh)
-            if was.size:
-                await self._fs.attributes.resize(inode, file, was.size, privileged=True)
-            await self._take_attributes(inode, change.path, was)
-            await names.rename(parent, self._draft, parent, name, 0)
-            self._links[was.ino] = change.path
-        except BaseException:
-            with contextlib.suppress(NotFound):
-                await names.unlink(parent, self._draft)
-            raise
-        finally:
-            await io.release(fh)
-
-    async def _copy(self, path: bytes, was: FileAttributes, fh: int) -> None:
-        above, _, name = path.rpartition(b"/")
-        directory = await open_directory(self._old, above)
-        source, _ = await self._old.backend.open_file(directory, name, 0, writable=False)
-        try:
-            for start in range(0, was.size, _CHUNK_BYTES):
-                offset, content = start, await source.read(start, _CHUNK_BYTES)
-                while content.strip(b"\0"):  # what is zeros becomes a hole
-                    written = await self._fs.file_io.write(fh, offset, content)
-                    content, offset = content[written:], offset + written
-                note_progress()
-                await trio.lowlevel.checkpoint()
-        finally:
-            await source.close()
-
-    async def _take_attributes(self, inode: Inode, path: bytes, was: FileAttributes) -> None:
-        """Give an inode the attributes of before; a right mtime is left alone, since setting it counts as a change."""
-        attributes = self._fs.attributes
-        above, _, name = path.rpartition(b"/")
-        wanted = await read_xattrs(self._old.backend, await open_directory(self._old, above), name)
-        if not stat.S_ISLNK(was.mode):
-            there = await attributes.list_xattrs(inode, privileged=True)
-            for attribute in set(there) - set(wanted):
-                await attributes.remove_xattr(inode, attribute)
-            for attribute, value in wanted.items():
-                with contextlib.suppress(Unsupported):
-                    await attributes.set_xattr(inode, attribute, value)
-        now = await attributes.get(inode)
-        is_owned = (now.uid, now.gid) == (was.uid, was.gid)
-        has_times = self._live.backend.capabilities.directory_times or not stat.S_ISDIR(was.mode)
-        is_timed = now.mtime_ns == was.mtime_ns or not has_times
-        changes = AttributeChanges(
-            mode=None if stat.S_ISLNK(was.mode) or (is_owned and now.mode == was.mode) else stat.S_IMODE(was.mode),
-            uid=None if is_owned else was.uid,
-            gid=None if is_owned else was.gid,
-            atime_ns=None if is_timed else was.atime_ns,
-            mtime_ns=None if is_timed else was.mtime_ns,
-        )
-        await attributes.set(inode, changes, size=None, fh=None, privileged=True)
 
 
 def report(changes: list[TreeChange]) -> RestoreReport:

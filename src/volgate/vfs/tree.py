@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 from volgate.core.handle_table import HandleTable
 from volgate.core.inode_table import Inode, InodeTable
-from volgate.core.names import RESERVED_ROOT_NAMES, SNAPSHOTS_NAME
+from volgate.core.names import DRAFT_PREFIX, RESERVED_ROOT_NAMES, SNAPSHOTS_NAME
 from volgate.drivers.base import BackendDirectory, BackendFile
 from volgate.dto import StorageLocation
 from volgate.errors import NameTooLong, NotADirectory, NotFound, NotPermitted, Stale
@@ -35,6 +35,9 @@ class Tree:
         volume: open volume; its root directory stays open with it.
         mount_point: where users see it; only named in locations.
         first_number: of its inodes and open files; None where it is the volume itself.
+
+    Attributes:
+        hidden: names that are drafts though they do not look so, each with the backend's number of its directory.
     """
 
     def __init__(self, volume: Volume, mount_point: Path, first_number: int | None = None) -> None:
@@ -45,6 +48,7 @@ class Tree:
         self.inodes = InodeTable(first_number)
         self.files: HandleTable[OpenFile] = HandleTable(first_number or 1)
         self.directories: HandleTable[OpenDirectory] = HandleTable(first_number or 1)
+        self.hidden: set[tuple[int, bytes]] = set()
         self._root_directory = volume.root
         self._magic_names = volume.backend.capabilities.magic_names
         self._open_directories: OrderedDict[Inode, None] = OrderedDict()
@@ -72,25 +76,30 @@ class Tree:
                 return opened
         return None
 
-    def check_name(self, parent: Inode, name: bytes) -> None:
+    def check_name(self, parent: Inode, name: bytes, *, drafts: bool = False) -> None:
         """Refuse a name that cannot be made here.
+
+        Args:
+            drafts: the caller is the gateway, whose drafts have names that users cannot make.
 
         Raises:
             NameTooLong: over 255 bytes. NotPermitted: the gateway's own, or the storage's.
         """
         if len(name) > MAX_NAME_BYTES:
             raise NameTooLong
-        if self.is_hidden(parent, name):
-            where = "in every directory" if name in self._magic_names else "at the root"
+        if self.is_hidden(parent, name, drafts=drafts):
+            where = "at the root" if name in RESERVED_ROOT_NAMES else "in every directory"
             raise NotPermitted(f"{os.fsdecode(name)!r} is reserved {where} of a volume")
 
-    def check_removable(self, parent: Inode, name: bytes) -> None:
+    def check_removable(self, parent: Inode, name: bytes, *, drafts: bool = False) -> None:
         """Refuse to take away what is not the user's. Raises NotPermitted, or NotFound for what users do not see."""
-        if self.is_hidden(parent, name):
+        if self.is_hidden(parent, name, drafts=drafts):
             raise NotPermitted if name == SNAPSHOTS_NAME else NotFound
 
-    def is_hidden(self, parent: Inode, name: bytes) -> bool:
-        """Return whether a name is the gateway's own, or the storage's."""
+    def is_hidden(self, parent: Inode, name: bytes, *, drafts: bool = False) -> bool:
+        """Return whether a name is the gateway's own, or the storage's; ``drafts``: the gateway sees its drafts."""
+        if name.startswith(DRAFT_PREFIX) or (self.hidden and (parent.backing_ino, name) in self.hidden):
+            return not drafts
         return (parent is self.inodes.root and name in RESERVED_ROOT_NAMES) or name in self._magic_names
 
     # -- directories --------------------------------------------------------------------------------------------

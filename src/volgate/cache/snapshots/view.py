@@ -183,8 +183,11 @@ class SnapshotTree(ObjectTree, ReadOnlyBackend):
         return node.mark if is_settled and not is_kept else None
 
     async def list_xattrs(self, directory: BackendDirectory, name: bytes, ino: int) -> list[bytes]:
-        """See BaseStorageBackend. Raises Stale where the attributes are lost: those shown are default ones."""
-        node = await self._find(directory, name, ino)
+        """See BaseStorageBackend."""
+        return self.list_xattrs_of(await self._find(directory, name, ino))
+
+    def list_xattrs_of(self, node: Node) -> list[bytes]:
+        """Return the names of a node's attributes. Raises Stale where they are lost: those shown are default ones."""
         if _LOST in node.extra:
             raise Stale("others changed this object behind the mount: the attributes that the snapshot had are lost")
         return list(node.xattrs)
@@ -239,7 +242,7 @@ class _SnapshotFile(ReadOnlyFile):
 
     async def list_xattrs(self) -> list[bytes]:
         """See BackendFile."""
-        return list(self._node.xattrs)
+        return self._tree.list_xattrs_of(self._node)
 
     async def close(self) -> None:
         """See BackendFile."""

@@ -13,6 +13,7 @@ from typing import Final
 
 import attrs
 
+from volgate.core.names import DRAFT_PREFIX, RESERVED_ROOT_NAMES
 from volgate.drivers.allowance import Allowance
 from volgate.drivers.base import BackendDirectory, BackendFile, BaseStorageBackend
 from volgate.dto import FileAttributes, SnapshotInfo, VolumeSnapshotContext
@@ -26,14 +27,22 @@ Freeze = Callable[[], AbstractAsyncContextManager[None]]
 
 @attrs.frozen
 class Place:
-    """A tree: of a volume as it is, or of a snapshot.
+    """A tree: of a volume as it is, of a snapshot, or a part of one.
 
     Attributes:
         backend: whose calls work in it. root: its root directory there.
+        reserved: names in its root that are not the users'.
     """
 
     backend: BaseStorageBackend
     root: BackendDirectory
+    reserved: frozenset[bytes] = attrs.field(default=RESERVED_ROOT_NAMES, kw_only=True)
+
+    def hides(self, directory: BackendDirectory, name: bytes) -> bool:
+        """Return whether a name is the gateway's own, or the storage's."""
+        if name.startswith(DRAFT_PREFIX) or name in self.backend.capabilities.magic_names:
+            return True
+        return directory is self.root and name in self.reserved
 
 
 @attrs.frozen

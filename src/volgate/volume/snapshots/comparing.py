@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import AsyncIterator, Mapping, Set
+from collections.abc import AsyncGenerator, Callable, Mapping, Set
 from typing import Literal
 
 import attrs
 import trio
 
-from volgate.core.names import RESERVED_ROOT_NAMES
 from volgate.core.tree_diff import is_same_type, is_untouched, pair_names, what_differs
 from volgate.drivers.base import BackendDirectory, attributes_by_name, in_batches
 from volgate.dto import FileAttributes
@@ -24,13 +23,14 @@ class TreeChange:
 
     Attributes:
         path: names joined by ``/``, as bytes.
-        kind: "added" and "removed" are said of everything below a directory too, parents first.
+        kind: "added" and "removed" are said of everything below a directory too, parents first. "linked" is said of
+            what is the same, and has several names in one of the trees.
         before, after: its attributes; None where it is not.
         what: of "changed": which of content, mode, owner, mtime and xattrs.
     """
 
     path: bytes
-    kind: Literal["added", "removed", "changed"]
+    kind: Literal["added", "removed", "changed", "linked"]
     before: FileAttributes | None
     after: FileAttributes | None
     what: tuple[str, ...] = ()
@@ -43,7 +43,11 @@ async def compare(
     path: bytes = b"",
     *,
     directory_times: bool = False,
-) -> AsyncIterator[TreeChange]:
+    of_one_volume: bool = True,
+    keeps: Callable[[bytes], bool] | None = None,
+    links: bool = False,
+    below_added: bool = True,
+) -> AsyncGenerator[TreeChange, None]:
     """Yield what differs, directory by directory, and of the first one itself.
 
     Args:
@@ -51,6 +55,10 @@ async def compare(
             with its key, since its number may be another's by now.
         path: of a directory that both have, to begin with; b"" = the root.
         directory_times: see ``what_differs``.
+        of_one_volume: else nothing is known to be the same without looking.
+        keeps: which extended attributes count; None = all.
+        links: say also which names of several are the same.
+        below_added: say of all below what was added that it was, too.
 
     Blocks for the storage; other tasks run between directories.
     """
@@ -66,7 +74,7 @@ async def compare(
         if not is_changed and is_untouched(was, is_):
             return ()
         try:
-            content, xattrs = await _compare_details((before, old), (after, new), name, was)
+            content, xattrs = await _compare_details((before, old), (after, new), name, was, keeps)
         except Stale:  # of an inode whose attributes are lost: nobody knows that it is the same
             return ("content", "xattrs") if stat.S_ISREG(was.mode) else ("xattrs",)
         return what_differs(was, is_, content=content or is_changed, xattrs=xattrs, directory_times=directory_times)
@@ -78,18 +86,20 @@ async def compare(
     waiting: list[tuple[bytes, _Below, _Below]] = []
     above, old, new = path, old_root, new_root
     while True:
-        of_old, of_new = await _entries_that_may_differ((before, old), (after, new))
+        of_old, of_new = await _entries_that_may_differ((before, old), (after, new), marked=of_one_volume)
         for name, was, is_ in pair_names(of_old, of_new):
             here = above + b"/" + name if above else name
             if old and was and new and is_ and is_same_type(was, is_):
                 if what := await compare_one(old, new, name, was, is_):
                     yield TreeChange(here, "changed", was, is_, what)
+                elif links and not _is_directory(was) and max(was.nlink, is_.nlink) > 1:
+                    yield TreeChange(here, "linked", was, is_)
             else:
                 if was is not None:
                     yield TreeChange(here, "removed", was, None)
                 if is_ is not None:
                     yield TreeChange(here, "added", None, is_)
-            if _is_directory(was) or _is_directory(is_):
+            if _is_directory(was) or (_is_directory(is_) and below_added):
                 waiting.append((here, (old, name, was), (new, name, is_)))
         await trio.lowlevel.checkpoint()
         if not waiting:
@@ -103,13 +113,20 @@ _Below = tuple[BackendDirectory | None, bytes, FileAttributes | None]
 
 
 async def _compare_details(
-    before: tuple[Place, BackendDirectory], after: tuple[Place, BackendDirectory], name: bytes, was: FileAttributes
+    before: tuple[Place, BackendDirectory],
+    after: tuple[Place, BackendDirectory],
+    name: bytes,
+    was: FileAttributes,
+    keeps: Callable[[bytes], bool] | None,
 ) -> tuple[bool, bool]:
     """Return whether two symlinks lead elsewhere, and whether the extended attributes of two other inodes differ."""
     (old, in_old), (new, in_new) = before, after
     if stat.S_ISLNK(was.mode):
         return await old.backend.read_link(in_old, name, 0) != await new.backend.read_link(in_new, name, 0), False
-    return False, await read_xattrs(old.backend, in_old, name) != await read_xattrs(new.backend, in_new, name)
+    of_old, of_new = await read_xattrs(old.backend, in_old, name), await read_xattrs(new.backend, in_new, name)
+    if keeps is not None:
+        of_old, of_new = ({key: found[key] for key in found if keeps(key)} for found in (of_old, of_new))
+    return False, of_old != of_new
 
 
 async def open_directory(place: Place, path: bytes) -> BackendDirectory:
@@ -135,12 +152,12 @@ _Entries = dict[bytes, FileAttributes]
 
 
 async def _entries_that_may_differ(
-    before: tuple[Place, BackendDirectory | None], after: tuple[Place, BackendDirectory | None]
+    before: tuple[Place, BackendDirectory | None], after: tuple[Place, BackendDirectory | None], *, marked: bool
 ) -> tuple[_Entries, _Entries]:
     """Return what stands in a directory of either tree, but for what is known to be the same without asking."""
     (old, in_old), (new, in_new) = before, after
     of_old, of_new = await _names(old, in_old), await _names(new, in_new)
-    if in_old is not None and in_new is not None:
+    if marked and in_old is not None and in_new is not None:
         both = sorted(of_old & of_new)
         marks = zip(both, old.backend.marks_of(in_old, both), new.backend.marks_of(in_new, both), strict=True)
         same = {name for name, one, other in marks if one is not None and one == other}
@@ -151,10 +168,7 @@ async def _entries_that_may_differ(
 async def _names(place: Place, directory: BackendDirectory | None) -> set[bytes]:
     if directory is None:
         return set()
-    hidden = place.backend.capabilities.magic_names
-    if directory is place.root:
-        hidden = hidden | RESERVED_ROOT_NAMES
-    return {name for name in await place.backend.list_names(directory) if name not in hidden}
+    return {name for name in await place.backend.list_names(directory) if not place.hides(directory, name)}
 
 
 async def _entries(place: Place, directory: BackendDirectory | None, names: Set[bytes]) -> _Entries:

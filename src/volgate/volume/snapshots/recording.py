@@ -8,10 +8,10 @@ from pathlib import Path
 
 import trio
 
-from volgate.core.names import RESERVED_ROOT_NAMES
 from volgate.drivers.base import BackendDirectory, BaseStorageBackend, attributes_by_name, in_batches
 from volgate.dto import FileAttributes
 from volgate.errors import NoAttribute, NotADirectory, NotFound, Stale
+from volgate.volume.snapshots.base import Place
 from volgate.volume.snapshots.manifest import ManifestNode, ManifestWriter
 
 
@@ -33,15 +33,15 @@ async def write_manifest(backend: BaseStorageBackend, root: BackendDirectory, dr
 class _Walk:
     def __init__(self, backend: BaseStorageBackend, root: BackendDirectory, writer: ManifestWriter) -> None:
         self._backend = backend
-        self._root = root
+        self._place = Place(backend, root)
         self._writer = writer
         self._waiting: list[tuple[BackendDirectory, bytes, int]] = []
 
     async def run(self) -> None:
-        backend = self._backend
-        node = await record(backend, self._root, b"", await backend.get_attributes(self._root, b""))
+        backend, root = self._backend, self._place.root
+        node = await record(backend, root, b"", await backend.get_attributes(root, b""))
         self._writer.add_root(node)
-        await self._enter(self._root, node.attributes.ino)
+        await self._enter(root, node.attributes.ino)
         while self._waiting:
             above, name, ino = self._waiting.pop()
             with contextlib.suppress(NotFound, NotADirectory, Stale):  # others changed it behind the mount
@@ -49,9 +49,7 @@ class _Walk:
 
     async def _enter(self, directory: BackendDirectory, ino: int) -> None:
         names = await self._backend.list_names(directory)
-        if directory is self._root:
-            names = [name for name in names if name not in RESERVED_ROOT_NAMES]
-        for batch in in_batches(names):
+        for batch in in_batches([name for name in names if not self._place.hides(directory, name)]):
             await self._record(directory, ino, await attributes_by_name(self._backend, directory, batch))
             await trio.lowlevel.checkpoint()
 
