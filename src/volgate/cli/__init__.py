@@ -31,6 +31,9 @@ _VERBS: Final = {
     "gc": "storage",
     "quarantine": "quarantine",
     "snapshot": "snapshot",
+    "copy": "copy",
+    "sync": "copy",
+    "task": "task",
 }
 _MOUNT_VERBS: Final = frozenset({"mount", "umount"})
 

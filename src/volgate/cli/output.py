@@ -22,10 +22,7 @@ def confirm(message: str, *, err: bool = False) -> None:
 
 
 class Progress:
-    """One line with a bar that says how far something is, on a terminal's standard error; nothing elsewhere.
-
-    The bar only moves to and fro: how many files a directory holds is known when they are counted.
-    """
+    """One line with a bar that says how far something is, on a terminal's standard error; nothing elsewhere."""
 
     def __init__(self) -> None:
         self._bar: Any = None
@@ -37,8 +34,8 @@ class Progress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.stop()
 
-    def update(self, text: str) -> None:
-        """Show this in place of what was shown before."""
+    def update(self, text: str, *, done: float = 0, total: float | None = None) -> None:
+        """Show this in place of what was shown before; without a total the bar only moves to and fro."""
         if not self._shown:
             return
         if self._bar is None:
@@ -51,7 +48,7 @@ class Progress:
             self._bar = Bar(BarColumn(20), TimeElapsedColumn(), words, console=Console(stderr=True), transient=True)
             self._bar.add_task(text, total=None)
             self._bar.start()
-        self._bar.update(self._bar.task_ids[0], description=text)
+        self._bar.update(self._bar.task_ids[0], description=text, completed=done, total=total)
 
     def stop(self) -> None:
         """Take the display away."""

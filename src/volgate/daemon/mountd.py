@@ -14,6 +14,7 @@ import os
 import resource
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,9 +22,10 @@ import attrs
 import trio
 
 from volgate.control.server import ControlServer, Reply, Route, TcpServer, json_reply
+from volgate.copies.tasks import Tasks
 from volgate.core.id_map import IdMap
 from volgate.core.sizes import format_count, format_size
-from volgate.daemon import checks, metrics, operating, service_manager, snapshots, split
+from volgate.daemon import checks, metrics, operating, service_manager, snapshots, split, tasks
 from volgate.daemon.draining import drain
 from volgate.daemon.health import Problem, Standstill, find_problems, find_storage_problems
 from volgate.daemon.watchdog import Watchdog
@@ -193,8 +195,16 @@ class MountDaemon:
                 suffix = f".ro-{os.getpid()}" if settings.read_only else ""
                 path = settings.runtime_directory / f"{volume.identity.volume_id}{suffix}.sock"
                 of_snapshots, keep_snapshots = snapshots.routes(file_system, session)
-                routes = {**self._routes(volume, session), **operating.routes(volume, session), **of_snapshots}
-                server = ControlServer(path, routes, operating.PATIENT | snapshots.PATIENT)
+                flush = partial(tasks.flush_owner, settings.runtime_directory)
+                of_copies = Tasks(file_system, session.drop_caches, flush)
+                await of_copies.load()
+                routes = {
+                    **self._routes(volume, session),
+                    **operating.routes(volume, session),
+                    **of_snapshots,
+                    **tasks.routes(of_copies, settings.source),
+                }
+                server = ControlServer(path, routes, operating.PATIENT | snapshots.PATIENT | tasks.PATIENT)
                 await nursery.start(server.run)
                 if settings.metrics_address is not None:
                     scrape = {("GET", "/metrics"): routes["GET", "/metrics"]}
@@ -202,6 +212,7 @@ class MountDaemon:
                 session.mount()
                 nursery.start_soon(volume.run)
                 nursery.start_soon(keep_snapshots)
+                nursery.start_soon(of_copies.run)
                 nursery.start_soon(Watchdog(session, settings.request_deadline_s).run)
                 nursery.start_soon(self._announce, volume, session)
                 async with trio.open_nursery() as serving:

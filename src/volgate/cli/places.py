@@ -1,0 +1,129 @@
+"""What SOURCE and TARGET of a copy mean: a path in a mount, a volume with a path, or a directory of this host."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from volgate.cli.mounts import find
+from volgate.cli.storage import find_served
+from volgate.control.client import ask
+from volgate.core.names import SNAPSHOTS_NAME
+from volgate.dto.validation import VOLUME_ID
+from volgate.errors import InvalidArgument, NotFound, StorageException
+from volgate.fuse.mounting import FILE_SYSTEM_TYPE, list_mounts
+
+_NAMED: Final = re.compile(rf"({VOLUME_ID.pattern}):(.*)", re.DOTALL)
+
+
+@attrs.frozen
+class NamedPlace:
+    """A place that a user named.
+
+    Attributes:
+        volume: status of the mount that serves it; None = it is no served volume's.
+        text: the directory or URL that the path is in, where it is no volume's. path: without slashes at its ends.
+    """
+
+    volume: dict[str, Any] | None
+    text: str
+    path: str
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return os.path.basename(self.path) or os.path.basename(self.text.rstrip("/"))
+
+
+def find_place(text: str) -> NamedPlace:
+    """Return what a user named: ``/mnt/data/some/where``, ``VOLUME:some/where``, a URL, or any other path.
+
+    Raises:
+        NotFound: no such volume is mounted. Unavailable: its daemon cannot be asked.
+    """
+    named = _NAMED.fullmatch(text)
+    if named is not None and "://" not in text and not os.path.lexists(text):
+        return NamedPlace(find_served(named[1]), "", named[2].strip("/"))
+    if "://" in text:
+        try:
+            return NamedPlace(find(text), "", "")
+        except NotFound:
+            return NamedPlace(None, text, "")
+    path = os.path.abspath(text)
+    for candidate in (path, os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))):
+        mount_point = _mount_of(candidate)
+        if mount_point is not None:
+            return NamedPlace(find_served(mount_point), "", os.path.relpath(candidate, mount_point).removeprefix("."))
+    try:
+        return NamedPlace(find(path), "", "")  # the directory of a mounted volume's data
+    except StorageException:
+        return NamedPlace(None, path, "")
+
+
+def _mount_of(path: str) -> str | None:
+    """Return the mount point of ours that a path lies in; touches no mount."""
+    above = [entry for entry in list_mounts() if Path(path).is_relative_to(entry.mount_point)]
+    if not above:
+        return None
+    innermost = max(enumerate(above), key=lambda found: (len(found[1].mount_point), found[0]))[1]
+    return innermost.mount_point if innermost.file_system_type == FILE_SYSTEM_TYPE else None
+
+
+def to_request(kind: str, source_text: str, target_text: str, **options: Any) -> tuple[dict[str, Any], Path]:
+    """Return the request that a copy is, and the socket of whom to ask.
+
+    Args:
+        target_text: with a slash at its end, the source is copied into it under its own name ("copy").
+
+    Raises:
+        NotFound, InvalidArgument: one of the places is none.
+    """
+    source, target = find_place(source_text), find_place(target_text)
+    if target.volume is None:
+        raise InvalidArgument(f"{target_text} lies in no mounted volume; only what volgate serves is copied into")
+    path = target.path
+    if kind == "copy" and (target_text.endswith("/") or not path):
+        path = f"{path}/{source.name}".strip("/")
+    request = {"kind": kind, "target_path": path, "source_path": source.path, **options, **_name(source, target.volume)}
+    return request, Path(target.volume["socket"])
+
+
+def _name(source: NamedPlace, target: dict[str, Any]) -> dict[str, Any]:
+    """Return how the owner of the target finds a source."""
+    if source.volume is None:
+        return _name_other(source.text)
+    top, _, rest = source.path.partition("/")
+    is_snapshot = top == SNAPSHOTS_NAME.decode()
+    snapshot_id, _, below = rest.partition("/")
+    if is_snapshot and not snapshot_id:
+        raise InvalidArgument("name one of the snapshots: .snapshots/ID")
+    if source.volume["uuid"] == target["uuid"]:
+        return {"snapshot_id": snapshot_id, "source_path": below} if is_snapshot else {}
+    if is_snapshot:  # its owner shows it in the mount
+        place = os.path.join(source.volume["mount_point"], top, snapshot_id)
+        return {"source_type": "posix", "source_text": place, "source_path": below}
+    lies = ask(Path(source.volume["socket"]), "GET", "/v1/source")
+    return {
+        "source_type": lies["type"],
+        "source_text": lies["text"],
+        "source_options": lies["options"],
+        "source_volume": source.volume["volume_id"],
+    }
+
+
+def _name_other(text: str) -> dict[str, Any]:
+    if "://" in text:
+        from volgate.cli.sources import resolve_with_configuration
+
+        where = resolve_with_configuration(text)
+        return {"source_type": where.backend_type, "source_text": where.text, "source_options": dict(where.options)}
+    if not os.path.lexists(text):
+        raise NotFound(f"there is no {text}")
+    if os.path.isdir(text):
+        return {"source_type": "posix", "source_text": text, "source_path": ""}
+    above, name = os.path.split(text)
+    return {"source_type": "posix", "source_text": above, "source_path": name}

@@ -1,0 +1,1 @@
+"""Copies between volumes, as tasks that survive the process (see README.md)."""

@@ -1,0 +1,548 @@
+"""One copy, from looking at its source to showing it.
+
+The source and what is there of the copy are compared, and what differs is made the same; then once more, until nothing
+differs: so a copy that was cut off goes on where it was, and one whose source changes meanwhile is found out.
+A "copy" is written where nobody sees it, and appears by one rename. A "sync" changes what is there, file by file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import stat
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import trio
+
+from volgate.cache.together import together
+from volgate.copies.pacing import Pacer, Progress
+from volgate.copies.survey import Surveyor, find_losses, is_kept
+from volgate.core.names import DRAFT_PREFIX, RESERVED_ROOT_NAMES
+from volgate.core.sizes import format_count, format_size
+from volgate.drivers.base import RENAME_NOREPLACE, BackendDirectory
+from volgate.dto import AsyncCopyContext, FileAttributes, FileTransferMetadata, Usage
+from volgate.errors import (
+    AlreadyExists,
+    Busy,
+    InputOutput,
+    InvalidArgument,
+    NoSpace,
+    NotADirectory,
+    NotFound,
+    QuotaExceeded,
+    Stale,
+    StorageException,
+    Unsupported,
+)
+from volgate.vfs.tree_writer import Pair, SourceChanged, TreeWriter
+from volgate.volume.snapshots.base import Place
+from volgate.volume.snapshots.comparing import TreeChange, compare, open_directory
+
+if TYPE_CHECKING:
+    from volgate.copies.request import CopyRequest
+    from volgate.core.inode_table import Inode
+    from volgate.vfs.file_system import FileSystem
+
+log = logging.getLogger(__name__)
+
+_PASSES: Final = 5
+"""How often a source is compared; one that still differs then never stands still."""
+_TRIES: Final = 3
+"""How often a file is read that changes meanwhile, before the next pass has it."""
+_RESTLESS: Final = "the source changes all the time, faster than it can be copied; copy a snapshot of it"
+_PARALLEL: Final = 32
+"""Files at once where the storage has to be waited for."""
+
+
+class Stage:
+    """How far a copy has come: durable, so that it can go on after a crash.
+
+    Args:
+        name: "new"; "begun": what is there is its own; "publishing": it is whole, and perhaps shown already.
+        keep: makes another name durable.
+    """
+
+    def __init__(self, name: str, keep: Callable[[str], Awaitable[None]]) -> None:
+        self._name = name
+        self._keep = keep
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything was written."""
+        return self._name != "new"
+
+    @property
+    def publishing(self) -> bool:
+        """Whether it may have been shown."""
+        return self._name == "publishing"
+
+    async def note(self, name: str) -> None:
+        """Note that it came that far, durably; never goes back."""
+        if name != self._name and self._name != "publishing":
+            await self._keep(name)
+            self._name = name
+
+
+@attrs.frozen
+class CopyReport:
+    """What a copy did, or would do.
+
+    Attributes:
+        created, replaced, removed, adjusted: names, as in a restore's report.
+        losses: what the target cannot keep. vanished: names that the source had, and lost before they were read.
+    """
+
+    created: int = 0
+    replaced: int = 0
+    removed: int = 0
+    adjusted: int = 0
+    losses: tuple[str, ...] = ()
+
+
+class TreeCopy:
+    """Copies one file or tree into a volume.
+
+    Args:
+        context: its backends, paths and id; the destination is the file system's volume.
+        source: the tree that the context's source path lies in.
+        request: how. progress, pacer: told how far it is, and asked whether it may go on.
+        stage: how far it had come when it was cut off.
+
+    Attributes:
+        touched: names that lead to another inode than before, each with its directory's number.
+    """
+
+    def __init__(
+        self,
+        file_system: FileSystem,
+        context: AsyncCopyContext,
+        source: Place,
+        request: CopyRequest,
+        progress: Progress,
+        pacer: Pacer,
+        stage: Stage,
+    ) -> None:
+        self._fs = file_system
+        self._backend = file_system.volume.backend
+        self._context = context
+        self._source = source
+        self._request = request
+        self._progress = progress
+        self._pacer = pacer
+        self._stage = stage
+        self._source_path, self._path = (
+            b"" if path == "." else os.fsencode(path) for path in (context.source_path, context.destination_path)
+        )
+        self._counts = dict.fromkeys(("created", "replaced", "removed", "adjusted"), 0)
+        self._losses: tuple[str, ...] = ()
+        self._live_inodes: dict[int, int] = {}
+        self.touched: set[tuple[int, bytes]] = set()
+
+    async def run(self) -> CopyReport:
+        """Copy, durably: what was acknowledged is in the storage after return. Cancelled, it can be run again.
+
+        Raises:
+            NotFound: there is no source, or no directory to copy into. AlreadyExists: the target is there ("copy").
+            InvalidArgument: something would be lost, and that was not accepted.
+            QuotaExceeded, NoSpace: it does not fit; says how much is missing.
+            Busy: the source changes all the time. InputOutput: what was written is not what was read.
+        """
+        above, _, name = self._source_path.rpartition(b"/")
+        if self._source_path.split(b"/")[0] in self._source.reserved:
+            raise NotFound(f"{self._context.source_path!r} is not the users'")
+        try:
+            directory = await open_directory(self._source, above)
+            top = await self._source.backend.get_attributes(directory, name)
+        except (NotFound, NotADirectory) as error:
+            raise NotFound(f"the source has no {self._context.source_path!r}") from error
+        await self._check_losses(directory, name, top)
+        if self._request.kind == "copy":
+            await self._copy(name, top)
+        else:
+            await self._sync(name, top)
+        return CopyReport(**self._counts, losses=self._losses)
+
+    # -- what is asked before -----------------------------------------------------------------------------------
+
+    async def _check_losses(self, directory: BackendDirectory, name: bytes, top: FileAttributes) -> None:
+        target = self._backend.capabilities
+        surveyor = Surveyor(self._source, target)
+        await surveyor.look(directory, name, top)
+        found = surveyor.found
+        self._progress.total_bytes, self._progress.total_files = found.bytes_, found.files
+        self._losses = tuple(find_losses(found, self._source.backend.capabilities, target))
+        if self._losses and not self._request.accept_losses:
+            raise InvalidArgument(f"the target cannot keep {'; '.join(self._losses)}; accept that, or copy elsewhere")
+        self._usage = Usage(found.bytes_, found.inodes)
+
+    async def _check_room(self, there: Usage) -> None:
+        """Raise QuotaExceeded or NoSpace where what is still missing does not fit."""
+        info = self._fs.volume.gate.info()
+        needed = Usage(max(0, self._usage.bytes_ - there.bytes_), max(0, self._usage.inodes - there.inodes))
+        if info.free_bytes is not None and needed.bytes_ > info.free_bytes:
+            missing = format_size(needed.bytes_ - info.free_bytes)
+            raise QuotaExceeded(
+                f"it is {format_size(needed.bytes_)}, and {format_size(info.free_bytes)} are free under the limit: "
+                f"{missing} ({needed.bytes_ - info.free_bytes} bytes) are missing"
+            )
+        if info.free_inodes is not None and needed.inodes > info.free_inodes:
+            missing = f"{needed.inodes - info.free_inodes} are missing"
+            raise QuotaExceeded(
+                f"it is {needed.inodes} inodes, and {info.free_inodes} are free under the limit: {missing}"
+            )
+        space = await self._backend.get_space()
+        if space.total_bytes and needed.bytes_ > space.free_bytes:
+            missing = format_size(needed.bytes_ - space.free_bytes)
+            raise NoSpace(f"it is {format_size(needed.bytes_)}, and the storage has {missing} less than that free")
+
+    # -- copy ---------------------------------------------------------------------------------------------------
+
+    async def _copy(self, name: bytes, top: FileAttributes) -> None:
+        above, _, target = self._path.rpartition(b"/")
+        source_above = self._source_path.rpartition(b"/")[0]
+        writer = self._writer(in_place=stat.S_ISDIR(top.mode))
+        async with self._parent(writer, above) as parent:
+            pair = Pair(source_above, above, parent)
+            try:
+                await (self._copy_tree if stat.S_ISDIR(top.mode) else self._copy_file)(writer, pair, name, target, top)
+            except StorageException as error:
+                if not error.retryable:
+                    await self._discard(writer, parent)
+                raise
+
+    @contextlib.asynccontextmanager
+    async def _parent(self, writer: TreeWriter, path: bytes) -> AsyncIterator[Inode]:
+        """Hold the directory to copy into. Raises NotFound, NotADirectory."""
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                parent = await stack.enter_async_context(writer.at(path))
+            except Stale as error:
+                raise NotFound(f"there is no directory {os.fsdecode(path)!r} to copy into") from error
+            if not parent.is_directory:
+                raise NotADirectory(f"{os.fsdecode(path)!r} is no directory")
+            yield parent
+
+    async def _copy_file(self, writer: TreeWriter, pair: Pair, name: bytes, target: bytes, top: FileAttributes) -> None:
+        found = await self._fs.own_names.lookup(pair.live, target)
+        if found is not None:
+            is_done = self._stage.begun and (found[1].size, found[1].mtime_ns) == (top.size, top.mtime_ns)
+            if not is_done:
+                raise self._taken()
+        else:
+            await self._check_room(Usage(0, 0))
+            await self._stage.note("begun")
+            if not await self._patiently(partial(writer.create, pair, name, top, target)):
+                raise Busy(_RESTLESS)
+        self._counts["created"] += 1
+        await self._store()
+
+    async def _copy_tree(self, writer: TreeWriter, pair: Pair, name: bytes, target: bytes, top: FileAttributes) -> None:
+        names, parent, draft = self._fs.own_names, pair.live, self._draft_of(target)
+        there = await names.lookup(parent, draft)
+        if draft != target and await names.lookup(parent, target) is not None:
+            if self._stage.publishing and there is None:
+                return  # it was shown just before this process began
+            raise self._taken()
+        if draft == target and there is not None and not self._stage.begun:
+            raise self._taken()
+        await self._stage.note("begun")
+        self._hide(parent, target)
+        try:
+            await self._check_room(Usage(0, 0) if there is None else await self._survey_draft(parent, draft, there[1]))
+            if there is None:
+                await writer.create(pair, name, top, draft)
+            path = _join(pair.path, draft)
+            await self._make_same(writer, path)
+            await writer.adjust(pair, name, top, path)
+            await self._store()
+            await self._stage.note("publishing")
+            if draft != target:
+                await self._show(parent, draft, target)
+        finally:
+            self.touched.add((parent.ino, target))
+        self._fs.tree.hidden.discard((parent.backing_ino, target))
+
+    async def _show(self, parent: Inode, draft: bytes, target: bytes) -> None:
+        """Give the draft its name, durably."""
+        flags = RENAME_NOREPLACE if self._backend.capabilities.rename_flags else 0
+        async with self._fs.turnstile.passed():
+            try:
+                if not flags and await self._fs.own_names.lookup(parent, target) is not None:
+                    raise AlreadyExists
+                await self._fs.own_names.rename(parent, draft, parent, target, flags)
+            except AlreadyExists as error:
+                raise self._taken() from error
+        await self._store()
+
+    def _taken(self) -> AlreadyExists:
+        return AlreadyExists(f"{self._context.destination_path!r} is there already; 'sync' writes into what is there")
+
+    def _draft_of(self, target: bytes) -> bytes:
+        """Return the name that a copy has until it is whole: its own where a directory cannot be renamed at once."""
+        if not self._backend.capabilities.directory_rename:
+            return target
+        return DRAFT_PREFIX + self._context.operation_id.encode()
+
+    def _hide(self, parent: Inode, target: bytes) -> None:
+        if self._draft_of(target) == target:
+            self._fs.tree.hidden.add((parent.backing_ino, target))
+
+    async def hide(self) -> None:
+        """Hide what is there of a copy that was cut off, before anybody looks."""
+        above, _, target = self._path.rpartition(b"/")
+        if self._stage.begun and self._request.kind == "copy":
+            with contextlib.suppress(StorageException):
+                async with self._writer(in_place=True).at(above) as parent:
+                    self._hide(parent, target)
+
+    async def _survey_draft(self, parent: Inode, draft: bytes, attributes: FileAttributes) -> Usage:
+        place = Place(self._backend, self._fs.volume.root)
+        surveyor = Surveyor(place, self._backend.capabilities)
+        await surveyor.look(await self._fs.tree.directory_of(parent), draft, attributes)
+        self._progress.begin(surveyor.found.bytes_, surveyor.found.files)
+        return Usage(surveyor.found.bytes_, surveyor.found.inodes)
+
+    async def discard(self) -> None:
+        """Remove what is there of a copy that is not whole; nothing happens where nothing is."""
+        writer = self._writer(in_place=True)
+        with contextlib.suppress(NotFound, NotADirectory):
+            async with self._parent(writer, self._path.rpartition(b"/")[0]) as parent:
+                await self._discard(writer, parent)
+
+    async def _discard(self, writer: TreeWriter, parent: Inode) -> None:
+        target = self._path.rpartition(b"/")[2]
+        draft = self._draft_of(target)
+        is_hidden = (parent.backing_ino, target) in self._fs.tree.hidden
+        with trio.CancelScope(shield=True):
+            if draft != target or is_hidden:  # else it is somebody's
+                await writer.remove(parent, draft)
+            self._fs.tree.hidden.discard((parent.backing_ino, target))
+
+    # -- sync ---------------------------------------------------------------------------------------------------
+
+    async def _sync(self, name: bytes, top: FileAttributes) -> None:
+        if not stat.S_ISDIR(top.mode):
+            raise InvalidArgument("a sync is of directories; 'copy' takes a file")
+        writer = self._writer(in_place=False)
+        above, _, target = self._path.rpartition(b"/")
+        async with self._parent(writer, above) as parent:
+            pair = Pair(self._source_path.rpartition(b"/")[0], above, parent)
+            found = await self._fs.own_names.lookup(parent, target) if target else None
+            if found is not None and not found[0].is_directory:
+                raise NotADirectory(f"{self._context.destination_path!r} is no directory")
+            await self._stage.note("begun")
+            if target and found is None:
+                await writer.create(pair, name, top, target)
+            await self._make_same(writer, self._path)
+            if target:  # a volume's own root keeps what it has
+                await writer.adjust(pair, name, top, self._path)
+        await self._store()
+
+    async def plan(self) -> list[TreeChange]:
+        """Return what a sync would change; nothing is changed."""
+        try:
+            live = await self._live_place(self._path)
+        except (NotFound, NotADirectory):
+            raise NotFound(
+                f"there is no directory {self._context.destination_path!r} yet: all would be copied"
+            ) from None
+        async with contextlib.aclosing(self._differences(live)) as changes:
+            return [c async for c in changes if c.kind != "linked" and (c.kind != "added" or self._request.delete)]
+
+    # -- making the same ----------------------------------------------------------------------------------------
+
+    def _writer(self, *, in_place: bool) -> TreeWriter:
+        writer = TreeWriter(
+            self._fs, self._source, self._context.operation_id,
+            in_place=in_place, pace=self._pacer.passed, on_file=self._note_file,
+        )  # fmt: skip
+        writer.touched = self.touched
+        return writer
+
+    def _note_file(self, moved: FileTransferMetadata) -> None:
+        self._progress.done_files += 1
+        self._progress.path = moved.source_path
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("copied", extra=attrs.asdict(moved))
+
+    async def _live_place(self, path: bytes) -> Place:
+        root = await open_directory(Place(self._backend, self._fs.volume.root), path)
+        return Place(self._backend, root, reserved=frozenset() if path else RESERVED_ROOT_NAMES)
+
+    async def _source_place(self) -> Place:
+        root = await open_directory(self._source, self._source_path)
+        reserved = frozenset[bytes]() if self._source_path else self._source.reserved
+        return Place(self._source.backend, root, reserved=reserved)
+
+    async def _differences(self, live: Place) -> AsyncGenerator[TreeChange, None]:
+        source, target = self._source.backend.capabilities, self._backend.capabilities
+        ignored = set[str]()
+        if not (source.ownership and target.ownership):
+            ignored.add("owner")
+        changes = compare(
+            await self._source_place(), live, {},
+            directory_times=source.directory_times and target.directory_times,
+            of_one_volume=False, links=target.hard_links, below_added=False,
+            keeps=lambda xattr: is_kept(source, xattr) and is_kept(target, xattr),
+        )  # fmt: skip
+        async with contextlib.aclosing(changes):
+            async for change in changes:
+                if change.kind != "changed":
+                    yield change
+                elif what := tuple(name for name in change.what if name not in ignored):
+                    yield attrs.evolve(change, what=what)
+
+    async def _make_same(self, writer: TreeWriter, path: bytes) -> None:
+        """Compare and change until nothing differs. Raises Busy: it never ends."""
+        for number in range(1, _PASSES + 1):
+            try:
+                if not await self._pass(writer, path, await self._live_place(path)):
+                    return
+            except (NotFound, NotADirectory, Stale) as error:  # of the source, most likely: it changes meanwhile
+                if number == _PASSES:
+                    raise
+                log.info("the source changed while it was copied", extra={"error": str(error)})
+        raise Busy(_RESTLESS)
+
+    async def _pass(self, writer: TreeWriter, path: bytes, live: Place) -> bool:
+        """Make the same what differs; returns whether anything did."""
+        directories: dict[bytes, FileAttributes] = {}
+        changed = False
+        batch: list[TreeChange] = []
+        self._live_inodes.clear()
+        writer.links.clear()
+        async with contextlib.aclosing(self._differences(live)) as changes:
+            async for change in changes:
+                if change.path == b"":
+                    continue  # the caller's
+                changed |= change.kind not in ("linked", "added")
+                if batch and _above(batch[-1].path) != _above(change.path):
+                    changed |= await self._apply(writer, path, batch, directories)
+                    batch = []
+                batch.append(change)
+        if batch:
+            changed |= await self._apply(writer, path, batch, directories)
+        for below in sorted(directories, key=lambda below: -below.count(b"/")):
+            above, _, name = below.rpartition(b"/")
+            async with writer.within(_join(self._source_path, above), _join(path, above)) as pair:
+                await writer.adjust(pair, name, directories[below], _join(path, below))
+        return changed
+
+    async def _apply(
+        self, writer: TreeWriter, path: bytes, batch: list[TreeChange], directories: dict[bytes, FileAttributes]
+    ) -> bool:
+        """Make one directory's differences the same; returns whether something was removed or linked anew."""
+        above = _above(batch[0].path)
+        is_changed = False
+        if above:
+            directory = await open_directory(self._source, _join(self._source_path, above))
+            directories.setdefault(above, await self._source.backend.get_attributes(directory, b""))
+        async with writer.within(_join(self._source_path, above), _join(path, above)) as pair:
+            wanted = {change.path for change in batch if change.kind == "removed"}
+            for change in batch:
+                if change.kind == "added" and (self._request.delete or change.path in wanted):
+                    self._check_replaceable(change)
+                    await writer.remove(pair.live, _name(change.path))
+                    self._counts["removed"] += 1
+                    is_changed = True
+            files, later = list[TreeChange](), list[TreeChange]()
+            for change in batch:
+                was = change.before
+                if was is None:
+                    continue
+                if stat.S_ISDIR(was.mode):
+                    directories[change.path] = was
+                    await self._change(writer, pair, change)
+                else:
+                    is_linked = was.nlink > 1 or (change.after is not None and change.after.nlink > 1)
+                    (later if is_linked else files).append(change)
+            if self._parallel == 1:
+                for change in files:
+                    await self._change(writer, pair, change)
+            else:
+                await together(*(partial(self._change, writer, pair, change) for change in files), limit=self._parallel)
+            for change in later:
+                is_changed |= await self._change_link(writer, pair, change)
+        return is_changed
+
+    @property
+    def _parallel(self) -> int:
+        is_local = self._source.backend.capabilities.inline_io and self._backend.capabilities.inline_io
+        return 1 if is_local else _PARALLEL
+
+    def _check_replaceable(self, change: TreeChange) -> None:
+        if change.after is not None and stat.S_ISDIR(change.after.mode) and not self._request.delete:
+            raise InvalidArgument(
+                f"{os.fsdecode(change.path)!r} is a directory here and none in the source; --delete replaces it"
+            )
+
+    async def _change(self, writer: TreeWriter, pair: Pair, change: TreeChange) -> None:
+        was, name = change.before, _name(change.path)
+        assert was is not None
+        if change.kind == "removed":
+            await self._patiently(partial(writer.create, pair, name, was))
+            self._counts["created"] += 1
+        elif "content" in change.what:
+            await self._patiently(partial(writer.replace, pair, name, was))
+            self._counts["replaced"] += 1
+        elif not stat.S_ISDIR(was.mode):
+            await writer.adjust(pair, name, was, _join(pair.path, name))
+            self._counts["adjusted"] += 1
+
+    async def _change_link(self, writer: TreeWriter, pair: Pair, change: TreeChange) -> bool:
+        """Make what has several names, there or here, the same; returns whether names had to be joined or parted."""
+        was, is_, name = change.before, change.after, _name(change.path)
+        assert was is not None
+        if is_ is None or "content" in change.what:
+            await self._change(writer, pair, change)
+            return False
+        if was.nlink > 1 and was.ino in writer.links:
+            is_right = self._live_inodes.get(is_.ino) == was.ino
+        else:
+            is_right = self._live_inodes.setdefault(is_.ino, was.ino) == was.ino
+        if not is_right:
+            await self._patiently(partial(writer.replace, pair, name, was))
+            return True
+        if was.nlink > 1:
+            writer.links.setdefault(was.ino, _join(pair.path, name))
+        if change.kind == "changed":
+            await self._change(writer, pair, change)
+        return False
+
+    async def _patiently(self, call: Callable[[], Awaitable[None]]) -> bool:
+        """Run what reads a file, again where that changed meanwhile; returns False where it does not stand still."""
+        await self._pacer.wait()
+        for _ in range(_TRIES):
+            with contextlib.suppress(SourceChanged):
+                await call()
+                return True
+        return False
+
+    async def _store(self) -> None:
+        """Return when all is in the storage. Raises InputOutput: it does not take all of it."""
+        with contextlib.suppress(Unsupported):
+            await self._backend.sync_volume()
+        left = await self._backend.drain()
+        if left:
+            raise InputOutput(
+                f"the storage did not take {format_count(left, 'file')} of the volume; see 'volgate status' and "
+                "'volgate quarantine list'"
+            )
+
+
+def _join(above: bytes, name: bytes) -> bytes:
+    if not name:
+        return above
+    return above + b"/" + name if above else name
+
+
+def _above(path: bytes) -> bytes:
+    return path.rpartition(b"/")[0]
+
+
+def _name(path: bytes) -> bytes:
+    return path.rpartition(b"/")[2]

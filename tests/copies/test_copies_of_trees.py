@@ -1,0 +1,310 @@
+"""Copies and syncs of random trees, without a kernel: equal after, however often they were cut off; usage is exact."""
+
+import contextlib
+import os
+import random
+import tempfile
+from pathlib import Path
+
+import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trees import Garden, describe
+from worked import Worked
+
+from volgate.copies.request import to_request
+from volgate.copies.tasks import Tasks
+from volgate.drivers.memory import MemoryBackend, MemoryTree
+from volgate.drivers.memory_store import MemoryObjectStore
+from volumes import CONTEXT
+
+LIMIT_S = 60
+
+
+class Target:
+    """A volume that is copied into, which may die and be opened again."""
+
+    def __init__(self, place: Path, kind: str) -> None:
+        self.place, self.kind = place, kind
+        place.mkdir()
+        self.tree, self.store = MemoryTree(), MemoryObjectStore()
+
+    @contextlib.asynccontextmanager
+    async def opened(self):
+        """Open it and run its tasks; what is inside may raise, or be cancelled: then it dies."""
+        async with trio.open_nursery() as nursery:
+            if self.kind == "bucket":
+                self.worked = await Worked.on_bucket(self.place, self.store, nursery)
+            else:
+                backend = None
+                if self.kind == "memory":
+                    backend = MemoryBackend(self.tree)
+                    await backend.create_volume(CONTEXT)
+                self.worked = await Worked.open(self.place, backend)
+            self.tasks = Tasks(self.worked.fs, self._forget, self._forget)
+            await self.tasks.load()
+            async with trio.open_nursery() as running:
+                running.start_soon(self.tasks.run)
+                try:
+                    yield self
+                finally:
+                    running.cancel_scope.cancel()
+            await self.worked.close()
+            nursery.cancel_scope.cancel()
+
+    async def _forget(self, *_):
+        pass
+
+    async def submit(self, **request):
+        return (await self.tasks.submit(to_request(request)))["operation_id"]
+
+    async def do(self, **request):
+        with trio.fail_after(LIMIT_S):
+            return await self.tasks.wait(await self.submit(**request))
+
+    async def shown(self, path=""):
+        return await self.worked.tree(path)
+
+
+def source_of(path: Path) -> dict[str, str]:
+    return {"source_type": "posix", "source_text": str(path)}
+
+
+def plain(described: dict) -> dict:
+    """What ``Worked.tree`` tells of a tree."""
+    return {path: (found[0], None if os.path.isdir(path) else found[3], found[5]) for path, found in described.items()}
+
+
+async def compare(target: Target, path: str, garden: Garden) -> None:
+    expected = {
+        name: (mode, mtime, os.fsencode(content) if isinstance(content, str) else content)
+        for name, (mode, _, _, mtime, _, content, _) in describe(garden.path, folder_times=False).items()
+    }
+    assert await target.shown(path) == expected
+    if target.kind == "posix":
+        assert describe(target.place / "data" / path) == describe(garden.path)
+    await target.worked.check_usage()
+
+
+def on(kind, call, seed=0):
+    """Run a test on a fresh target and garden."""
+
+    async def main():
+        with tempfile.TemporaryDirectory(prefix="volgate-test-", dir="/var/tmp") as folder:
+            place = Path(folder)
+            garden = Garden(place / "source", seed, plain=kind == "bucket")
+            await call(Target(place / "target", kind), garden, random.Random(seed))
+
+    trio.run(main)
+
+
+KINDS = ["posix", "memory", "bucket"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_a_copy_and_its_syncs_are_like_the_source(kind, seed):
+    async def story(target, garden, chance):
+        garden.grow(60)
+        async with target.opened():
+            done = await target.do(kind="copy", source_path="", target_path="copy", **source_of(garden.path))
+            assert (done["state"], done["error"]) == ("done", "")
+            await compare(target, "copy", garden)
+            for _ in range(3):
+                garden.change(15)
+                if chance.random() < 0.5:  # work beside it, which the sync takes back
+                    await target.worked.write("copy/new", b"new")
+                done = await target.do(
+                    kind="sync", source_path="", target_path="copy", delete=True, **source_of(garden.path)
+                )
+                assert (done["state"], done["error"]) == ("done", "")
+                await compare(target, "copy", garden)
+            done = await target.do(
+                kind="sync", source_path="", target_path="copy", delete=True, **source_of(garden.path)
+            )
+            assert not any(done["report"][name] for name in ("created", "replaced", "removed", "adjusted"))
+
+    on(kind, story, seed)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", range(6))
+def test_a_copy_that_is_cut_off_again_and_again_is_whole_in_the_end_and_unseen_before(kind, seed):
+    async def story(target, garden, chance):
+        garden.grow(150)
+        async with target.opened():
+            await target.worked.mkdir("folder")
+            operation_id = await target.submit(
+                kind="copy", source_path="", target_path="folder/copy", **source_of(garden.path)
+            )
+        cut_off = 0
+        while True:
+            async with target.opened():
+                with trio.move_on_after(chance.uniform(0.002, 0.05) * 1.5**cut_off):
+                    await target.tasks.wait(operation_id)
+                if target.tasks.show(operation_id)["state"] == "done":
+                    break
+                cut_off += 1
+                if set(await target.shown()) != {"folder"}:  # it was shown just now, whole
+                    assert target.tasks.show(operation_id)["stage"] == "publishing"
+                    await compare(target, "folder/copy", garden)
+        async with target.opened():
+            await compare(target, "folder/copy", garden)
+            assert set(await target.shown()) == {"folder", "folder/copy"} | {
+                f"folder/copy/{path}" for path in describe(garden.path)
+            }
+
+    on(kind, story, seed)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_does_not_fit_leaves_nothing_and_says_how_much_is_missing(kind):
+    async def story(target, garden, chance):
+        for number in range(20):
+            (garden.path / str(number)).write_bytes(bytes(10_000))
+        async with target.opened():
+            await target.worked.volume.set_quota(150_000, None)
+            done = await target.do(kind="copy", source_path="", target_path="copy", **source_of(garden.path))
+            assert (done["state"], done["error_code"]) == ("failed", "EDQUOT")
+            assert "(50000 bytes) are missing" in done["error"]
+            assert await target.shown() == {}
+            await target.worked.volume.set_quota(1_000_000, 10)
+            done = await target.do(kind="copy", source_path="", target_path="copy", **source_of(garden.path))
+            assert (done["state"], done["error_code"]) == ("failed", "EDQUOT") and "11 are missing" in done["error"]
+            await target.worked.check_usage()
+
+    on(kind, story)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_target_that_fills_in_the_middle_is_left_as_it_was(kind):
+    async def story(target, garden, chance):
+        for number in range(30):
+            (garden.path / f"{number:02}").write_bytes(bytes(range(256)) * 40)
+        async with target.opened():
+            await target.worked.volume.set_quota(30 * 10240 + 100, None)
+            operation_id = await target.submit(
+                kind="copy", source_path="", target_path="copy", bytes_per_s=1_000_000, **source_of(garden.path)
+            )
+            while target.tasks.show(operation_id)["stage"] == "new":
+                await trio.sleep(0.001)
+            await target.worked.write("other", bytes(20_000))
+            done = await target.tasks.wait(operation_id)
+            assert (done["state"], done["error_code"]) == ("failed", "EDQUOT")
+            assert set(await target.shown()) == {"other"}
+            await target.worked.check_usage()
+
+    on(kind, story)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_cancelled_copy_leaves_nothing_and_a_paused_one_waits(kind):
+    async def story(target, garden, chance):
+        garden.grow(60)
+        async with target.opened():
+            request = {"kind": "copy", "source_path": "", "target_path": "copy", "bytes_per_s": 1_500_000}
+            operation_id = await target.submit(**request, **source_of(garden.path))
+            while not target.tasks.show(operation_id)["done_files"]:
+                await trio.sleep(0.001)
+            await target.tasks.pause(operation_id)
+            await trio.sleep(0.1)
+            before = target.tasks.show(operation_id)
+            await trio.sleep(0.2)
+            assert target.tasks.show(operation_id)["done_bytes"] == before["done_bytes"]
+            assert before["state"] == "paused" and before["done_bytes"] < before["total_bytes"]
+        async with target.opened():  # it is paused in the next process, too
+            await trio.sleep(0.1)
+            assert target.tasks.show(operation_id)["state"] == "paused"
+            await target.tasks.resume(operation_id)
+            with trio.fail_after(LIMIT_S):
+                done = await target.tasks.cancel(operation_id)
+            assert done["state"] == "cancelled"
+            assert await target.shown() == {}
+            await target.worked.check_usage()
+        async with target.opened():
+            assert target.tasks.show(operation_id)["state"] == "cancelled"
+            assert await target.shown() == {}
+
+    on(kind, story)
+
+
+def test_a_source_that_changes_all_the_time_is_told(monkeypatch):
+    async def story(target, garden, chance):
+        path = garden.path / "restless"
+        path.write_bytes(bytes(5_000_000))
+        (garden.path / "quiet").write_bytes(b"quiet")
+
+        async def change():
+            for number in range(10**6):
+                with path.open("r+b") as file:
+                    file.write(b"%d" % number)
+                await trio.sleep(0.0005)
+
+        async with target.opened(), trio.open_nursery() as nursery:
+            nursery.start_soon(change)
+            done = await target.do(kind="copy", source_path="", target_path="copy", **source_of(garden.path))
+            assert (done["state"], done["error_code"]) == ("failed", "EBUSY")
+            assert "snapshot" in done["error"] and await target.shown() == {}
+            done = await target.do(kind="copy", source_path="restless", target_path="one", **source_of(garden.path))
+            assert (done["state"], done["error_code"]) == ("failed", "EBUSY")
+            assert await target.shown() == {}
+            nursery.cancel_scope.cancel()
+
+    on("posix", story)
+
+
+def test_what_a_bucket_cannot_keep_is_told_before_anything_is_copied():
+    async def story(target, garden, chance):
+        (garden.path / "one").write_bytes(b"1")
+        os.link(garden.path / "one", garden.path / "other")
+        async with target.opened():
+            request = {"kind": "copy", "source_path": "", "target_path": "copy", **source_of(garden.path)}
+            done = await target.do(**request)
+            assert done["state"] == "failed" and "2 names of hard links" in done["error"]
+            assert await target.shown() == {}
+            done = await target.do(**request, accept_losses=True)
+            assert done["state"] == "done" and len(done["report"]["losses"]) == 1
+            assert set(await target.shown("copy")) == {"one", "other"}
+            await target.worked.check_usage()
+
+    on("bucket", story)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_copy_within_a_volume_and_of_its_snapshot(kind):
+    async def story(target, garden, chance):
+        garden.grow(40)
+        async with target.opened():
+            await target.do(kind="copy", source_path="", target_path="one", **source_of(garden.path))
+            await target.worked.snapshot("s1")
+            await target.worked.write("one/later", b"later")
+            done = await target.do(kind="copy", source_path="one", target_path="two")
+            assert (done["state"], done["error"]) == ("done", "")
+            assert await target.shown("two") == await target.shown("one")
+            done = await target.do(kind="copy", snapshot_id="s1", source_path="one", target_path="three")
+            assert (done["state"], done["error"]) == ("done", "")
+            await compare(target, "three", garden)
+            await target.worked.check_usage()
+
+    on(kind, story)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"kind": "move"}, "kind"), ({"source_path": "../up"}, "no path"), ({"target_path": "a//b"}, "no path"),
+        ({"target_path": "a\0b"}, "no path"), ({"target_path": ""}, "the name"),
+        ({"target_path": ".volgate/x"}, "not the users'"), ({"target_path": "a/b"}, "into itself"),
+        ({"source_path": "b/c"}, "written over"), ({"bytes_per_s": 0}, "0 bytes"),
+        ({"bytes_per_s": "x"}, "bytes_per_s"), ({"delete": True}, "deletes nothing"), ({"surprise": 1}, "surprise"),
+        ({"source_text": "x"}, "type and its text"),
+        ({"source_path": 7}, "source_path"), ({"source_path": ".snapshots/a"}, "snapshot_id"),
+    ],
+)  # fmt: skip
+def test_a_request_that_is_none_says_why(wrong, says):
+    from volgate.errors import InvalidArgument
+
+    with pytest.raises(InvalidArgument, match=says):
+        to_request({"kind": "copy", "source_path": "a", "target_path": "b", **wrong})
