@@ -15,6 +15,7 @@ from volgate import paths
 from volgate.cli.arguments import Count, Size
 from volgate.cli.mounts import find_all
 from volgate.cli.output import confirm
+from volgate.cli.owners import end_brief
 from volgate.cli.sources import catalog, resolve_with_configuration
 from volgate.core.sizes import format_size
 from volgate.errors import Busy, InvalidArgument, Unsupported
@@ -231,6 +232,7 @@ def delete(name: str, with_share: bool, yes: bool) -> None:
     from volgate.ledger.sqlite import database_path
 
     entry = catalog().find(name)
+    end_brief(name)
     if any(mount["volume_id"] == name for mount in find_all()):
         raise Busy(f"volume {name} is mounted; unmount it first: volgate umount {name}")
     if with_share:
