@@ -471,7 +471,7 @@ def test_a_bucket_that_is_mounted_already_says_where_and_one_that_is_not_says_ho
     other.mkdir()
     with mounted(bucket, place) as mount:
         again = volgate("mount", f"s3://{bucket.name}", other, "-d", "-o", f"cache_dir={place / 'cache'}")
-        assert f"mounted here already, at {mount.path} by process {mount.process.pid}" in again.stderr
+        assert f"in use here already, at {mount.path} by process {mount.process.pid}" in again.stderr
     missing = volgate("mount", "s3://no-such-bucket-here", other, "-d")
     assert "there is no bucket 'no-such-bucket-here'" in missing.stderr
 

@@ -66,6 +66,10 @@ def test_a_unit_owns_a_volume_without_a_mount_until_one_comes(box):
     wait_for(box, "[ $(systemctl show -P ActiveState volgate-serve@bare) = inactive ]")
     assert box.run("systemctl show -P Result volgate-serve@bare") == "success"
     box.run("volgate umount bare; systemctl start volgate-serve@bare; systemctl stop volgate-serve@bare")
+    assert "one" in box.run("volgate snapshot list bare")
+    assert "--until-idle" in box.run(
+        "xargs -0 </proc/$(volgate status bare --json | jq .pid)/cmdline; volgate umount bare"
+    )
     assert box.try_("systemctl start volgate-serve@nothing")[0] != 0
     assert box.run("systemctl show -P NRestarts volgate-serve@nothing") == "0"
 

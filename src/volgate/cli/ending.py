@@ -26,7 +26,11 @@ class Left:
     def __init__(self, socket: Path) -> None:
         self._socket = socket
         self._receive = send(socket, "GET", "/v1/drained", timeout_s=None)
-        ask(socket, "GET", "/v1/status")  # answered after the question above was read
+        try:
+            ask(socket, "GET", "/v1/status")  # answered after the question above was read
+        except StorageException:
+            self.close()
+            raise
 
     def at_end(self) -> dict[str, Any]:
         """Return what the ended daemon had said; empty where it had not."""

@@ -13,7 +13,7 @@ import click
 
 from volgate import paths
 from volgate.cli.arguments import Count, Size
-from volgate.cli.mounts import find_all
+from volgate.cli.mounts import find_all, is_headless
 from volgate.cli.output import confirm
 from volgate.cli.owners import end_brief
 from volgate.cli.sources import catalog, resolve_with_configuration
@@ -209,11 +209,18 @@ def _describe(entries: list[CatalogEntry]) -> list[dict[str, Any]]:
                 "source": entry.source,
                 "mount_point": mount.get("mount_point") or entry.mount_point or None,
                 "options": entry.options,
-                "state": mount.get("state", "not mounted"),
+                "state": _state_of(mount),
                 **{key: mount.get(key) for key in ("used_bytes", "quota_bytes", "file_count", "quota_inodes")},
             }
         )
     return described
+
+
+def _state_of(mount: dict[str, Any]) -> str:
+    """Return the state of a volume for people; its owner may have no mount."""
+    if not mount:
+        return "not mounted"
+    return f"{mount['state']}, not mounted" if is_headless(mount) else str(mount["state"])
 
 
 @volume.command()
