@@ -587,6 +587,38 @@ def test_a_restore_is_broken_off_for_the_next_owner_which_goes_on_with_it(folder
         assert volgate("umount", mnt).returncode == 0
 
 
+def test_a_restore_of_a_bucket_that_is_broken_off_leaves_nothing_behind_on_its_host(bucket, place):
+    mnt = place / "mnt"
+    mnt.mkdir()
+    names = [f"f{number}" for number in range(300)]
+    assert volgate("mount", bucket.name, mnt, "-d").returncode == 0
+    for name in names:
+        (mnt / name).write_text(name * 100)
+    assert volgate("snapshot", "create", mnt, "whole").returncode == 0
+    for name in names:
+        (mnt / name).unlink()
+    assert volgate("umount", mnt).returncode == 0
+    assert volgate("serve", bucket.name, "-d").returncode == 0
+    owner = owner_of(bucket.name)
+    restore = subprocess.Popen(
+        [sys.executable, "-m", "volgate", "snapshot", "restore", bucket.name, "whole", "--yes"],
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    wait_until(lambda: owner_of(bucket.name)["file_count"] > 20, 30)
+    assert ask(Path(owner["socket"]), "POST", "/v1/release") == {"under_way": ["snapshots restore"]}
+    assert "the restore goes on when" in restore.communicate(timeout=60)[1]
+    wait_until(lambda: ended(owner["pid"]), 60)
+    lease = json.loads((bucket / ".volgate/lease").read_text())
+    assert (lease["released"], lease["backlog_files"]) == (True, 0)
+    assert lease["usage"]["inodes"] == len(list(bucket.glob("f*"))) < 300
+    assert volgate("mount", bucket.name, mnt, "-d", "-o", f"cache_dir={place / 'another'}").returncode == 0
+    try:
+        wait_until(lambda: len(os.listdir(mnt)) == 300 and not owner_of(bucket.name)["under_way"], 60)
+    finally:
+        assert volgate("umount", mnt).returncode == 0
+    assert all((bucket / name).read_text() == name * 100 for name in names)
+
+
 @pytest.mark.parametrize("kind", ["folders", "bucket"])
 def test_of_many_that_want_a_volume_at_once_exactly_one_gets_it(kind, request, place):
     found = request.getfixturevalue(kind)

@@ -97,7 +97,8 @@ class Activity:
         with trio.CancelScope() as scope:
             self._background.append(scope)
             try:
-                await work()
+                with contextlib.suppress(ShuttingDown):
+                    await work()
             finally:
                 self._background.remove(scope)
                 self._note_end()

@@ -25,7 +25,7 @@ from volgate.daemon.activity import Activity
 from volgate.daemon.schedule import Schedule
 from volgate.daemon.session import Session
 from volgate.dto import SnapshotInfo, VolumeSnapshotContext
-from volgate.errors import Busy, InvalidArgument, QuotaExceeded, StorageException, Unsupported
+from volgate.errors import Busy, InvalidArgument, QuotaExceeded, ShuttingDown, StorageException, Unsupported
 from volgate.vfs.file_system import FileSystem
 from volgate.vfs.restoring import Restore, report
 from volgate.volume.snapshots.base import NoSnapshots, Place
@@ -48,9 +48,10 @@ _UNDER_WAY: Final = "restore.json"
 class _Restores:
     """Restores of a volume, one at a time."""
 
-    def __init__(self, file_system: FileSystem, session: Session) -> None:
+    def __init__(self, file_system: FileSystem, session: Session, activity: Activity) -> None:
         self._fs = file_system
         self._session = session
+        self._activity = activity
         self._lock = trio.Lock()
         self._snapshot_id = ""
 
@@ -120,7 +121,10 @@ class _Restores:
         facts = {"snapshot": snapshot_id, "path": path}
         log.warning("a restore that was cut off goes on", extra=facts)
         try:
-            await self.run(snapshot_id, path, dry_run=False, draft=draft)
+            with self._activity.under_way("restore that was cut off", "broken off"):
+                await self.run(snapshot_id, path, dry_run=False, draft=draft)
+        except ShuttingDown:
+            raise
         except StorageException as error:
             log.error("the restore could not go on", extra={**facts, "error": str(error)})  # noqa: TRY400
 
@@ -135,7 +139,7 @@ def routes(
     Args:
         activity: is told what goes on in the background.
     """
-    restores = _Restores(file_system, session)
+    restores = _Restores(file_system, session, activity)
 
     async def take(metadata: dict[str, str]) -> SnapshotInfo:
         with activity.under_way("snapshot of the schedule"):
@@ -152,8 +156,7 @@ def routes(
         allowance.make_room = schedule.let_one_go
 
     async def run() -> None:
-        with activity.under_way("restore that was cut off", "broken off"):
-            await restores.resume()
+        await restores.resume()
         await schedule.run()
 
     return _routes(file_system, restores, schedule), run
