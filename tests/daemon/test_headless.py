@@ -307,14 +307,20 @@ def test_the_schedule_is_kept_and_a_restore_that_was_cut_off_goes_on(folders, se
 # -- verbs that need an owner --------------------------------------------------------------------------------------
 
 
-def test_verbs_start_an_owner_where_there_is_none_which_ends_by_itself(folders):
+def test_verbs_start_an_owner_where_there_is_none_which_ends_by_itself(folders, place, monkeypatch):
     data, mnt = folders
     assert volgate("mount", data, mnt, "-d").returncode == 0
     (mnt / "f").write_text("before")
     assert volgate("snapshot", "create", mnt, "one").returncode == 0
     (mnt / "f").write_text("after all")
     assert volgate("umount", mnt).returncode == 0
-    assert volgate("snapshot", "create", data, "two").returncode == 0
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as unit:  # as where a unit's program calls it
+        unit.bind(str(place / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(place / "notify"))
+        assert volgate("snapshot", "create", data, "two").returncode == 0
+        with pytest.raises(BlockingIOError):
+            unit.recv(4096, socket.MSG_DONTWAIT)
+    monkeypatch.delenv("NOTIFY_SOCKET")
     pid = owner_of(data)["pid"]
     assert "M f" in volgate("snapshot", "diff", data, "one").stdout
     assert volgate("snapshot", "restore", data, "one", "--yes").returncode == 0
@@ -528,6 +534,19 @@ def test_an_owner_that_is_asked_to_end_ends_what_it_began_and_begins_nothing_new
         assert process.poll() is None
     assert collecting()["uploads"] == 0, "what was begun was ended, and answered"
     assert process.wait(30) == 0
+
+
+def test_a_stop_ends_what_it_waits_for_in_vain(bucket, server, serve):
+    process = serve(bucket.name, VOLGATE_MOUNT__STOP_DEADLINE="1s")
+    socket_path = Path(owner_of(bucket.name)["socket"])
+    with paused(server):
+        collecting = send(socket_path, "POST", "/v1/gc", {"older_than_s": 0}, timeout_s=60)
+        wait_until(lambda: owner_of(bucket.name)["under_way"] == ["gc"])
+        process.send_signal(signal.SIGTERM)
+        with pytest.raises(Unavailable, match="about to end, and broke this off"):
+            collecting()
+        assert "ended what was under way" in process.log() and "gc" in process.log()
+    assert process.wait(60) == 0
 
 
 def test_a_mount_that_does_not_get_the_volume_in_time_names_who_has_it_and_what_it_does(bucket, server, place, serve):

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _IDLE: Final = "5s"
 """How long an owner that a verb started waits for the next verb."""
+_OF_CALLERS_UNIT: Final = frozenset({"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"})
+"""Variables by which a service would tell systemd of itself: who is started here is no part of it."""
 _TRIES: Final = 5
 _RIVAL_S: Final = 5.0
 """How long to look for an owner that somebody else started at the same moment."""
@@ -79,11 +81,12 @@ def _start(target: str) -> dict[str, Any] | None:
         click.ClickException: it did not start; says what it said, and ends as it did.
     """
     words = ["--quiet", "serve", target, "--detach", "--existing", "--until-idle", _IDLE]
+    environment = {name: value for name, value in os.environ.items() if name not in _OF_CALLERS_UNIT}
     with Progress() as progress:
         progress.update(f"nobody serves {target}; starting what does")
         done = subprocess.run(
             [sys.executable, "-P", "-m", "volgate", *words],
-            env={**os.environ, "PYTHONPATH": str(Path(volgate.__file__).parents[1])},
+            env={**environment, "PYTHONPATH": str(Path(volgate.__file__).parents[1])},
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
             encoding="utf-8", errors="surrogateescape", check=False,
         )  # fmt: skip
