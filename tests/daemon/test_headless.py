@@ -32,7 +32,7 @@ def ends_all(place):
     """End whatever a test left running: it is known by its data."""
     yield
     for status in find_all():
-        if str(place) in str(status["source"]) or str(status["source"]).startswith("s3://headless-"):
+        if str(place) in str(status["source"]) or str(status["source"]).startswith(f"s3://headless-{os.getpid()}-"):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(status["pid"], signal.SIGKILL)
 
@@ -371,6 +371,18 @@ def test_a_verb_never_meets_an_owner_that_is_about_to_end(folders, monkeypatch):
         time.sleep(dice.choice((0.9, 0.97, 0.99, 1.0, 1.01)))
     wait_until(lambda: is_gone(data), 30)
     assert "11 B" in volgate("snapshot", "limit", data).stdout
+
+
+def test_a_verb_waits_for_the_end_of_a_mount_and_then_starts_an_owner(bucket, server, place):
+    mnt = place / "mnt"
+    leave_behind(bucket, server, mnt, "x" * 100_000, 10)
+    mount = mounting.start(bucket.name, mnt, "-o", "upload_limit=100K")
+    subprocess.run(["umount", mnt], check=True, timeout=60)
+    wait_until(lambda: owner_of(bucket.name)["state"] == "draining", 30)
+    assert volgate("quota", "set", bucket.name, "1GiB").returncode == 0
+    assert mount.process.wait(1) == 0
+    assert owner_of(bucket.name)["mount_point"] is None
+    assert [path.stat().st_size for path in bucket.glob("late*")] == [100_000] * 10
 
 
 def test_a_verb_on_what_is_no_volume_changes_nothing_and_says_so(folders):

@@ -44,12 +44,12 @@ def find_served(target: str) -> dict[str, Any]:
     """
     for _ in range(_TRIES):
         status = _find(target) or _start(target)
-        if status is None:
-            continue
-        if not status.get("socket"):
-            raise Unavailable(f"nobody serves {target} whom this user may ask; see 'volgate status {target}'")
-        if not is_headless(status) or _stays(status):
+        if status is not None and not status.get("socket"):
+            time.sleep(_LOOK_S)  # perhaps it begins just now, or ends
+        elif status is not None and _stays(status):
             return status
+    if status is not None and not status.get("socket"):
+        raise Unavailable(f"nobody serves {target} whom this user may ask; see 'volgate status {target}'")
     raise Unavailable(f"whoever serves {target} ends again and again; see 'volgate status {target}'")
 
 
@@ -61,15 +61,17 @@ def _find(target: str) -> dict[str, Any] | None:
 
 
 def _stays(status: dict[str, Any]) -> bool:
-    """Return whether an owner without a mount stays for what it is asked; one that does not has ended then.
+    """Return whether an owner stays for what it is asked; one that does not has ended then.
 
     Raises:
         Busy: it neither stays nor ends.
     """
+    if "until_idle_s" not in status:  # it does not answer, or is of an older version
+        return True
     try:
         ask(Path(status["socket"]), "POST", "/v1/hold")
     except (NotFound, Unavailable):
-        end_headless(status)
+        _wait_for_end(status, release=False)
         return False
     return True
 
@@ -112,13 +114,18 @@ def end_headless(status: dict[str, Any], progress: Progress | None = None) -> di
     Raises:
         Busy: nothing moved for a minute; names it and what it does. It still ends when that is done.
     """
+    return _wait_for_end(status, progress, release=True)
+
+
+def _wait_for_end(status: dict[str, Any], progress: Progress | None = None, *, release: bool) -> dict[str, Any]:
     socket, pid, volume_id = Path(status["socket"]), status["pid"], status["volume_id"]
     doing = f"process {pid} gives {volume_id} up"
     with ending.watched_process(pid) as process:
         left = None
         with contextlib.suppress(NotFound, Unavailable):  # it has just ended, or is just about to
             left = ending.Left(socket)
-            ask(socket, "POST", "/v1/release")
+            if release:
+                ask(socket, "POST", "/v1/release")
         if process is None or ending.has_ended(process, ending.SILENT_S):
             return left.at_end() if left is not None else {}
         with Progress() as own:
@@ -129,9 +136,8 @@ def end_headless(status: dict[str, Any], progress: Progress | None = None) -> di
         work = _describe_work(left)
         if left is not None:
             left.close()
-        raise Busy(
-            f"volume {volume_id} is served without a mount by process {pid}, which {work}; it ends when that is done"
-        )
+    place = "without a mount" if is_headless(status) else f"on {status['mount_point']}"
+    raise Busy(f"volume {volume_id} is served {place} by process {pid}, which {work}; it ends when that is done")
 
 
 def _describe_work(left: ending.Left | None) -> str:
