@@ -511,6 +511,16 @@ def test_an_owner_that_is_killed_while_it_gives_the_volume_up_loses_nothing(buck
     assert [path.stat().st_size for path in bucket.glob("late*")] == [100_000] * 10
 
 
+def test_a_stop_of_an_owner_that_gives_the_volume_up_lets_it_store_all(bucket, server, place, serve):
+    leave_behind(bucket, server, place / "mnt", "x" * 100_000, 10)
+    process = serve(bucket.name, "-o", "upload_limit=200K")
+    ask(Path(owner_of(bucket.name)["socket"]), "POST", "/v1/release")
+    wait_until(lambda: "given up" in process.log(), 30)
+    assert process.stop() == 0
+    assert [path.stat().st_size for path in bucket.glob("late*")] == [100_000] * 10
+    assert json.loads((bucket / ".volgate/lease").read_text())["backlog_files"] == 0
+
+
 def test_an_owner_that_stays_takes_over_from_one_that_a_verb_started_but_not_from_another(folders):
     data, mnt = folders
     assert volgate("mount", data, mnt, "-d").returncode == 0

@@ -129,7 +129,7 @@ class MountDaemon:
         self._on_ready = on_ready
         self._on_progress = on_progress
         self._on_reload = on_reload
-        self._stop_asked = False
+        self._stop_asked = self._is_signalled = False
         self._state = "starting"
         self._standstill = Standstill()
         self._activity = Activity()
@@ -279,6 +279,7 @@ class MountDaemon:
             if number != signal.SIGHUP:
                 break
             self._reload()
+        self._is_signalled = True
         await self._stop(session, self._settings.stop_deadline_s)
 
     async def _obey_release(self, session: Session) -> None:
@@ -334,9 +335,11 @@ class MountDaemon:
 
         async def hurry() -> None:
             async for number in signals:
-                if number != signal.SIGHUP and self._stop_asked:
+                if number == signal.SIGHUP:
+                    continue
+                if self._is_signalled:
                     break
-                self._stop_asked = True
+                self._stop_asked = self._is_signalled = True
             nursery.cancel_scope.cancel()
 
         async with trio.open_nursery() as nursery:
