@@ -42,7 +42,7 @@ class Target:
                     backend = MemoryBackend(self.tree)
                     await backend.create_volume(CONTEXT)
                 self.worked = await Worked.open(self.place, backend)
-            self.tasks = Tasks(self.worked.fs, self._forget, self._forget)
+            self.tasks = Tasks(self.worked.fs, self._forget, self._forget, lambda name: contextlib.nullcontext())
             await self.tasks.load()
             async with trio.open_nursery() as running:
                 running.start_soon(self.tasks.run)

@@ -57,6 +57,7 @@ async def main(source, mount_point, kind, call, inline, deadline):
     )
     session.mount()
     await session.serve()
+    await file_system.close()
     await volume.close()
 
 

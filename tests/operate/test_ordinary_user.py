@@ -106,6 +106,24 @@ def test_after_a_crash_the_user_mounts_again_and_usage_is_exact(as_user):
     assert "equal" in printed and "counted: 5000 bytes, 1 inodes" in printed
 
 
+def test_a_user_owns_a_volume_without_a_mount_and_without_fuse(as_user):
+    printed = as_user(
+        """
+        mkdir data
+        volgate volume create plain ./data
+        volgate quota set plain 1MiB
+        volgate list
+        volgate serve plain -d
+        volgate quota show plain
+        volgate umount plain
+        volgate status plain || true
+        """,
+        device_mode="600",
+    )
+    assert "limit 1 MiB" in printed and "serving plain without a mount" in printed
+    assert "0 B of 1 MiB" in printed and "volume plain is not mounted" in printed
+
+
 NOT_ALLOWED = [
     ("volgate mount ./data mnt -o allow_other", "user_allow_other"),
     ("volgate mount ./data /usr -o nonempty", "write access"),

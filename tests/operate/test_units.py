@@ -52,6 +52,28 @@ def test_a_unit_mounts_its_volume_for_the_whole_host_and_stops_it(box):
     assert box.run("systemctl show -P Result volgate@plain") == "success"
 
 
+def test_a_unit_owns_a_volume_without_a_mount_until_one_comes(box):
+    make_volume(box, "bare")
+    box.run("systemctl start volgate-serve@bare; volgate snapshot create bare one")
+    assert box.run("systemctl show -P StatusText volgate-serve@bare") == "serving without a mount"
+    assert "bare" in box.run("volgate list") and box.try_("mountpoint -q /mnt/bare")[0] != 0
+    pid = box.run("systemctl show -P MainPID volgate-serve@bare")
+    box.run(f"kill -9 {pid}")
+    wait_for(box, f"[ $(systemctl show -P MainPID volgate-serve@bare) != {pid} ] && volgate status bare | grep ready")
+    box.run("systemctl start volgate@bare; ls /mnt/bare/.snapshots/one")
+    assert box.run("systemctl show -P ActiveState volgate-serve@bare") == "inactive"
+    box.run("systemctl stop volgate@bare; systemctl start volgate-serve@bare; volgate mount bare -d")
+    wait_for(box, "[ $(systemctl show -P ActiveState volgate-serve@bare) = inactive ]")
+    assert box.run("systemctl show -P Result volgate-serve@bare") == "success"
+    box.run("volgate umount bare; systemctl start volgate-serve@bare; systemctl stop volgate-serve@bare")
+    assert "one" in box.run("volgate snapshot list bare")
+    assert "--until-idle" in box.run(
+        "xargs -0 </proc/$(volgate status bare --json | jq .pid)/cmdline; volgate umount bare"
+    )
+    assert box.try_("systemctl start volgate-serve@nothing")[0] != 0
+    assert box.run("systemctl show -P NRestarts volgate-serve@nothing") == "0"
+
+
 def test_the_unit_of_a_volume_that_does_not_exist_fails_once_with_a_clear_line(box):
     assert box.try_("systemctl start volgate@nothing")[0] != 0
     assert box.run("systemctl show -P NRestarts volgate@nothing") == "0"
@@ -287,13 +309,14 @@ def test_a_unit_mounts_a_bucket_with_its_credential_and_stores_all_before_it_sto
 
 def test_the_units_are_well_formed_and_hardened(box):
     assert box.try_(
-        "systemd-analyze verify /usr/lib/systemd/system/volgate@.service /usr/lib/systemd/system/volgate.target"
+        "cd /usr/lib/systemd/system; systemd-analyze verify volgate@.service volgate-serve@.service volgate.target"
     ) == (0, "")
-    done = subprocess.run(
-        ["systemd-analyze", "security", "--offline=true", "--threshold=50", UNITS / "volgate@.service"],
-        capture_output=True, text=True, timeout=30,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout
+    for unit in ("volgate@.service", "volgate-serve@.service"):
+        done = subprocess.run(
+            ["systemd-analyze", "security", "--offline=true", "--threshold=50", UNITS / unit],
+            capture_output=True, text=True, timeout=30,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout
 
 
 def test_man_pages_and_completions_are_installed(box):

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from volgate.cli import command
 
 CHANGING = {
-    "mount", "umount", "quota set", "volume create", "volume adopt", "volume delete", "refresh",
+    "mount", "umount", "serve", "quota set", "volume create", "volume adopt", "volume delete", "refresh",
     "quarantine retry", "quarantine export", "quarantine drop", "snapshot delete",
 }  # fmt: skip
 
@@ -34,7 +34,7 @@ def help_of(words):
 
 
 def test_there_are_all_verbs():
-    assert len(LEAVES) == 39 and {"mount", "top", "config check", "volume adopt"} <= set(LEAVES)
+    assert len(LEAVES) == 40 and {"mount", "top", "config check", "volume adopt"} <= set(LEAVES)
 
 
 @pytest.mark.parametrize("words", LEAVES)

@@ -32,6 +32,12 @@ def test_of_an_owner_that_lives_is_said_where_to_unmount():
     assert said.endswith("; unmount it there first")
 
 
+def test_of_an_owner_without_a_mount_is_said_how_to_end_it():
+    said = refusal(json.dumps({**OWNER, "mount_point": None}))
+    assert said.startswith("volume v is in use without a mount by process 7 on host ann since ")
+    assert said.endswith("; 'volgate umount v' there ends it")
+
+
 def test_of_a_host_that_left_files_behind_is_said_what_either_way_costs():
     assert refusal(json.dumps({**OWNER, "expired": True})) == (
         "host ann no longer owns volume v, but its cache still has 3 files (2 KiB) that are not in the bucket. Start v "

@@ -188,16 +188,20 @@ class CachedBackend(ObjectTree):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            holder = os.pread(lock, 4096, 0).decode("ascii", "replace").strip()
+            holder = (
+                os.pread(lock, 4096, 0).partition(b"\n")[0].decode("ascii", "replace") or "by a process that begins"
+            )
             os.close(lock)
             if not self._read_only:
-                raise Busy(f"it is mounted here already, {holder}; one daemon a cache ({directory})") from error
+                raise Busy(f"it is in use here already, {holder}; one daemon a cache ({directory})") from error
             directory = Path(tempfile.mkdtemp(prefix="volgate-ro-"))
             self._held.callback(shutil.rmtree, directory, ignore_errors=True)
             return directory
         self._held.callback(os.close, lock)
-        os.truncate(lock, 0)
-        os.pwrite(lock, f"at {mount_point} by process {os.getpid()}\n".encode(errors="surrogateescape"), 0)
+        place = "without a mount" if mount_point == Path("/") else f"at {mount_point}"
+        line = f"{place} by process {os.getpid()}\n".encode(errors="surrogateescape")
+        os.pwrite(lock, line, 0)
+        os.truncate(lock, len(line))
         return directory
 
     def _restore(self) -> None:

@@ -19,6 +19,7 @@ from volgate.errors import StorageException
 _VERBS: Final = {
     "mount": "mount",
     "umount": "umount",
+    "serve": "serve",
     "list": "listing",
     "status": "listing",
     "quota": "quota",

@@ -9,14 +9,14 @@ from typing import Any
 import click
 
 from volgate.cli.arguments import Target
-from volgate.cli.mounts import FIELDS, UNKNOWN, find, find_all
+from volgate.cli.mounts import FIELDS, UNKNOWN, find, find_all, is_headless
 from volgate.core.sizes import format_backlog, format_size
 
 
 @click.command("list")
 @click.option("--json", "as_json", is_flag=True, help="An array of objects; bytes as integers, unlimited as null.")
 def list_(as_json: bool) -> None:
-    """List the mounts of this host.
+    """List mounts of this host, and owners without one ('-').
 
     \b
     volgate list
@@ -74,7 +74,8 @@ def status(target: str | None, as_json: bool) -> None:
 
 
 def _show(mount: dict[str, Any]) -> None:
-    click.echo(f"{mount['volume_id']} on {mount['mount_point'] or '-'}: {mount['state']}")
+    place = "without a mount" if is_headless(mount) else f"on {mount['mount_point'] or '-'}"
+    click.echo(f"{mount['volume_id']} {place}: {mount['state']}")
     if mount["state"] == "dead":
         click.echo(f"  nobody serves this mount; mount it again, or detach it: volgate umount {mount['mount_point']}")
         return
@@ -94,6 +95,8 @@ def _show(mount: dict[str, Any]) -> None:
     click.echo(f"  in use    {statistics['inodes']} inodes, {statistics['open_files']} open files")
     oldest = f", oldest {statistics['oldest_request_s']:.1f} s" if statistics["in_flight"] else ""
     click.echo(f"  requests  {sum(statistics['requests'].values())}, {statistics['in_flight']} under way{oldest}")
+    if mount.get("under_way"):  # a daemon of an older version does not say
+        click.echo(f"  at work   {', '.join(mount['under_way'])}")
     if mount.get("storage"):
         _show_storage(mount["storage"])
     for problem in mount["problems"]:

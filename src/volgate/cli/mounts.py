@@ -1,4 +1,4 @@
-"""Finding mounts of this host: the sockets of daemons and the kernel's mountinfo."""
+"""Finding mounts of this host, and owners without one: the sockets of daemons and the kernel's mountinfo."""
 
 from __future__ import annotations
 
@@ -26,10 +26,18 @@ _READ_ONLY: Final = re.compile(r"\.ro-\d+$")
 """Ends the name of a read-only mount's socket, since a volume may have several of them."""
 
 
+def is_headless(status: dict[str, Any]) -> bool:
+    """Return whether this is the status of an owner that has no mount, which it said itself."""
+    return status["mount_point"] is None and status["source"] is not None
+
+
 def find_all(volume_id: str | None = None) -> list[dict[str, Any]]:
-    """Return the status of every mount, or of one volume's; of one that does not answer us, what mountinfo says."""
+    """Return the status of every mount, or of one volume's; of one that does not answer us, what mountinfo says.
+
+    Owners without a mount are among them.
+    """
     found = _ask_all(_sockets(volume_id))
-    silent = [status for status in found if status["mount_point"] is None]
+    silent = [status for status in found if status["source"] is None]
     served = {status["mount_point"] for status in found}
     mine = os.geteuid()
     for entry in list_mounts():
@@ -91,10 +99,13 @@ def _is_known(volume_id: str) -> bool:
     return any(entry.volume_id == volume_id for entry in Catalog(paths.catalog_path()).list())
 
 
-def find(target: str) -> dict[str, Any]:
+def find(target: str, *, owner: bool = False) -> dict[str, Any]:
     """Return the status of one mount, by mount point, volume id, or the directory or URL of its data.
 
     Only the daemons of the volume meant are asked where the target tells which that is: others may hang.
+
+    Args:
+        owner: of a volume, who owns it is meant, and not who only reads it; else its only mount.
 
     Raises:
         NotFound: no such mount. Busy: several mounts of that volume; the message names them.
@@ -106,7 +117,18 @@ def find(target: str) -> dict[str, Any]:
     found = [status for status in mounts if status["mount_point"] in (where, place)]
     if found:
         return found[-1]
-    found = [s for s in mounts if (s["volume_id"] == target and "/" not in target) or s["source"] in (where, target)]
+    sources = (where, place, target.rstrip("/"))
+    found = [
+        s
+        for s in mounts
+        if (s["volume_id"] == target and "/" not in target)
+        or (s["source"] is not None and s["source"].rstrip("/") in sources)
+    ]
+    if owner:
+        found = [s for s in found if not s["read_only"]]
+        found = [s for s in found if s.get("socket")] or found
+    elif len(found) > 1:
+        found = [s for s in found if s["mount_point"] is not None]
     if not found:
         if VOLUME_ID.fullmatch(target) and _is_known(target):
             raise NotFound(f"volume {target} is not mounted; 'volgate mount {target}' mounts it")

@@ -10,11 +10,11 @@ from typing import Any, Final
 import attrs
 
 from volgate.cli.mounts import find
-from volgate.cli.storage import find_served
+from volgate.cli.owners import find_served
 from volgate.control.client import ask
-from volgate.core.names import SNAPSHOTS_NAME
+from volgate.core.names import GATEWAY_NAME, SNAPSHOTS_NAME
 from volgate.dto.validation import VOLUME_ID
-from volgate.errors import InvalidArgument, NotFound, StorageException
+from volgate.errors import InvalidArgument, NotFound
 from volgate.fuse.mounting import FILE_SYSTEM_TYPE, list_mounts
 
 _NAMED: Final = re.compile(rf"({VOLUME_ID.pattern}):(.*)", re.DOTALL)
@@ -25,8 +25,8 @@ class NamedPlace:
     """A place that a user named.
 
     Attributes:
-        volume: status of the mount that serves it; None = it is no served volume's.
-        text: the directory or URL that the path is in, where it is no volume's. path: without slashes at its ends.
+        volume: status of whoever serves it; None = nobody does.
+        text: then the directory, URL or volume's id that the path is in. path: without slashes at its ends.
     """
 
     volume: dict[str, Any] | None
@@ -43,25 +43,40 @@ def find_place(text: str) -> NamedPlace:
     """Return what a user named: ``/mnt/data/some/where``, ``VOLUME:some/where``, a URL, or any other path.
 
     Raises:
-        NotFound: no such volume is mounted. Unavailable: its daemon cannot be asked.
+        Unavailable: its daemon cannot be asked.
     """
     named = _NAMED.fullmatch(text)
     if named is not None and "://" not in text and not os.path.lexists(text):
-        return NamedPlace(find_served(named[1]), "", named[2].strip("/"))
+        path = named[2].strip("/")
+        try:
+            return NamedPlace(find(named[1], owner=True), "", path)
+        except NotFound:
+            return NamedPlace(None, named[1], path)
     if "://" in text:
         try:
-            return NamedPlace(find(text), "", "")
+            return NamedPlace(find(text, owner=True), "", "")
         except NotFound:
             return NamedPlace(None, text, "")
     path = os.path.abspath(text)
     for candidate in (path, os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))):
         mount_point = _mount_of(candidate)
         if mount_point is not None:
-            return NamedPlace(find_served(mount_point), "", os.path.relpath(candidate, mount_point).removeprefix("."))
-    try:
-        return NamedPlace(find(path), "", "")  # the directory of a mounted volume's data
-    except StorageException:
+            path = os.path.relpath(candidate, mount_point)
+            return NamedPlace(find_served(mount_point), "", "" if path == "." else path)
+    data = _data_around(path)
+    if data is None:
         return NamedPlace(None, path, "")
+    below = "" if data == path else os.path.relpath(path, data)
+    try:
+        return NamedPlace(find(data, owner=True), "", below)
+    except NotFound:
+        return NamedPlace(None, data, below)
+
+
+def _data_around(path: str) -> str | None:
+    """Return the directory with a volume's data that a path is, or lies in; None = there is none."""
+    above = (str(above) for above in (Path(path), *Path(path).parents))
+    return next((place for place in above if os.path.lexists(f"{place}/{GATEWAY_NAME.decode()}/identity.json")), None)
 
 
 def _mount_of(path: str) -> str | None:
@@ -83,19 +98,20 @@ def to_request(kind: str, source_text: str, target_text: str, **options: Any) ->
         NotFound, InvalidArgument: one of the places is none.
     """
     source, target = find_place(source_text), find_place(target_text)
-    if target.volume is None:
-        raise InvalidArgument(f"{target_text} lies in no mounted volume; only what volgate serves is copied into")
+    if target.volume is None and target.text.startswith("/") and _data_around(target.text) is None:
+        raise InvalidArgument(f"{target_text} lies in no volume; only what volgate serves is copied into")
+    volume = target.volume or find_served(target.text)
     path = target.path
     if kind == "copy" and (target_text.endswith("/") or not path):
         path = f"{path}/{source.name}".strip("/")
-    request = {"kind": kind, "target_path": path, "source_path": source.path, **options, **_name(source, target.volume)}
-    return request, Path(target.volume["socket"])
+    request = {"kind": kind, "target_path": path, "source_path": source.path, **options, **_name(source, volume)}
+    return request, Path(volume["socket"])
 
 
 def _name(source: NamedPlace, target: dict[str, Any]) -> dict[str, Any]:
     """Return how the owner of the target finds a source."""
     if source.volume is None:
-        return _name_other(source.text)
+        return _name_other(source.text, source.path)
     top, _, rest = source.path.partition("/")
     is_snapshot = top == SNAPSHOTS_NAME.decode()
     snapshot_id, _, below = rest.partition("/")
@@ -103,6 +119,8 @@ def _name(source: NamedPlace, target: dict[str, Any]) -> dict[str, Any]:
         raise InvalidArgument("name one of the snapshots: .snapshots/ID")
     if source.volume["uuid"] == target["uuid"]:
         return {"snapshot_id": snapshot_id, "source_path": below} if is_snapshot else {}
+    if is_snapshot and source.volume["mount_point"] is None:
+        raise InvalidArgument(f"the snapshots of {source.volume['volume_id']} are seen while it is mounted: mount it")
     if is_snapshot:  # its owner shows it in the mount
         place = os.path.join(source.volume["mount_point"], top, snapshot_id)
         return {"source_type": "posix", "source_text": place, "source_path": below}
@@ -115,15 +133,18 @@ def _name(source: NamedPlace, target: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _name_other(text: str) -> dict[str, Any]:
-    if "://" in text:
+def _name_other(text: str, path: str) -> dict[str, Any]:
+    if "/" not in text or "://" in text:
         from volgate.cli.sources import resolve_with_configuration
 
         where = resolve_with_configuration(text)
-        return {"source_type": where.backend_type, "source_text": where.text, "source_options": dict(where.options)}
+        return {
+            "source_type": where.backend_type, "source_text": where.text, "source_options": dict(where.options),
+            "source_path": path,
+        }  # fmt: skip
+    if path or os.path.isdir(text):
+        return {"source_type": "posix", "source_text": text, "source_path": path}
     if not os.path.lexists(text):
         raise NotFound(f"there is no {text}")
-    if os.path.isdir(text):
-        return {"source_type": "posix", "source_text": text, "source_path": ""}
     above, name = os.path.split(text)
     return {"source_type": "posix", "source_text": above, "source_path": name}

@@ -12,7 +12,8 @@ import click
 
 from volgate.cli.arguments import Target
 from volgate.cli.output import confirm
-from volgate.cli.storage import ask_patiently, find_served
+from volgate.cli.owners import find_served
+from volgate.cli.storage import ask_patiently
 from volgate.control.client import ask
 from volgate.core.sizes import format_count, format_size
 from volgate.errors import AlreadyExists
@@ -22,8 +23,8 @@ from volgate.errors import AlreadyExists
 def quarantine() -> None:
     """See and settle the changes that a bucket refuses.
 
-    They are kept on local disk, shown and charged until then. TARGET is a mount point, or the id or URL of a mounted
-    volume. KEY is as 'list' shows it.
+    They are kept on local disk, shown and charged until then. TARGET is a mount point, or a volume's id or URL. KEY is
+    as 'list' shows it.
     """
 
 

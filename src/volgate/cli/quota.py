@@ -10,8 +10,9 @@ import click
 
 from volgate import paths
 from volgate.cli.arguments import ENDPOINT, Count, Size, Target
-from volgate.cli.mounts import find
+from volgate.cli.mounts import find, is_headless
 from volgate.cli.output import confirm
+from volgate.cli.owners import end_headless, find_served
 from volgate.control.client import ask
 from volgate.core.sizes import format_size
 from volgate.errors import InvalidArgument, NotFound, Unavailable
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def quota() -> None:
-    """Show, change or verify a volume's limits. TARGET: a mount point, a mounted volume's id, or its directory."""
+    """Show, change or verify a volume's limits. TARGET: a mount point, a volume's id, or its directory or URL."""
 
 
 @quota.command()
@@ -59,7 +60,7 @@ def show(target: str, as_json: bool) -> None:
 @click.argument("size", type=Size(), required=False)
 @click.option("--inodes", type=Count(), help="Limit of files, directories and links together: 100000, none.")
 def set_(target: str, size: tuple[int | None] | None, inodes: tuple[int | None] | None) -> None:
-    """Set a limit, at once where the volume is mounted. SIZE: 10G, 10GiB, none.
+    """Set a limit, at once. SIZE: 10G, 10GiB, none.
 
     A limit below what is in use is allowed: then only growth is refused.
 
@@ -69,16 +70,10 @@ def set_(target: str, size: tuple[int | None] | None, inodes: tuple[int | None] 
     """
     if size is None and inodes is None:
         raise InvalidArgument("say which limit: SIZE, --inodes N, or both")
-    mounted = _mounted(target)
-    if mounted is not None:
-        body: dict[str, Any] = {} if size is None else {"quota_bytes": size[0]}
-        if inodes is not None:
-            body["quota_inodes"] = inodes[0]
-        after = ask(Path(mounted["socket"]), "PUT", "/v1/quota", body)
-    else:
-        import trio
-
-        after = trio.run(_store_limits, target, size, inodes)
+    body: dict[str, Any] = {} if size is None else {"quota_bytes": size[0]}
+    if inodes is not None:
+        body["quota_inodes"] = inodes[0]
+    after = ask(Path(find_served(target)["socket"]), "PUT", "/v1/quota", body)
     _warn_if_above(after)
     limit = "unlimited" if after["quota_inodes"] is None else after["quota_inodes"]
     confirm(f"{after['volume_id']}: limit {format_size(after['quota_bytes'])}, inodes {limit}")
@@ -112,6 +107,9 @@ def check(target: str, repair: bool, as_json: bool) -> int:
     import trio
 
     mounted = _mounted(target)
+    if mounted is not None and repair and is_headless(mounted) and not mounted["storage"]:
+        end_headless(mounted)  # nobody misses it while its ledger is repaired
+        mounted = None
     ledger: tuple[int | None, int | None]
     is_counted_live = mounted is not None and not (mounted["storage"] and mounted["read_only"])
     is_repaired_live = mounted is not None and mounted["storage"] and not mounted["read_only"]
@@ -181,24 +179,6 @@ async def read_stored(target: str) -> dict[str, Any]:
     async with opened(target) as (backend, _, identity):
         kept = backend.capabilities.keeps_usage
         usage = await load_released_usage(backend) if kept else _read_stored_usage(identity)
-        return _as_status(identity, usage)
-
-
-async def _store_limits(
-    target: str, size: tuple[int | None] | None, inodes: tuple[int | None] | None
-) -> dict[str, Any]:
-    import attrs
-
-    from volgate.cli.sources import opened
-    from volgate.volume.identity import store_identity
-
-    async with opened(target, owned=True) as (backend, _, identity):
-        if size is not None:
-            identity = attrs.evolve(identity, quota_bytes=size[0])
-        if inodes is not None:
-            identity = attrs.evolve(identity, quota_inodes=inodes[0])
-        await store_identity(backend, identity)
-        usage = backend.load_usage() if backend.capabilities.keeps_usage else _read_stored_usage(identity)
         return _as_status(identity, usage)
 
 

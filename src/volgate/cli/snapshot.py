@@ -13,7 +13,8 @@ import click
 
 from volgate.cli.arguments import Size, Target
 from volgate.cli.output import confirm
-from volgate.cli.storage import ask_patiently, find_served
+from volgate.cli.owners import find_served
+from volgate.cli.storage import ask_patiently
 from volgate.control.client import ask
 from volgate.core.sizes import format_count, format_size
 from volgate.errors import InvalidArgument, NotFound, QuotaExceeded, Unavailable
@@ -24,8 +25,8 @@ def snapshot() -> None:
     """Keep what a volume holds at one moment, and look at it later.
 
     A snapshot is read as files below .snapshots/ID at the root of the mount, which no listing shows. It costs what is
-    changed or removed afterwards; that is not charged to the volume. TARGET is a mount point, or the id or source of a
-    mounted volume.
+    changed or removed afterwards; that is not charged to the volume. TARGET is a mount point, or a volume's id or
+    source; it need not be mounted.
     """
 
 
@@ -107,7 +108,8 @@ def show(target: str, snapshot_id: str, as_json: bool) -> None:
         click.echo(json.dumps(info, indent=1))
         return
     click.echo(f"{snapshot_id}: taken {_to_time(info['created_at'])}")
-    click.echo(f"  files      {status['mount_point']}/.snapshots/{snapshot_id}")
+    place = "at the root of the mount, " if status["mount_point"] is None else f"{status['mount_point']}/"
+    click.echo(f"  files      {place}.snapshots/{snapshot_id}")
     if info["file_count"] is not None:
         click.echo(f"  holds      {format_size(info['used_bytes'])} in {format_count(info['file_count'], 'file')}")
     if info["preserved_bytes"] is not None:
@@ -162,8 +164,7 @@ def restore(target: str, snapshot_id: str, path: str | None, dry_run: bool, yes:
     """
     status = find_served(target)
     body = {"snapshot_id": snapshot_id, "path": _within(path, status["mount_point"]), "dry_run": True}
-    socket = Path(status["socket"])
-    done = ask_patiently(socket, "/v1/snapshots/restore", body, lambda: None)
+    done = ask_patiently(Path(status["socket"]), "/v1/snapshots/restore", body, lambda: None)
     if not dry_run and done["refused"]:
         raise QuotaExceeded(done["refused"])
     if not dry_run and done["changes"]:
@@ -171,10 +172,11 @@ def restore(target: str, snapshot_id: str, path: str | None, dry_run: bool, yes:
         question = f"Replace or remove {format_count(lost, 'file')} in {target}?"
         if lost and not yes and not (sys.stdin.isatty() and click.confirm(question, err=True)):
             raise InvalidArgument(f"not confirmed; see what it would do with --dry-run, and say --yes to {target}")
+        socket = Path(find_served(target)["socket"])  # anew: people take their time to answer
         try:
             done = ask_patiently(socket, "/v1/snapshots/restore", {**body, "dry_run": False}, lambda: None)
         except Unavailable as error:
-            raise Unavailable(f"{error}; the restore goes on when the volume is mounted again") from error
+            raise Unavailable(f"{error}; the restore goes on when the volume is mounted, or served, again") from error
     if as_json:
         click.echo(json.dumps(done, indent=1))
         return
@@ -217,8 +219,8 @@ def schedule(target: str, policy: str | None, off: bool, as_json: bool) -> None:
     """Take snapshots regularly and let old ones go.
 
     Without POLICY the schedule is shown. POLICY says of how many hours, days, weeks and months (UTC) the newest
-    snapshot is kept; one is taken in each of the shortest of them while the volume is mounted. What people took is
-    never let go.
+    snapshot is kept; one is taken in each of the shortest of them while the volume is mounted, or served ('volgate
+    serve'). What people took is never let go.
 
     \b
     volgate snapshot schedule /mnt/data hourly=24,daily=7,weekly=4,monthly=12
@@ -287,7 +289,7 @@ def _to_line(change: dict[str, Any], signs: dict[str, str]) -> str:
     return f"{signs[change['change']]} {path}{what}"
 
 
-def _within(path: str | None, mount_point: str) -> str:
+def _within(path: str | None, mount_point: str | None) -> str:
     """Return a path relative to the volume's root; "" = all of it, which only no path at all and "." mean."""
     if path is None or path == ".":
         return ""
@@ -295,6 +297,8 @@ def _within(path: str | None, mount_point: str) -> str:
         raise InvalidArgument("PATH is empty; leave it out to restore all of the volume")
     if not path.startswith("/"):
         return path.strip("/").removeprefix("./")
+    if mount_point is None:
+        raise InvalidArgument(f"the volume is not mounted: say where {path} lies below its root")
     relative = os.path.relpath(path, mount_point)
     if relative == ".." or relative.startswith("../"):
         raise InvalidArgument(f"{path} does not lie below {mount_point}")

@@ -12,21 +12,14 @@ from typing import Any, Final
 import click
 
 from volgate.cli.arguments import ENDPOINT, Seconds, Target
+from volgate.cli.ending import describe_backlog
 from volgate.cli.mounts import find
 from volgate.cli.output import Progress, confirm
+from volgate.cli.owners import find_served
 from volgate.control.client import ask
-from volgate.core.sizes import format_backlog
-from volgate.errors import NotFound, StorageException, Unavailable
+from volgate.errors import StorageException, Unavailable
 
 _LOOK_S: Final = 0.5
-
-
-def find_served(target: str) -> dict[str, Any]:
-    """Return the status of a mount whose daemon can be asked. Raises NotFound, Busy, Unavailable."""
-    status = find(target)
-    if not status.get("socket"):
-        raise Unavailable(f"nobody serves {target} whom this user may ask; see 'volgate status {target}'")
-    return status
 
 
 def ask_patiently(socket: Path, target: str, body: Any, look: Callable[[], None]) -> Any:
@@ -50,13 +43,9 @@ def ask_patiently(socket: Path, target: str, body: Any, look: Callable[[], None]
     return answers[0]
 
 
-def describe_backlog(storage: dict[str, Any]) -> str:
-    """Return how much is not stored yet, for people."""
-    return format_backlog(storage["backlog_files"], storage["backlog_bytes"])
-
-
 @click.command()
 @click.argument("target", type=Target())
+@ENDPOINT
 @click.option("--json", "as_json", is_flag=True, help="What is left, as the object 'storage' of status.")
 def flush(target: str, as_json: bool) -> int:
     """Wait until the storage has everything that was written.
@@ -106,7 +95,10 @@ def refresh(target: str) -> None:
     \b
     volgate refresh /mnt/data
     """
-    ask_patiently(Path(find_served(target)["socket"]), "/v1/refresh", None, lambda: None)
+    socket = find(target).get("socket")
+    if not socket:
+        raise Unavailable(f"nobody serves {target} whom this user may ask; see 'volgate status {target}'")
+    ask_patiently(Path(socket), "/v1/refresh", None, lambda: None)
     confirm(f"{target}: nothing is remembered of the storage any more")
 
 
@@ -119,30 +111,15 @@ def gc(target: str, older_than: float, as_json: bool) -> None:
     """Remove from a bucket what earlier processes left unfinished.
 
     Uploads in parts that nobody goes on with (S3 charges for them and shows them nowhere), and objects of volgate's
-    own below .volgate/. TARGET may also be a volume that is not mounted; then nobody else may have it mounted.
+    own below .volgate/. TARGET may also be a volume that is not mounted; then no other host may own it.
 
     \b
     volgate gc /mnt/data
     volgate gc s3://bucket/prefix
     """
-    try:
-        socket = Path(find_served(target)["socket"])
-    except NotFound:
-        import trio
-
-        removed = trio.run(_collect, target, older_than)
-    else:
-        removed = ask_patiently(socket, "/v1/gc", {"older_than_s": older_than}, lambda: None)
+    socket = Path(find_served(target)["socket"])
+    removed = ask_patiently(socket, "/v1/gc", {"older_than_s": older_than}, lambda: None)
     if as_json:
         click.echo(json.dumps(removed))
     else:
         confirm(f"{target}: removed {removed['uploads']} abandoned uploads, {removed['objects']} objects left behind")
-
-
-async def _collect(target: str, older_than_s: float) -> dict[str, Any]:
-    import attrs
-
-    from volgate.cli.sources import opened
-
-    async with opened(target, owned=True) as (backend, _, _):
-        return attrs.asdict(await backend.collect_garbage(older_than_s))

@@ -12,7 +12,8 @@ import click
 
 from volgate.cli.arguments import Target
 from volgate.cli.output import Progress, confirm
-from volgate.cli.storage import ask_patiently, find_served
+from volgate.cli.owners import find_served
+from volgate.cli.storage import ask_patiently
 from volgate.control.client import ask
 from volgate.core.sizes import format_size
 from volgate.errors import NotFound

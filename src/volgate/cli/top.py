@@ -106,7 +106,7 @@ def _keys() -> Iterator[Callable[[float], bytes]]:
 
 
 def _sample() -> dict[str, dict[str, Any]]:
-    return {str(mount["mount_point"]): mount for mount in find_all()}
+    return {str(mount["mount_point"] or mount["volume_id"]): mount for mount in find_all()}
 
 
 def _compare(

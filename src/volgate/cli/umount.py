@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import select
-import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
 
+from volgate.cli import ending
 from volgate.cli.arguments import Target
-from volgate.cli.mounts import find
+from volgate.cli.mounts import find, is_headless
 from volgate.cli.output import Progress
-from volgate.cli.storage import describe_backlog, describe_left
-from volgate.control.client import ask, send
+from volgate.cli.storage import describe_left
+from volgate.control.client import ask
 from volgate.errors import Busy, NotFound, StorageException
-
-_SILENT_S: Final = 0.5
-"""A wait shorter than this needs no explanation."""
-_WAIT_S: Final = 60.0
 
 
 @click.command()
@@ -31,7 +25,7 @@ def umount(target: str, lazy: bool, only_dead: bool) -> None:
     """Unmount and wait until the daemon has ended. TARGET: a mount point, or a volume by its id or directory.
 
     What was written is stored when it returns; what a bucket does not take is named, and the next mount stores it. It
-    is refused while somebody has files open, naming who.
+    is refused while somebody has files open, naming who. An owner without a mount ('volgate serve') is ended.
 
     \b
     volgate umount /mnt/data
@@ -48,6 +42,9 @@ def umount(target: str, lazy: bool, only_dead: bool) -> None:
         raise
     if only_dead and mount["state"] != "dead":
         return
+    if is_headless(mount):
+        _end_headless(target, mount, lazy=lazy)
+        return
     if mount["mount_point"] is None:
         raise StorageException(f"{target} is not mounted here")
     mount_point = Path(mount["mount_point"])
@@ -59,7 +56,7 @@ def umount(target: str, lazy: bool, only_dead: bool) -> None:
     left = None
     if mount.get("storage") and not dead and not lazy:
         with contextlib.suppress(StorageException):
-            left = _Left(Path(mount["socket"]))
+            left = ending.Left(Path(mount["socket"]))
     try:
         mounting.unmount(mount_point, lazy=lazy or dead)
     except Busy as error:
@@ -67,69 +64,38 @@ def umount(target: str, lazy: bool, only_dead: bool) -> None:
         raise Busy(f"{mount_point} is busy: {holders}; end them, or detach with --lazy") from error
     if not dead and not lazy and mount["pid"] is not None:
         _wait_for_end(mount["pid"], entry.device_minor if entry is not None else None, left)
-        storage = left.at_end() if left is not None else {}
-        if storage.get("backlog_files"):
-            why = describe_left(target, storage)
-            click.echo(f"volgate: {why}; it is kept in this host's cache; mount again to store or to see it", err=True)
+        _tell_left(target, left.at_end() if left is not None else {})
 
 
-class _Left:
-    """What a daemon that is about to end does not store; it is asked before it is, since it may be quick."""
+def _end_headless(target: str, owner: dict[str, Any], *, lazy: bool) -> None:
+    from volgate.cli.owners import end_headless
 
-    def __init__(self, socket: Path) -> None:
-        self._socket = socket
-        self._receive = send(socket, "GET", "/v1/drained", timeout_s=None)
-        ask(socket, "GET", "/v1/status")  # answered after the question above was read
-
-    def at_end(self) -> dict[str, Any]:
-        """Return what the ended daemon had said; empty where it had not."""
-        with contextlib.suppress(StorageException):
-            storage: dict[str, Any] = self._receive()
-            return storage
-        return {}
-
-    def now(self) -> dict[str, Any] | None:
-        """Return what the daemon says now, None where it does not."""
-        with contextlib.suppress(StorageException):
-            storage: dict[str, Any] | None = ask(self._socket, "GET", "/v1/status", timeout_s=1.0)["storage"]
-            return storage
-        return None
+    if lazy:
+        ask(Path(owner["socket"]), "POST", "/v1/release")
+    else:
+        _tell_left(target, end_headless(owner))
 
 
-def _wait_for_end(pid: int, device_minor: int | None, left: _Left | None) -> None:
+def _tell_left(target: str, storage: dict[str, Any]) -> None:
+    """Tell what an ended daemon did not store."""
+    if storage.get("backlog_files"):
+        why = describe_left(target, storage)
+        click.echo(f"volgate: {why}; it is kept in this host's cache; mount again to store or to see it", err=True)
+
+
+def _wait_for_end(pid: int, device_minor: int | None, left: ending.Left | None) -> None:
     """Wait until the daemon has ended, which has settled everything then. Raises Busy after a minute of no progress."""
     from volgate.daemon.checks import copies_of
 
-    with contextlib.suppress(ProcessLookupError):
-        process = os.pidfd_open(pid)
-        try:
-            poller = select.poll()
-            poller.register(process, select.POLLIN)
-            if poller.poll(_SILENT_S * 1000):
-                return
-            holders = copies_of(device_minor) if device_minor is not None else []
-            copies = [holder for holder in holders if not holder.startswith(f"{pid} ")]
-            why = f"; these have the mount in a namespace of their own: {', '.join(copies)}" if copies else ""
-            with Progress() as progress:
-                ended = _poll(poller, f"unmounted; waiting for its daemon, process {pid}{why}", left, progress)
-            if not ended:
-                raise Busy(f"unmounted, but its daemon (process {pid}) has not ended after {_WAIT_S:g} s{why}")
-        finally:
-            os.close(process)
-
-
-def _poll(poller: select.poll, text: str, left: _Left | None, progress: Progress) -> bool:
-    """Return whether the daemon ended; a minute is waited from the last time that something was stored."""
-    seen, deadline = None, time.monotonic() + _WAIT_S
-    while time.monotonic() < deadline:
-        storage = left.now() if left is not None else None
-        if storage and storage["backlog_files"]:
-            progress.update(f"unmounted; storing what is left: {describe_backlog(storage)}")
-            now = storage["backlog_files"], storage["stored_bytes"]
-            if now != seen:
-                seen, deadline = now, time.monotonic() + _WAIT_S
-        else:
-            progress.update(text)
-        if poller.poll(_SILENT_S * 1000):
-            return True
-    return False
+    with ending.watched_process(pid) as process:
+        if process is None or ending.has_ended(process, ending.SILENT_S):
+            return
+        holders = copies_of(device_minor) if device_minor is not None else []
+        copies = [holder for holder in holders if not holder.startswith(f"{pid} ")]
+        why = f"; these have the mount in a namespace of their own: {', '.join(copies)}" if copies else ""
+        with Progress() as progress:
+            ended = ending.wait_for_end(
+                process, left, progress, "unmounted", f"waiting for its daemon, process {pid}{why}"
+            )
+        if not ended:
+            raise Busy(f"unmounted, but its daemon (process {pid}) has not ended after {ending.WAIT_S:g} s{why}")

@@ -13,8 +13,9 @@ import click
 
 from volgate import paths
 from volgate.cli.arguments import Count, Size
-from volgate.cli.mounts import find_all
+from volgate.cli.mounts import find_all, is_headless
 from volgate.cli.output import confirm
+from volgate.cli.owners import end_brief
 from volgate.cli.sources import catalog, resolve_with_configuration
 from volgate.core.sizes import format_size
 from volgate.errors import Busy, InvalidArgument, Unsupported
@@ -208,11 +209,18 @@ def _describe(entries: list[CatalogEntry]) -> list[dict[str, Any]]:
                 "source": entry.source,
                 "mount_point": mount.get("mount_point") or entry.mount_point or None,
                 "options": entry.options,
-                "state": mount.get("state", "not mounted"),
+                "state": _state_of(mount),
                 **{key: mount.get(key) for key in ("used_bytes", "quota_bytes", "file_count", "quota_inodes")},
             }
         )
     return described
+
+
+def _state_of(mount: dict[str, Any]) -> str:
+    """Return the state of a volume for people; its owner may have no mount."""
+    if not mount:
+        return "not mounted"
+    return f"{mount['state']}, not mounted" if is_headless(mount) else str(mount["state"])
 
 
 @volume.command()
@@ -231,6 +239,7 @@ def delete(name: str, with_share: bool, yes: bool) -> None:
     from volgate.ledger.sqlite import database_path
 
     entry = catalog().find(name)
+    end_brief(name)
     if any(mount["volume_id"] == name for mount in find_all()):
         raise Busy(f"volume {name} is mounted; unmount it first: volgate umount {name}")
     if with_share:

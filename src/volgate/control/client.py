@@ -7,7 +7,7 @@ import http.client
 import json
 import socket
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -55,25 +55,35 @@ def ask(path: Path, method: str, target: str, body: Any = None, *, timeout_s: fl
     return send(path, method, target, body, timeout_s=timeout_s)()
 
 
-def send(
-    path: Path, method: str, target: str, body: Any = None, *, timeout_s: float | None = TIMEOUT_S
-) -> Callable[[], Any]:
-    """Ask as ``ask`` does and return, once the question is sent, what waits for the answer. Both raise as ``ask``."""
-    connection = _UnixConnection(path, timeout_s)
+class Asked:
+    """A question that was sent; calling it waits for the answer, and ``close`` waits no longer."""
 
-    def receive() -> Any:
-        with _closing_at_failure(connection, path):
-            response = connection.getresponse()
+    def __init__(self, connection: _UnixConnection, path: Path) -> None:
+        self._connection = connection
+        self._path = path
+
+    def __call__(self) -> Any:
+        """Return the answer; raises as ``ask``."""
+        with _closing_at_failure(self._connection, self._path):
+            response = self._connection.getresponse()
             content = response.read()
-        connection.close()
+        self.close()
         answer = json.loads(content)
         if response.status >= 400:
             raise _ERRORS.get(response.status, InvalidArgument)(str(answer.get("detail", content)))
         return answer
 
+    def close(self) -> None:
+        """Hang up."""
+        self._connection.close()
+
+
+def send(path: Path, method: str, target: str, body: Any = None, *, timeout_s: float | None = TIMEOUT_S) -> Asked:
+    """Ask as ``ask`` does and return, once the question is sent, what waits for the answer. Both raise as ``ask``."""
+    connection = _UnixConnection(path, timeout_s)
     with _closing_at_failure(connection, path):
         connection.request(method, target, None if body is None else json.dumps(body))
-    return receive
+    return Asked(connection, path)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 import attrs
 import cattrs
 
-from volgate.core.names import RESERVED_ROOT_NAMES, SNAPSHOTS_NAME
+from volgate.core.names import DRAFT_PREFIX, RESERVED_ROOT_NAMES, SNAPSHOTS_NAME
 from volgate.dto.validation import check_not_negative, to_frozen_mapping
 from volgate.errors import InvalidArgument
 
@@ -77,6 +77,8 @@ def _checked(request: CopyRequest) -> CopyRequest:
     reserved = {name.decode() for name in RESERVED_ROOT_NAMES}
     if target.split("/")[0] in reserved:
         raise InvalidArgument(f"{target!r} is not the users'")
+    if any(part.startswith(DRAFT_PREFIX.decode()) for part in target.split("/")):
+        raise InvalidArgument(f"names that begin with '{DRAFT_PREFIX.decode()}' are reserved")
     if request.kind == "copy" and not target:
         raise InvalidArgument("a copy needs the name that it shall have; 'sync' writes into what is there")
     is_same = not request.source_text

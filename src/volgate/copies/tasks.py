@@ -6,12 +6,14 @@ in between is found by comparing its source with what is there.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import AbstractContextManager
 from typing import Any, Final, Literal
 
 import attrs
@@ -27,6 +29,7 @@ from volgate.errors import (
     InvalidArgument,
     NotFound,
     ReadOnly,
+    ShuttingDown,
     StorageException,
     Unsupported,
 )
@@ -97,6 +100,7 @@ class Tasks:
     Args:
         drop_caches: has the kernel forget names, each with its directory's number.
         flush: asks the owner of a volume's id to store what was written, where there is one.
+        under_way: names work for as long as it runs; raises ShuttingDown where the process is about to end.
     """
 
     def __init__(
@@ -104,11 +108,13 @@ class Tasks:
         file_system: FileSystem,
         drop_caches: Callable[[Collection[tuple[int, bytes]]], Awaitable[None]],
         flush: Callable[[str], Awaitable[None]],
+        under_way: Callable[[str], AbstractContextManager[None]],
     ) -> None:
         self._fs = file_system
         self._backend = file_system.volume.backend
         self._drop_caches = drop_caches
         self._flush = flush
+        self._under_way = under_way
         self._tasks: dict[str, Task] = {}
         self._runs: dict[str, _Run] = {}
         self._send, self._receive = trio.open_memory_channel[str](float("inf"))
@@ -266,9 +272,10 @@ class Tasks:
 
     async def _run_one(self, task: Task, limiter: trio.CapacityLimiter) -> None:
         run = self._runs[task.operation_id]
-        with run.scope:
+        with run.scope, contextlib.suppress(ShuttingDown):
             async with limiter:
-                await self._run_patiently(task, run)
+                with self._under_way(f"{task.request.kind} of {name_source(task.request)}"):
+                    await self._run_patiently(task, run)
         if run.is_cancelled and not task.has_ended:
             await self._discard(task, run)
             self._end(task, "cancelled", "", "")

@@ -1,15 +1,18 @@
-"""The mount daemon: one process, one volume, one mount.
+"""The owner of a volume: one process, one volume, and one mount, or none (headless).
 
 Stop, on SIGTERM or SIGINT: refuse new opens, unmount (the kernel writes back), wait while files are open until the
-deadline, then detach and name who holds them; store what a cache keeps back, for as long as that gets on or until a
-second signal; close the volume; exit 0. An umount(8) by somebody is a clean stop too.
+deadline, then detach and name who holds them; break off what can be done again; store what a cache keeps back, for as
+long as that gets on or until a second signal; close the volume; exit 0. An umount(8) by somebody is a clean stop too.
 A connection that ends while the mount still stands was aborted: detach it, exit 1.
+Headless the same, but that requests under way stand in place of open files; it ends also when it is asked to give the
+volume up (for a mount; those requests have all the time then), or when it was idle for long enough.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import resource
 import signal
@@ -26,14 +29,17 @@ from volgate.copies.tasks import Tasks
 from volgate.core.id_map import IdMap
 from volgate.core.sizes import format_count, format_size
 from volgate.daemon import checks, metrics, operating, service_manager, snapshots, split, tasks
+from volgate.daemon.activity import Activity
 from volgate.daemon.draining import drain
+from volgate.daemon.headless import HeadlessSession
 from volgate.daemon.health import Problem, Standstill, find_problems, find_storage_problems
+from volgate.daemon.session import MountedSession, Session
 from volgate.daemon.watchdog import Watchdog
 from volgate.drivers.registry import Source
 from volgate.dto import Usage
-from volgate.errors import InvalidArgument, StorageException, Unavailable
+from volgate.errors import Busy, InvalidArgument, StorageException, Unavailable
 from volgate.fuse.mounting import Mounter
-from volgate.fuse.session import FuseSession, SessionStatistics
+from volgate.fuse.session import SessionStatistics
 from volgate.vfs.file_system import FileSystem
 from volgate.volume.storage import make_backend
 from volgate.volume.volume import UNCHANGED, Limit, Volume, open_volume
@@ -47,14 +53,20 @@ _PATIENCE_S: Final = 60.0
 """How long a start waits for storage that is not there; then it fails, and systemd tries again."""
 _FIRST_DELAY_S: Final = 0.5
 _LAST_DELAY_S: Final = 8.0
+_IDLE_LOOK_S: Final = 1.0
+_UNWATCHED: Final = frozenset(
+    {("GET", "/v1/status"), ("GET", "/v1/ops"), ("GET", "/metrics"), ("GET", "/v1/drained")}
+    | {("POST", f"/v1/{verb}") for verb in ("release", "hold")}
+)
+"""Routes that keep no owner from its end."""
 
 
 @attrs.frozen
 class MountSettings:
-    """What one mount is to be.
+    """What one owner is to be.
 
     Attributes:
-        source: where the data lies. mount_point: absolute.
+        source: where the data lies. mount_point: absolute; None = headless.
         state_directory, runtime_directory: see ``paths``.
         quota_bytes, quota_inodes: a limit, None = unlimited, UNCHANGED = as it was.
         read_only: mount read-only. nonempty: mount over a directory with entries. allow_other: let other users in.
@@ -65,10 +77,12 @@ class MountSettings:
         metrics_address: (host, port) that serves /metrics over TCP as well.
         worker_user: whom a worker runs as that serves without root's rights; None = this process serves.
         volume_uuid: the volume that must lie there, since the catalog names it; None = whatever does, or a new one.
+        existing: serve nothing that is no volume yet.
+        until_idle_s: end when nothing was asked for and nothing under way for so long, seconds; None = never.
     """
 
     source: Source
-    mount_point: Path
+    mount_point: Path | None
     state_directory: Path
     runtime_directory: Path
     allow_other: bool
@@ -83,14 +97,21 @@ class MountSettings:
     metrics_address: tuple[str, int] | None = None
     worker_user: str | None = None
     volume_uuid: str | None = None
+    existing: bool = False
+    until_idle_s: float | None = None
+
+    @property
+    def place(self) -> str:
+        """Where the volume is seen, for people."""
+        return "without a mount" if self.mount_point is None else str(self.mount_point)
 
 
 class MountDaemon:
     """Opens, mounts, serves, stops.
 
     Args:
-        settings: what to mount.
-        on_ready: called once the mount answers, with one line for people.
+        settings: what to serve.
+        on_ready: called once it answers, with one line for people.
         on_progress: called while the volume is counted.
         on_reload: called at SIGHUP; what it raises is logged and changes nothing.
         mounter: who mounts and unmounts; by default this process.
@@ -110,9 +131,11 @@ class MountDaemon:
         self._on_ready = on_ready
         self._on_progress = on_progress
         self._on_reload = on_reload
-        self._stop_asked = False
+        self._stop_asked = self._is_signalled = False
         self._state = "starting"
         self._standstill = Standstill()
+        self._activity = Activity()
+        self._released = trio.Event()
 
     async def run(self) -> int:
         """Run until unmounted; returns the exit status: 0, or 1 when the connection was lost.
@@ -160,6 +183,7 @@ class MountDaemon:
             quota_inodes=settings.quota_inodes,
             read_only=settings.read_only,
             volume_uuid=settings.volume_uuid,
+            adopts=not settings.existing,
             on_progress=self._count,
         )
 
@@ -175,90 +199,138 @@ class MountDaemon:
         settings = self._settings
         file_system = FileSystem(
             volume,
-            mount_point=settings.mount_point,
+            mount_point=settings.mount_point or Path("/"),
             attr_timeout_s=settings.attr_timeout_s,
             entry_timeout_s=settings.attr_timeout_s,
             id_map=settings.id_map,
         )
-        session = FuseSession(
-            file_system,
-            settings.mount_point,
-            volume_id=volume.identity.volume_id,
-            read_only=settings.read_only,
-            allow_other=settings.allow_other,
-            deadline_s=settings.request_deadline_s,
-            mounter=self._mounter,
-        )
+        try:
+            return await self._serve_files(file_system)
+        finally:
+            with trio.CancelScope(shield=True):
+                await file_system.close()
+
+    async def _serve_files(self, file_system: FileSystem) -> int:
+        settings, volume = self._settings, file_system.volume
+        session = self._make_session(file_system)
         volume.backend.watch_inodes(session.forget_attributes)
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             async with trio.open_nursery() as nursery:
                 suffix = f".ro-{os.getpid()}" if settings.read_only else ""
                 path = settings.runtime_directory / f"{volume.identity.volume_id}{suffix}.sock"
-                of_snapshots, keep_snapshots = snapshots.routes(file_system, session)
-                flush = partial(tasks.flush_owner, settings.runtime_directory)
-                of_copies = Tasks(file_system, session.drop_caches, flush)
-                await of_copies.load()
-                routes = {
-                    **self._routes(volume, session),
-                    **operating.routes(volume, session),
-                    **of_snapshots,
-                    **tasks.routes(of_copies, settings.source),
-                }
+                of_snapshots, keep_snapshots = snapshots.routes(file_system, session, self._activity)
+                of_tasks = await self._open_tasks(file_system, session)
+                routes = self._activity.watch(
+                    {
+                        **self._routes(volume, session),
+                        **operating.routes(volume, session),
+                        **of_snapshots,
+                        **tasks.routes(of_tasks, settings.source),
+                    },
+                    unwatched=_UNWATCHED,
+                    broken_off=operating.BROKEN_OFF | snapshots.BROKEN_OFF | tasks.BROKEN_OFF,
+                    drained=operating.DRAINED,
+                )
                 server = ControlServer(path, routes, operating.PATIENT | snapshots.PATIENT | tasks.PATIENT)
                 await nursery.start(server.run)
                 if settings.metrics_address is not None:
                     scrape = {("GET", "/metrics"): routes["GET", "/metrics"]}
                     await nursery.start(TcpServer(*settings.metrics_address, scrape).run)
-                session.mount()
+                session.begin()
                 nursery.start_soon(volume.run)
-                nursery.start_soon(keep_snapshots)
-                nursery.start_soon(of_copies.run)
+                nursery.start_soon(self._activity.in_background, keep_snapshots)
+                nursery.start_soon(self._activity.in_background, of_tasks.run)
                 nursery.start_soon(Watchdog(session, settings.request_deadline_s).run)
                 nursery.start_soon(self._announce, volume, session)
                 async with trio.open_nursery() as serving:
                     serving.start_soon(self._obey_signals, signals, session)
+                    serving.start_soon(self._obey_release, session)
+                    serving.start_soon(self._end_when_idle, volume, session)
                     await session.serve()
                     serving.cancel_scope.cancel()
                 status = await self._end(session)
-                await self._drain(volume, signals)
+                await self._drain(file_system, signals)
                 await server.settle()
                 nursery.cancel_scope.cancel()
         return status
 
-    async def _announce(self, volume: Volume, session: FuseSession) -> None:
-        """Say that the mount answers: the kernel's handshake is over, and the storage gives an answer.
+    def _make_session(self, file_system: FileSystem) -> Session:
+        settings = self._settings
+        if settings.mount_point is None:
+            return HeadlessSession(file_system, self._activity)
+        return MountedSession(
+            file_system,
+            settings.mount_point,
+            volume_id=file_system.volume.identity.volume_id,
+            read_only=settings.read_only,
+            allow_other=settings.allow_other,
+            deadline_s=settings.request_deadline_s,
+            mounter=self._mounter,
+        )
+
+    async def _open_tasks(self, file_system: FileSystem, session: Session) -> Tasks:
+        """Return the volume's tasks; what is there of copies that were cut off is hidden then."""
+        of_tasks = Tasks(
+            file_system,
+            session.drop_caches,
+            partial(tasks.flush_owner, self._settings.runtime_directory),
+            lambda name: self._activity.under_way(name, "broken off"),
+        )
+        await of_tasks.load()
+        return of_tasks
+
+    async def _announce(self, volume: Volume, session: Session) -> None:
+        """Say that it answers: the kernel's handshake is over, and the storage gives an answer.
 
         The mount itself is not looked at: systemd's automount lets nobody in before the mount is announced.
         """
         await session.wait_until_served()
         await volume.backend.get_space()
-        self._state = "ready"
-        log.info(
-            "mounted",
-            extra={
-                "volume": volume.identity.volume_id,
-                "mount_point": self._settings.mount_point,
-                "usage": volume.counted,
-            },
-        )
-        service_manager.notify(READY=1, STATUS=f"serving {self._settings.mount_point}")
-        self._on_ready(_ready_line(volume, self._settings.mount_point))
+        if not self._stop_asked:
+            self._state = "ready"
+        facts = {"volume": volume.identity.volume_id, **_place_of(session), "usage": volume.counted}
+        log.info(session.words.begun, extra=facts)
+        service_manager.notify(READY=1, STATUS=f"serving {self._settings.place}")
+        self._activity.note()
+        self._on_ready(_ready_line(volume, session))
 
-    async def _obey_signals(self, signals: Any, session: FuseSession) -> None:
+    async def _obey_signals(self, signals: Any, session: Session) -> None:
         async for number in signals:
             if number != signal.SIGHUP:
                 break
             self._reload()
+        self._is_signalled = True
+        await self._stop(session, self._settings.stop_deadline_s)
+
+    async def _obey_release(self, session: Session) -> None:
+        """Stop when somebody asks for the volume; who does not mean to wait may send a signal still."""
+        await self._released.wait()
+        log.info("asked to give the volume up")
+        await self._stop(session, math.inf)
+
+    async def _end_when_idle(self, volume: Volume, session: Session) -> None:
+        """Stop when nothing was asked for and nothing under way for as long as it was told."""
+        limit_s = self._settings.until_idle_s
+        if limit_s is None:
+            return
+        await self._activity.wait_until_idle(limit_s)
+        while self._state != "ready" or volume.gate.is_counting:
+            await trio.sleep(_IDLE_LOOK_S)
+            await self._activity.wait_until_idle(limit_s)
+        await self._stop(session, math.inf)
+
+    async def _stop(self, session: Session, patience_s: float) -> None:
+        """End the session, for ``patience_s`` not against its users; cancelled as soon as it has ended."""
         self._stop_asked = True
         self._state = "draining"
-        service_manager.notify(STOPPING=1, STATUS="waiting until nobody has files open")
+        service_manager.notify(STOPPING=1, STATUS=f"waiting {session.words.waiting}")
         session.refuse_new_opens()
-        deadline = trio.current_time() + self._settings.stop_deadline_s
-        while not await session.unmount(lazy=False):
+        deadline = trio.current_time() + patience_s
+        while not await session.stop(lazy=False):
             if trio.current_time() > deadline:
-                holders = await trio.to_thread.run_sync(checks.holders_of, self._settings.mount_point)
-                log.warning("detached while files are open", extra={"holders": ", ".join(holders) or "unknown"})
-                await session.unmount(lazy=True)
+                holders = await trio.to_thread.run_sync(session.holders)
+                log.warning(session.words.forced, extra={"holders": ", ".join(holders) or "unknown"})
+                await session.stop(lazy=True)
                 return
             await trio.sleep(_BUSY_RETRY_S)
         # Another mount namespace (a container begun meanwhile) may have a copy of the mount, which nobody here can see.
@@ -274,36 +346,44 @@ class MountDaemon:
         else:
             log.info("the configuration was read again")
 
-    async def _drain(self, volume: Volume, signals: Any) -> None:
-        """Store what is left, until nothing moves, or whoever asked to stop asks again."""
+    async def _drain(self, file_system: FileSystem, signals: Any) -> None:
+        """Store what is left, until nothing moves, or whoever asked to stop asks again.
+
+        What is at work still is broken off before: what it changes later would not be stored, and it has files open.
+        """
         self._state = "draining"
 
         async def hurry() -> None:
             async for number in signals:
-                if number != signal.SIGHUP and self._stop_asked:
+                if number == signal.SIGHUP:
+                    continue
+                if self._is_signalled:
                     break
-                self._stop_asked = True
+                self._stop_asked = self._is_signalled = True
             nursery.cancel_scope.cancel()
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(hurry)
-            await drain(volume.backend, self._settings.stop_deadline_s)
+            with trio.move_on_after(self._settings.stop_deadline_s):
+                await self._activity.break_off()
+            await file_system.close()
+            await drain(file_system.volume.backend, self._settings.stop_deadline_s)
             nursery.cancel_scope.cancel()
-        volume.drained.set()
+        file_system.volume.drained.set()
 
-    async def _end(self, session: FuseSession) -> int:
+    async def _end(self, session: Session) -> int:
         self._state = "dead"
-        if not session.is_mounted():
-            log.info("unmounted", extra={"mount_point": self._settings.mount_point})
+        if not session.is_serving():
+            log.info(session.words.ended, extra=_place_of(session))
             return 0
         if not self._stop_asked:
-            log.error("the kernel connection was aborted", extra={"mount_point": self._settings.mount_point})
-        await session.unmount(lazy=True)
+            log.error("the kernel connection was aborted", extra=_place_of(session))
+        await session.stop(lazy=True)
         return 0 if self._stop_asked else 1
 
     # -- the socket ---------------------------------------------------------------------------------------------
 
-    def _routes(self, volume: Volume, session: FuseSession) -> dict[tuple[str, str], Route]:
+    def _routes(self, volume: Volume, session: Session) -> dict[tuple[str, str], Route]:
         async def status(_body: bytes) -> Reply:
             return json_reply(self._status(volume, session))
 
@@ -321,11 +401,23 @@ class MountDaemon:
             log.info("limits changed", extra={"quota_bytes": quota_bytes, "quota_inodes": quota_inodes})
             return json_reply(self._status(volume, session))
 
+        async def hold(_body: bytes) -> Reply:
+            self._activity.hold()
+            return json_reply({})
+
+        async def release(_body: bytes) -> Reply:
+            if session.mount_point is not None:
+                raise Busy(f"{volume.identity.volume_id} is mounted on {session.mount_point}; unmount it")
+            self._released.set()
+            return json_reply({"under_way": self._activity.names})
+
         return {
             ("GET", "/v1/status"): status,
             ("GET", "/v1/ops"): ops,
             ("GET", "/metrics"): scrape,
             ("PUT", "/v1/quota"): set_quota,
+            ("POST", "/v1/hold"): hold,
+            ("POST", "/v1/release"): release,
         }
 
     def _problems(self, volume: Volume, statistics: SessionStatistics) -> list[Problem]:
@@ -342,19 +434,19 @@ class MountDaemon:
             unfenced=volume.unfenced,
             unscheduled=volume.unscheduled,
             allowance=volume.snapshots.allowance,
-        ) + find_storage_problems(volume.backend.report(), str(self._settings.mount_point))
+        ) + find_storage_problems(volume.backend.report(), str(self._settings.mount_point or volume.identity.volume_id))
 
-    def _status(self, volume: Volume, session: FuseSession) -> dict[str, Any]:
+    def _status(self, volume: Volume, session: Session) -> dict[str, Any]:
         quota = volume.gate.info()
         statistics = session.statistics()
         problems = self._problems(volume, statistics)
         degraded = self._state == "ready" and any(problem.degrades for problem in problems)
-        detached = self._state == "ready" and not session.is_mounted()
+        detached = self._state == "ready" and not session.is_serving()
         state = "counting" if self._state == "ready" and volume.gate.is_counting else self._state
         return {
             "volume_id": volume.identity.volume_id,
             "uuid": volume.identity.uuid,
-            "mount_point": _printable(str(self._settings.mount_point)),
+            "mount_point": None if session.mount_point is None else _printable(str(session.mount_point)),
             "pid": os.getpid(),
             "backend_type": quota.backend_type,
             "source": _printable(self._settings.source.text),
@@ -366,10 +458,17 @@ class MountDaemon:
             "quota_inodes": quota.quota_inodes,
             "read_only": volume.read_only,
             "usage_found": volume.counted,
+            "under_way": self._activity.names,
+            "until_idle_s": self._settings.until_idle_s,
             "statistics": _described(statistics),
             "storage": operating.describe(volume.backend),
             "snapshots": snapshots.describe_allowance(volume),
         }
+
+
+def _place_of(session: Session) -> dict[str, Any]:
+    """Return the facts of a log line about a session."""
+    return {} if session.mount_point is None else {"mount_point": session.mount_point}
 
 
 def _described(statistics: SessionStatistics) -> dict[str, Any]:
@@ -411,9 +510,9 @@ def _raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _ready_line(volume: Volume, mount_point: Path) -> str:
+def _ready_line(volume: Volume, session: Session) -> str:
     quota = volume.gate.info()
-    line = f"mounted {quota.volume_id} on {mount_point}: "
+    line = f"{session.words.begun} {quota.volume_id} {session.words.place}: "
     if volume.gate.is_counting:
         line += f"being counted, limit {format_size(quota.quota_bytes)}"
     else:
@@ -434,15 +533,17 @@ def run(
     on_progress: Callable[[Usage], None] | None,
     on_reload: Callable[[], None],
 ) -> int:
-    """Run a mount daemon in this process until it is unmounted; returns the exit status.
+    """Run an owner in this process until it is unmounted, or ends headless; returns the exit status.
 
     Raises:
+        VolumeInUse: another process owns the volume.
         StorageException: nothing was mounted; one line that says why.
     """
     _raise_descriptor_limit()
-    if checks.detach_dead_mount(settings.mount_point):
-        log.warning("detached a dead mount", extra={"mount_point": settings.mount_point})
-    checks.check_mount_point(settings.mount_point, Path(settings.source.text), nonempty=settings.nonempty)
+    if settings.mount_point is not None:
+        if checks.detach_dead_mount(settings.mount_point):
+            log.warning("detached a dead mount", extra={"mount_point": settings.mount_point})
+        checks.check_mount_point(settings.mount_point, Path(settings.source.text), nonempty=settings.nonempty)
 
     def serve(mounter: split.RemoteMounter | None) -> int:
         ready = on_ready if mounter is None else mounter.announce

@@ -11,10 +11,10 @@ from typing import Any, Final
 import attrs
 
 from volgate.control.server import Reply, Route, json_reply
+from volgate.daemon.session import Session
 from volgate.drivers.base import BaseStorageBackend
 from volgate.drivers.report import BackendQuarantine
 from volgate.errors import InvalidArgument, Unsupported
-from volgate.fuse.session import FuseSession
 from volgate.volume.counting import count_usage
 from volgate.volume.volume import Volume
 
@@ -27,6 +27,10 @@ PATIENT: Final = frozenset(
     | {("POST", f"/v1/quarantine/{verb}") for verb in ("retry", "export", "drop")}
 )
 """Routes whose answer may take long."""
+DRAINED: Final = frozenset({("POST", "/v1/flush")})
+"""Those that are answered by the end of a daemon, too: the storage has everything then."""
+BROKEN_OFF: Final = frozenset({("POST", "/v1/count")})
+"""Those that may be broken off where the daemon has to end."""
 
 
 def describe(backend: BaseStorageBackend) -> dict[str, Any] | None:
@@ -39,12 +43,12 @@ def describe(backend: BaseStorageBackend) -> dict[str, Any] | None:
     return {**attrs.asdict(report), "unshown": len(unshown), "unshown_first": first}
 
 
-def routes(volume: Volume, session: FuseSession) -> dict[tuple[str, str], Route]:
+def routes(volume: Volume, session: Session) -> dict[tuple[str, str], Route]:
     """Return (method, path) to what answers."""
     backend = volume.backend
 
     async def flush(_body: bytes) -> Reply:
-        if session.is_mounted():
+        if session.is_serving():
             await backend.drain()
         else:  # the daemon is at it already, for the last time
             await volume.drained.wait()

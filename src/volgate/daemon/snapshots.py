@@ -21,10 +21,11 @@ import trio
 
 from volgate.control.server import Reply, Route, json_reply
 from volgate.core.names import SNAPSHOTS_NAME
+from volgate.daemon.activity import Activity
 from volgate.daemon.schedule import Schedule
+from volgate.daemon.session import Session
 from volgate.dto import SnapshotInfo, VolumeSnapshotContext
-from volgate.errors import Busy, InvalidArgument, QuotaExceeded, StorageException, Unsupported
-from volgate.fuse.session import FuseSession
+from volgate.errors import Busy, InvalidArgument, QuotaExceeded, ShuttingDown, StorageException, Unsupported
 from volgate.vfs.file_system import FileSystem
 from volgate.vfs.restoring import Restore, report
 from volgate.volume.snapshots.base import NoSnapshots, Place
@@ -37,6 +38,8 @@ PATIENT: Final = frozenset(
     {("POST", "/v1/snapshots")} | {("POST", f"/v1/snapshots/{verb}") for verb in ("delete", "diff", "restore")}
 )
 """Routes whose answer may take long."""
+BROKEN_OFF: Final = frozenset({("POST", f"/v1/snapshots/{verb}") for verb in ("diff", "restore")})
+"""Those that may be broken off where the daemon has to end: the next one goes on with a restore."""
 
 
 _UNDER_WAY: Final = "restore.json"
@@ -45,9 +48,10 @@ _UNDER_WAY: Final = "restore.json"
 class _Restores:
     """Restores of a volume, one at a time."""
 
-    def __init__(self, file_system: FileSystem, session: FuseSession) -> None:
+    def __init__(self, file_system: FileSystem, session: Session, activity: Activity) -> None:
         self._fs = file_system
         self._session = session
+        self._activity = activity
         self._lock = trio.Lock()
         self._snapshot_id = ""
 
@@ -88,7 +92,7 @@ class _Restores:
             await self._note(None)  # somebody was told
             raise
         except trio.Cancelled:
-            if self._session.is_mounted() and not dry_run:  # who asked for it went away, and the daemon stays
+            if self._session.is_serving() and not dry_run:  # who asked for it went away, and the daemon stays
                 with trio.CancelScope(shield=True):
                     await self._note(None)
                 log.warning("a restore was broken off", extra={"snapshot": snapshot_id, "path": path})
@@ -117,24 +121,36 @@ class _Restores:
         facts = {"snapshot": snapshot_id, "path": path}
         log.warning("a restore that was cut off goes on", extra=facts)
         try:
-            await self.run(snapshot_id, path, dry_run=False, transfer_id=transfer_id)
+            with self._activity.under_way("restore that was cut off", "broken off"):
+                await self.run(snapshot_id, path, dry_run=False, transfer_id=transfer_id)
+        except ShuttingDown:
+            raise
         except StorageException as error:
             log.error("the restore could not go on", extra={**facts, "error": str(error)})  # noqa: TRY400
 
 
 def routes(
-    file_system: FileSystem, session: FuseSession
+    file_system: FileSystem, session: Session, activity: Activity
 ) -> tuple[dict[tuple[str, str], Route], Callable[[], Awaitable[None]]]:
     """Return (method, path) to what answers, and what goes on in the background.
 
     Run that once the volume is served: it carries a restore on that was cut off, and then keeps the schedule.
+
+    Args:
+        activity: is told what goes on in the background.
     """
-    restores = _Restores(file_system, session)
+    restores = _Restores(file_system, session, activity)
 
     async def take(metadata: dict[str, str]) -> SnapshotInfo:
-        return await _take(file_system, None, metadata)
+        with activity.under_way("snapshot of the schedule"):
+            info = await _take(file_system, None, metadata)
+        return info
 
-    schedule = Schedule(file_system.volume, take, restores.delete)
+    async def delete(snapshot_id: str) -> None:
+        with activity.under_way("end of a snapshot of the schedule"):
+            await restores.delete(snapshot_id)
+
+    schedule = Schedule(file_system.volume, take, delete)
     allowance = file_system.volume.snapshots.allowance
     if allowance is not None:
         allowance.make_room = schedule.let_one_go

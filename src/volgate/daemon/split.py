@@ -81,7 +81,7 @@ class RemoteMounter(mounting.Mounter):
 
 def run(
     user: str,
-    mount_point: Path,
+    mount_point: Path | None,
     work: Callable[[RemoteMounter], int],
     on_ready: Callable[[str], None],
 ) -> int:
@@ -89,7 +89,7 @@ def run(
 
     Args:
         user: whom the worker runs as.
-        mount_point: the only place where anything is mounted.
+        mount_point: the only place where anything is mounted; None = nothing is.
         work: runs in the worker; what it raises is raised here.
         on_ready: called here once the mount answers, with the line for people.
 
@@ -120,20 +120,22 @@ def run(
             signal.signal(number, handler)
         ours.close()
     code = os.waitstatus_to_exitcode(status)
-    if code != 0:
+    if code != 0 and mount_point is not None:
         with contextlib.suppress(StorageException):
             mounting.unmount(mount_point, lazy=True)
     return code if code >= 0 else 2
 
 
-def _serve(link: socket.socket, mount_point: Path, on_ready: Callable[[str], None]) -> None:
+def _serve(link: socket.socket, mount_point: Path | None, on_ready: Callable[[str], None]) -> None:
     """Do what the worker asks until it ends; raises what it could not recover from."""
     while data := link.recv(_MESSAGE_BYTES):
         message = json.loads(data)
         descriptors: list[int] = []
         answer: dict[str, Any] = {}
         try:
-            if message["verb"] == "mount":
+            if mount_point is None and message["verb"] in ("mount", "unmount"):
+                raise NotPermitted("nothing is to be mounted")
+            if message["verb"] == "mount" and mount_point is not None:
                 descriptors.append(
                     mounting.mount(
                         mount_point,
@@ -142,7 +144,7 @@ def _serve(link: socket.socket, mount_point: Path, on_ready: Callable[[str], Non
                         allow_other=bool(message["all"]),
                     )
                 )
-            elif message["verb"] == "unmount":
+            elif message["verb"] == "unmount" and mount_point is not None:
                 mounting.unmount(mount_point, lazy=bool(message["lazy"]))
             elif message["verb"] == "ready":
                 on_ready(str(message["line"]))

@@ -20,6 +20,8 @@ PATIENT: Final = frozenset(
     {("POST", f"/v1/{verb}") for verb in ("copies", "copies/plan", "tasks/wait", "tasks/cancel")}
 )
 """Routes whose answer may take long."""
+BROKEN_OFF: Final = frozenset({("POST", "/v1/copies/plan"), ("POST", "/v1/tasks/wait"), ("POST", "/v1/tasks/cancel")})
+"""Those that may be broken off where the daemon has to end."""
 
 
 async def flush_owner(runtime_directory: Path, volume_id: str) -> None:

@@ -10,18 +10,18 @@ from __future__ import annotations
 import trio
 
 from volgate.daemon import service_manager
-from volgate.fuse.session import FuseSession
+from volgate.daemon.session import Session
 
 
 class Watchdog:
-    """Feeds systemd's watchdog for one mount.
+    """Feeds systemd's watchdog for one volume.
 
     Args:
         session: whose requests are the evidence.
         deadline_s: when a request is answered at the latest.
     """
 
-    def __init__(self, session: FuseSession, deadline_s: float) -> None:
+    def __init__(self, session: Session, deadline_s: float) -> None:
         self._session = session
         self._deadline_s = deadline_s
         self._answered = 0

@@ -20,6 +20,7 @@ StorageException
 ├── AttributeTooLarge   an xattr over the limits
 ├── FileTooLarge        beyond the largest offset of the backing
 ├── Busy                in use
+│   └── VolumeInUse     another process owns the volume
 ├── Stale               the name or handle no longer means the inode it meant; look it up anew
 ├── QuotaExceeded       the volume's limit (EDQUOT)
 ├── NoSpace             the backing is full (ENOSPC)
@@ -137,6 +138,10 @@ class FileTooLarge(StorageException):
 
 class Busy(StorageException):
     """In use."""
+
+
+class VolumeInUse(Busy):
+    """Another process owns the volume."""
 
 
 class TextFileBusy(Busy):

@@ -31,6 +31,7 @@ ERRNO_OF: Final[dict[type[errors.StorageException], int]] = {
     errors.AttributeTooLarge: errno.E2BIG,
     errors.FileTooLarge: errno.EFBIG,
     errors.Busy: errno.EBUSY,
+    errors.VolumeInUse: errno.EBUSY,
     errors.TextFileBusy: errno.ETXTBSY,
     errors.Stale: errno.ESTALE,
     errors.QuotaExceeded: errno.EDQUOT,
@@ -44,7 +45,7 @@ ERRNO_OF: Final[dict[type[errors.StorageException], int]] = {
     errors.Unavailable: errno.EIO,
     errors.BadConfiguration: errno.EINVAL,
 }
-_NOT_FROM_ERRNO: Final = (errors.Unavailable, errors.BadConfiguration)
+_NOT_FROM_ERRNO: Final = (errors.Unavailable, errors.BadConfiguration, errors.VolumeInUse)
 
 _CLASS_OF: Final[dict[int, type[errors.StorageException]]] = {
     **{number: class_ for class_, number in ERRNO_OF.items() if class_ not in _NOT_FROM_ERRNO},

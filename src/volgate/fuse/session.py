@@ -81,13 +81,16 @@ class FuseSession:
     """The connection between a file system and the kernel.
 
     Args:
-        file_system: what is served; closed by ``serve`` at its end, its volume is not.
+        file_system: what is served; to be closed after ``serve``, which leaves open what the kernel left open.
         mount_point: absolute, resolved.
         volume_id: named in mountinfo as ``volgate:ID``.
         read_only: mount read-only.
         allow_other: other users may enter; permissions are always checked by the kernel.
         deadline_s: how long a request to a driver that can hang may stand still, seconds.
         mounter: who mounts and unmounts; by default this process.
+
+    Attributes:
+        mount_point: where users see the volume.
     """
 
     def __init__(
@@ -103,7 +106,7 @@ class FuseSession:
     ) -> None:
         self._mounter = mounter or mounting.Mounter()
         self._file_system = file_system
-        self._mount_point = mount_point
+        self.mount_point = mount_point
         self._source = f"volgate:{volume_id}"
         self._read_only = read_only
         self._allow_other = allow_other
@@ -119,17 +122,17 @@ class FuseSession:
             StorageException: one line that says what is missing.
         """
         device = self._mounter.mount(
-            self._mount_point, source=self._source, read_only=self._read_only, allow_other=self._allow_other
+            self.mount_point, source=self._source, read_only=self._read_only, allow_other=self._allow_other
         )
         self._channel = KernelChannel(device)
         install(pyfuse3, self._channel)
         pyfuse3.init(self._operations, f"/dev/fd/{self._channel.fd}", set())
         self._channel.begin()
-        entry = mounting.find_mount(self._mount_point)
+        entry = mounting.find_mount(self.mount_point)
         self._device_minor = entry.device_minor if entry is not None else -1
 
     async def serve(self) -> None:
-        """Answer the kernel until the connection is gone: unmounted, or aborted. Closes the file system's handles."""
+        """Answer the kernel until the connection is gone: unmounted, or aborted."""
         try:
             async with trio.open_nursery() as nursery:
                 self._serving = nursery.cancel_scope
@@ -144,9 +147,7 @@ class FuseSession:
             pyfuse3.close(unmount=False)
             if self._channel is not None:
                 self._channel.close()
-            with trio.CancelScope(shield=True):
-                self._check_balance()
-                await self._file_system.close()
+            self._check_balance()
 
     async def _widen_read_ahead(self) -> None:
         """Have the kernel read ahead as much as one request holds, where each may wait for a network."""
@@ -176,7 +177,7 @@ class FuseSession:
     def is_mounted(self) -> bool:
         """Return whether this mount stands in mountinfo; never touches the mount."""
         return any(
-            entry.device_minor == self._device_minor and entry.mount_point == str(self._mount_point)
+            entry.device_minor == self._device_minor and entry.mount_point == str(self.mount_point)
             for entry in mounting.list_mounts()
             if entry.file_system_type == mounting.FILE_SYSTEM_TYPE
         )
@@ -190,7 +191,7 @@ class FuseSession:
         if not self.is_mounted():
             return True
         try:
-            await trio.to_thread.run_sync(lambda: self._mounter.unmount(self._mount_point, lazy=lazy))
+            await trio.to_thread.run_sync(lambda: self._mounter.unmount(self.mount_point, lazy=lazy))
         except Busy:
             return False
         except StorageException:

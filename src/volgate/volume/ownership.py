@@ -13,20 +13,24 @@ from volgate.core.lease_record import Seen
 from volgate.core.sizes import format_size
 from volgate.drivers.base import BaseStorageBackend
 from volgate.dto import Usage
-from volgate.errors import Busy
+from volgate.errors import Busy, VolumeInUse
 
 
-async def acquire_ownership(backend: BaseStorageBackend, volume_id: str, mount_path: Path) -> None:
+async def acquire_ownership(backend: BaseStorageBackend, volume_id: str, mount_path: Path | None) -> None:
     """Become the volume's owner.
 
+    Args:
+        mount_path: where it is seen; None = nowhere.
+
     Raises:
-        Busy: another is; the message names it and what to do.
+        VolumeInUse: another is; the message names it and what to do.
     """
-    holder = {"pid": os.getpid(), "host": socket.gethostname(), "mount_point": str(mount_path), "since": time.time()}
+    place = None if mount_path is None else str(mount_path)
+    holder = {"pid": os.getpid(), "host": socket.gethostname(), "mount_point": place, "since": time.time()}
     try:
         await backend.acquire_ownership(json.dumps(holder).encode() + b"\n")
     except Busy as error:
-        raise Busy(_explain(str(error), volume_id)) from error
+        raise VolumeInUse(_explain(str(error), volume_id)) from error
 
 
 def _explain(line: str, volume_id: str) -> str:
@@ -40,7 +44,8 @@ def _explain(line: str, volume_id: str) -> str:
             "this host the owner"
         )
     if not found.get("expired"):
-        return f"volume {volume_id} is in use {describe_holder(line)}; unmount it there first"
+        remedy = "unmount it there first" if found.get("mount_point") else f"'volgate umount {volume_id}' there ends it"
+        return f"volume {volume_id} is in use {describe_holder(line)}; {remedy}"
     host, files, size = (
         found.get("host", "?"),
         found.get("backlog_files", 0),
@@ -54,11 +59,15 @@ def _explain(line: str, volume_id: str) -> str:
 
 
 def describe_holder(line: str) -> str:
-    """Return who owns a volume, of the line that names it: ``at /mnt by process 7 on host ann since ...``."""
+    """Return who owns a volume, of the line that names it: ``at /mnt by process 7 on host ann since ...``.
+
+    Of an owner without a mount ``without a mount by process 7 ...``.
+    """
     holder = _parse(line) or {}
     try:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(holder["since"]))
-        return f"at {holder['mount_point']} by process {holder['pid']} on host {holder['host']} since {since}"
+        place = "without a mount" if holder["mount_point"] is None else f"at {holder['mount_point']}"
+        return f"{place} by process {holder['pid']} on host {holder['host']} since {since}"
     except (KeyError, TypeError, ValueError):
         return "by another process"
 

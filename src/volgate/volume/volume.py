@@ -14,7 +14,16 @@ import trio
 
 from volgate.drivers.base import BackendDirectory, BaseStorageBackend, exists
 from volgate.dto import Usage, VolumeOperationContext
-from volgate.errors import InvalidArgument, NotFound, PermissionDenied, StorageException, Unavailable, Unsupported
+from volgate.errors import (
+    Busy,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    StorageException,
+    Unavailable,
+    Unsupported,
+    VolumeInUse,
+)
 from volgate.ledger.sqlite import SqliteLedger, database_path, slots_path
 from volgate.volume.counting import OnProgress, count_usage
 from volgate.volume.fence import set_fence
@@ -174,13 +183,14 @@ async def open_volume(
     backend: BaseStorageBackend,
     *,
     source: str,
-    mount_path: Path,
+    mount_path: Path | None,
     state_directory: Path,
     runtime_directory: Path,
     quota_bytes: Limit = UNCHANGED,
     quota_inodes: Limit = UNCHANGED,
     read_only: bool = False,
     volume_uuid: str | None = None,
+    adopts: bool = True,
     on_progress: OnProgress | None = None,
 ) -> Volume:
     """Open a volume; adopt and count it at the first time.
@@ -188,23 +198,24 @@ async def open_volume(
     Args:
         backend: its storage, not open yet; closed with the volume, or at a failure.
         source: where the data lies, for names and messages.
-        mount_path: absolute; where it will be mounted.
+        mount_path: absolute; where it will be mounted; None = nowhere.
         state_directory: holds ``volumes/ID/ledger.db``.
         runtime_directory: on tmpfs; holds ``ID.slots``.
         quota_bytes: limit in bytes, None = unlimited. quota_inodes: likewise.
         read_only: take no ownership and write nothing; usage is counted.
         volume_uuid: the volume that must lie there; None = whatever does, or a new one.
+        adopts: make what is no volume yet one.
         on_progress: called while the volume is counted.
 
     Raises:
-        NotFound: the directory is missing. Busy: another owns the volume; the message names it.
+        NotFound: the directory is missing, or no volume yet. VolumeInUse: another owns it; the message names it.
         InvalidArgument: names inside clash with the gateway's own.
         Unavailable: the storage does not answer, or the volume that must lie there does not: perhaps it comes yet.
     Blocks while it counts.
     """
     async with contextlib.AsyncExitStack() as stack:
         context = VolumeOperationContext(
-            "volume", mount_path, backend.backend_type, f"uid:{os.geteuid()}", read_only=read_only
+            "volume", mount_path or Path("/"), backend.backend_type, f"uid:{os.geteuid()}", read_only=read_only
         )
         stack.push_async_callback(backend.close)
         try:
@@ -213,6 +224,8 @@ async def open_volume(
             if volume_uuid is not None:
                 raise Unavailable(f"{source} is not there: is its storage mounted?") from error
             raise
+        except Busy as error:  # whoever owns it has its cache, too
+            raise VolumeInUse(str(error)) from error
         stack.callback(root.close)
         identity = await load_identity(backend)
         if volume_uuid is not None and (identity is None or identity.uuid != volume_uuid):
@@ -221,10 +234,12 @@ async def open_volume(
                 "'volgate volume delete' and 'create' or 'adopt' enter what is there now"
             )
         if identity is None:
+            if not adopts:
+                raise NotFound(f"{source} is no volume of volgate's yet; mount it once")
             if await exists(backend, root, b".snapshots"):
                 raise InvalidArgument(f"{source} holds '.snapshots', a name that volgate keeps for itself; rename it")
             identity = new_identity(
-                mount_path.name if source in (".", "..") else source.rstrip("/").rsplit("/", 1)[-1], None, None
+                context.mount_path.name if source in (".", "..") else source.rstrip("/").rsplit("/", 1)[-1], None, None
             )
         identity = _with_limits(identity, quota_bytes, quota_inodes)
         context = attrs.evolve(
