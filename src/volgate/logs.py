@@ -19,7 +19,8 @@ _PRIORITY: Final = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, loggi
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
-def _facts(record: logging.LogRecord) -> dict[str, Any]:
+def facts_of(record: logging.LogRecord) -> dict[str, Any]:
+    """Return what a record carries besides its message."""
     return {key: value for key, value in vars(record).items() if key not in _STANDARD}
 
 
@@ -32,7 +33,7 @@ class KeyValueFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, and a traceback below it where there is one."""
-        facts = [f"{key}={_quoted(value)}" for key, value in _facts(record).items()]
+        facts = [f"{key}={_quoted(value)}" for key, value in facts_of(record).items() if key != "event"]
         line = " ".join([record.levelname, record.getMessage(), *facts])
         prefix = f"<{_PRIORITY.get(record.levelno, 6)}>" if self._journal else f"{self.formatTime(record)} "
         line = prefix + line
@@ -47,7 +48,7 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line; a traceback is a fact."""
         when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03}Z"
-        line = {"time": when, "level": record.levelname.lower(), "message": record.getMessage(), **_facts(record)}
+        line = {"time": when, "level": record.levelname.lower(), "message": record.getMessage(), **facts_of(record)}
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)
@@ -77,7 +78,10 @@ class RateLimit(logging.Filter):
 
 
 def set_up(*, level: str = "info", as_json: bool = False, file: str | None = None) -> None:
-    """Send log lines to standard error, or to a file (made 0600) for a daemon without one. May be called again."""
+    """Send log lines to standard error, or to a file (made 0600) for a daemon without one. May be called again.
+
+    Other handlers of the root logger stay.
+    """
     root = logging.getLogger()
     stream = root.handlers[0].stream if root.handlers and isinstance(root.handlers[0], logging.StreamHandler) else None
     if stream is None or file is None:
@@ -85,9 +89,10 @@ def set_up(*, level: str = "info", as_json: bool = False, file: str | None = Non
     handler: logging.StreamHandler[Any] = logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter() if as_json else KeyValueFormatter(journal="JOURNAL_STREAM" in os.environ))
     handler.addFilter(RateLimit())
-    root.handlers[:] = [handler]
-    root.setLevel(level.upper())
-    logging.getLogger("pyfuse3").setLevel(max(logging.INFO, root.level))
+    handler.setLevel(level.upper())
+    root.handlers[:1] = [handler]
+    root.setLevel(min(logging.INFO, handler.level))  # events are noted whatever people want to read
+    logging.getLogger("pyfuse3").setLevel(max(logging.INFO, handler.level))
 
 
 def _open(file: str) -> Any:

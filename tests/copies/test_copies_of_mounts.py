@@ -145,3 +145,23 @@ def test_a_read_only_mount_copies_nothing(place, garden):
     with mounting.mounted(place, "--read-only") as mount:
         refused = volgate("copy", garden.path, f"{mount.path}/x")
         assert refused.returncode and "read-only" in refused.stderr
+
+
+def test_what_happened_is_told_in_order(place, garden):
+    with mounting.mounted(place, "--quota", "100MiB") as mount:
+        volume_id = mount.volume_id()
+        done("copy", garden.path, f"{mount.path}/tree")
+        done("snapshot", "create", mount.path, "s1")
+        done("quota", "set", mount.path, "200MiB")
+        done("snapshot", "delete", mount.path, "s1")
+        (mount.path / "large").write_bytes(bytes(172 << 20))
+        mounting.wait_until(lambda: "quota.threshold" in done("events", volume_id))
+    found = [json.loads(line) for line in done("events", volume_id, "--json").splitlines()]
+    assert [event["kind"] for event in found] == [
+        "volume.served", "task.taken_on", "task.ended", "snapshot.taken", "quota.changed", "snapshot.deleted",
+        "quota.threshold", "volume.ended",
+    ]  # fmt: skip
+    assert found[2]["facts"]["state"] == "done" and found[6]["facts"]["percent"] >= 95
+    later = done("events", volume_id, "--since", found[3]["cursor"], "--json").splitlines()
+    assert [json.loads(line)["kind"] for line in later] == [event["kind"] for event in found[4:]]
+    assert volgate("events", "--since", "nonsense").returncode == os.EX_USAGE

@@ -953,7 +953,8 @@ class CachedBackend(ObjectTree):
             aside.refused = reason
             self.names.put_aside(node, aside.key)
             self.note_replaced(Usage(0, 0), won)
-            log.error("another writer's file has the name of one that was written here", extra={"key": entry.key})
+            facts = {"event": "file.conflict", "key": entry.key}
+            log.error("another writer's file has the name of one that was written here", extra=facts)
         else:  # attributes only, of an inode that is gone: as if they had been changed just before
             self.overlay.give_up(entry)
             self.overlay.discount(node)

@@ -160,7 +160,8 @@ class Lease:
             was_fenced = holding.state(self._clock()) == "fenced"
             retry = not await self._write(holding)
             if holding.lost_to is not None:
-                _log.error("the volume was taken over", extra={"key": self._key, "holder": self.lost_to})
+                facts = {"event": "volume.taken_over", "key": self._key, "holder": self.lost_to}
+                _log.error("the volume was taken over", extra=facts)
             elif was_fenced and not retry:
                 _log.info("the lease is renewed again", extra={"key": self._key})
 

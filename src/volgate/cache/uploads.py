@@ -340,7 +340,8 @@ class Uploads:
         entry.refused = reason
         entry.changes += 1
         self._overlay.change(entry)
-        log.error("the bucket refuses a file; it stays here", extra={"key": entry.key, "reason": reason})
+        facts = {"event": "file.refused", "key": entry.key, "reason": reason}
+        log.error("the bucket refuses a file; it stays here", extra=facts)
 
     def _has_condition(self, node: Node | None) -> bool:
         """Return whether a request that replaces an object or deletes it can have one."""

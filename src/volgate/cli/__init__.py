@@ -35,6 +35,7 @@ _VERBS: Final = {
     "copy": "copy",
     "sync": "copy",
     "task": "task",
+    "events": "events",
 }
 _MOUNT_VERBS: Final = frozenset({"mount", "umount"})
 

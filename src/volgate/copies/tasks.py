@@ -148,7 +148,10 @@ class Tasks:
             if not task.has_ended and not self._fs.read_only:
                 self._start(task)
                 await self._make_copy(task, self._runs[task.operation_id], self._own_place()).hide()
-                log.info("a task that was cut off goes on", extra={"task": task.operation_id, **_facts(task)})
+                log.info(
+                    "a task that was cut off goes on",
+                    extra={"event": "task.goes_on", "task": task.operation_id, **_facts(task)},
+                )
 
     async def _keep(self) -> None:
         async with self._writing:
@@ -176,7 +179,7 @@ class Tasks:
             del self._tasks[task.operation_id]
             raise
         self._start(task)
-        log.info("a task was taken on", extra={"task": task.operation_id, **_facts(task)})
+        log.info("a task was taken on", extra={"event": "task.taken_on", "task": task.operation_id, **_facts(task)})
         return self.show(task.operation_id)
 
     async def plan(self, request: CopyRequest) -> list[dict[str, Any]]:
@@ -289,7 +292,8 @@ class Tasks:
                 log.exception("what became of a task could not be noted", extra={"task": task.operation_id})
         del self._runs[task.operation_id]
         self._tell()
-        log.info("a task has ended", extra={"task": task.operation_id, "state": task.state, "error": task.error})
+        facts = {"task": task.operation_id, "state": task.state, "error": task.error}
+        log.info("a task has ended", extra={"event": "task.ended", **facts})
 
     async def _run_patiently(self, task: Task, run: _Run) -> None:
         """Run a task to its end; storage that does not answer is waited for."""
@@ -305,7 +309,8 @@ class Tasks:
                     self._end(task, "failed", str(error), code)
                     return
                 task.state, task.error, task.error_code = "waiting", str(error), code
-                log.warning("a task waits for storage", extra={"task": task.operation_id, "error": str(error)})
+                facts = {"task": task.operation_id, "error": str(error)}
+                log.warning("a task waits for storage", extra={"event": "task.waits", **facts})
                 await trio.sleep(delay_s)
                 delay_s = min(2 * delay_s, _LAST_DELAY_S)
             except Exception:  # no task ends the daemon

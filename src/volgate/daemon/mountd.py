@@ -33,11 +33,13 @@ from volgate.daemon.activity import Activity
 from volgate.daemon.draining import drain
 from volgate.daemon.headless import HeadlessSession
 from volgate.daemon.health import Problem, Standstill, find_problems, find_storage_problems
+from volgate.daemon.observing import Observer
 from volgate.daemon.session import MountedSession, Session
 from volgate.daemon.watchdog import Watchdog
 from volgate.drivers.registry import Source
 from volgate.dto import Usage
 from volgate.errors import Busy, InvalidArgument, StorageException, Unavailable
+from volgate.events import EventLog, Recorder
 from volgate.fuse.mounting import Mounter
 from volgate.fuse.session import SessionStatistics
 from volgate.vfs.file_system import FileSystem
@@ -144,11 +146,13 @@ class MountDaemon:
             StorageException: nothing was mounted; one line that says why.
         """
         volume = await self._open_in_time()
-        try:
-            return await self._serve(volume)
-        finally:
-            with trio.CancelScope(shield=True):
-                await volume.close()
+        events = EventLog(self._settings.state_directory / "events")
+        with Recorder(events, {"volume_id": volume.identity.volume_id}):
+            try:
+                return await self._serve(volume)
+            finally:
+                with trio.CancelScope(shield=True):
+                    await volume.close()
 
     async def _open_in_time(self) -> Volume:
         """Open the volume; at boot its storage may come later, so under systemd wait for it for a while.
@@ -240,6 +244,7 @@ class MountDaemon:
                 nursery.start_soon(volume.run)
                 nursery.start_soon(self._activity.in_background, keep_snapshots)
                 nursery.start_soon(self._activity.in_background, of_tasks.run)
+                nursery.start_soon(self._observe, volume, session)
                 nursery.start_soon(Watchdog(session, settings.request_deadline_s).run)
                 nursery.start_soon(self._announce, volume, session)
                 async with trio.open_nursery() as serving:
@@ -279,6 +284,11 @@ class MountDaemon:
         await of_tasks.load()
         return of_tasks
 
+    async def _observe(self, volume: Volume, session: Session) -> None:
+        """Tell what becomes of the volume by itself, once it is served."""
+        await session.wait_until_served()
+        await Observer(lambda: self._problems(volume, session.statistics()), volume.gate.info).run()
+
     async def _announce(self, volume: Volume, session: Session) -> None:
         """Say that it answers: the kernel's handshake is over, and the storage gives an answer.
 
@@ -289,7 +299,7 @@ class MountDaemon:
         if not self._stop_asked:
             self._state = "ready"
         facts = {"volume": volume.identity.volume_id, **_place_of(session), "usage": volume.counted}
-        log.info(session.words.begun, extra=facts)
+        log.info(session.words.begun, extra={"event": "volume.served", **facts})
         service_manager.notify(READY=1, STATUS=f"serving {self._settings.place}")
         self._activity.note()
         self._on_ready(_ready_line(volume, session))
@@ -374,10 +384,10 @@ class MountDaemon:
     async def _end(self, session: Session) -> int:
         self._state = "dead"
         if not session.is_serving():
-            log.info(session.words.ended, extra=_place_of(session))
+            log.info(session.words.ended, extra={"event": "volume.ended", **_place_of(session)})
             return 0
         if not self._stop_asked:
-            log.error("the kernel connection was aborted", extra=_place_of(session))
+            log.error("the kernel connection was aborted", extra={"event": "volume.aborted", **_place_of(session)})
         await session.stop(lazy=True)
         return 0 if self._stop_asked else 1
 
@@ -398,7 +408,8 @@ class MountDaemon:
         async def set_quota(body: bytes) -> Reply:
             quota_bytes, quota_inodes = parse_limits(body, volume)
             await volume.set_quota(quota_bytes, quota_inodes)
-            log.info("limits changed", extra={"quota_bytes": quota_bytes, "quota_inodes": quota_inodes})
+            facts = {"quota_bytes": quota_bytes, "quota_inodes": quota_inodes}
+            log.info("limits changed", extra={"event": "quota.changed", **facts})
             return json_reply(self._status(volume, session))
 
         async def hold(_body: bytes) -> Reply:

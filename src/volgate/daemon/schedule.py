@@ -91,7 +91,10 @@ class Schedule:
                 with contextlib.suppress(Busy):
                     with contextlib.suppress(NotFound):  # somebody was faster
                         await self._delete(info.snapshot_id)
-                    log.warning("a snapshot had to go: snapshots keep too much", extra={"snapshot": info.snapshot_id})
+                    log.warning(
+                        "a snapshot had to go: snapshots keep too much",
+                        extra={"event": "snapshot.deleted", "snapshot": info.snapshot_id},
+                    )
                     return True
         return False
 
@@ -112,4 +115,4 @@ class Schedule:
         self._volume.unscheduled = ""
         for snapshot_id in find_expired(policy, [(info.snapshot_id, info.created_at) for info in taken]):
             await self._delete(snapshot_id)
-            log.info("the schedule let a snapshot go", extra={"snapshot": snapshot_id})
+            log.info("the schedule let a snapshot go", extra={"event": "snapshot.deleted", "snapshot": snapshot_id})

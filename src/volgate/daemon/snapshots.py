@@ -85,7 +85,15 @@ class _Restores:
                     with trio.CancelScope(shield=True):
                         await self._session.drop_caches(restore.touched)
                 await self._note(None)
-                log.info("restored", extra={"snapshot": snapshot_id, "path": path, "changes": len(changes)})
+                log.info(
+                    "restored",
+                    extra={
+                        "event": "snapshot.restored",
+                        "snapshot": snapshot_id,
+                        "path": path,
+                        "changes": len(changes),
+                    },
+                )
             described = [_describe_change(change) for change in changes]
             return json_reply({**attrs.asdict(report(changes)), "changes": described, "refused": refused})
         except StorageException:
@@ -95,7 +103,8 @@ class _Restores:
             if self._session.is_serving() and not dry_run:  # who asked for it went away, and the daemon stays
                 with trio.CancelScope(shield=True):
                     await self._note(None)
-                log.warning("a restore was broken off", extra={"snapshot": snapshot_id, "path": path})
+                facts = {"snapshot": snapshot_id, "path": path}
+                log.warning("a restore was broken off", extra={"event": "snapshot.broken_off", **facts})
             raise
         finally:
             self._lock.release()
@@ -179,7 +188,8 @@ async def _take(file_system: FileSystem, snapshot_id: str | None, metadata: dict
         raise InvalidArgument(str(error)) from error
     info = await snapshots.create(context, file_system.turnstile.closed)
     took_s = time.time() - now
-    log.info("a snapshot was taken", extra={"snapshot": snapshot_id, "files": info.file_count, "took_s": took_s})
+    facts = {"snapshot": snapshot_id, "files": info.file_count, "took_s": took_s}
+    log.info("a snapshot was taken", extra={"event": "snapshot.taken", **facts})
     return info
 
 
@@ -222,7 +232,9 @@ def _routes(file_system: FileSystem, restores: _Restores, schedule: Schedule) ->
         if isinstance(snapshots, NoSnapshots):
             raise Unsupported(snapshots.reason)
         await volume.set_snapshot_limit(limit_bytes)
-        log.info("the limit of snapshots was changed", extra={"limit_bytes": limit_bytes})
+        log.info(
+            "the limit of snapshots was changed", extra={"event": "snapshot.limit_changed", "limit_bytes": limit_bytes}
+        )
         return json_reply(describe_allowance(volume))
 
     async def diff(body: bytes) -> Reply:
@@ -245,7 +257,7 @@ def _routes(file_system: FileSystem, restores: _Restores, schedule: Schedule) ->
     async def delete(body: bytes) -> Reply:
         snapshot_id = _text(_object(body, {"snapshot_id"}), "snapshot_id")
         await restores.delete(snapshot_id)
-        log.info("a snapshot was deleted", extra={"snapshot": snapshot_id})
+        log.info("a snapshot was deleted", extra={"event": "snapshot.deleted", "snapshot": snapshot_id})
         return json_reply({})
 
     return {
