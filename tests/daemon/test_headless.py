@@ -571,6 +571,20 @@ def test_a_stop_ends_what_it_waits_for_in_vain(bucket, server, serve):
     assert process.wait(60) == 0
 
 
+def test_an_owner_that_hangs_is_named_and_its_volume_free_again_when_it_was_killed(folders, serve):
+    data, mnt = folders
+    process = serve(data)
+    name = owner_of(data)["volume_id"]
+    process.send_signal(signal.SIGSTOP)
+    assert f"in use without a mount by process {process.pid}" in one_line(volgate("mount", data, mnt, "-d"), 32)
+    assert f"(process {process.pid}) does not answer" in one_line(volgate("umount", name), 32)
+    assert f"kill -9 {process.pid}" in volgate("status", name).stdout
+    process.kill()
+    process.wait(20)
+    assert volgate("mount", data, mnt, "-d").returncode == 0
+    assert volgate("umount", mnt).returncode == 0
+
+
 def test_a_mount_that_does_not_get_the_volume_in_time_names_who_has_it_and_what_it_does(bucket, server, place, serve):
     mnt = place / "mnt"
     leave_behind(bucket, server, mnt, "x" * 100_000, 10)

@@ -46,7 +46,10 @@ def umount(target: str, lazy: bool, only_dead: bool) -> None:
         _end_headless(target, mount, lazy=lazy)
         return
     if mount["mount_point"] is None:
-        raise StorageException(f"{target} is not mounted here")
+        pid = mount["pid"]
+        raise StorageException(
+            f"{target} is not mounted here, and its owner (process {pid}) does not answer; end it yourself: kill {pid}"
+        )
     mount_point = Path(mount["mount_point"])
     dead, entry = mount["state"] == "dead", mounting.find_mount(mount_point)
     if entry is None and not dead and "statistics" in mount and mount["statistics"]["open_files"]:
