@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import attrs
 
+from volgate.core.addresses import parse_address
 from volgate.core.sizes import parse_seconds
 
 
@@ -55,20 +56,6 @@ def _one_of(*allowed: str) -> Callable[[Any], str]:
         return str(value)
 
     return parse
-
-
-def parse_address(value: Any) -> tuple[str, int] | None:
-    """Return (host, port) of ``HOST:PORT`` or ``[IPV6]:PORT``; None for an empty text, which means "off".
-
-    Raises:
-        ValueError: it is not that.
-    """
-    if value == "":
-        return None
-    host, colon, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
-    if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise ValueError(f"{value!r} is no address such as 127.0.0.1:9478")
-    return host.strip("[]"), int(port)
 
 
 SETTINGS: Final = (

@@ -20,6 +20,7 @@ StorageException
 ├── AttributeTooLarge   an xattr over the limits
 ├── FileTooLarge        beyond the largest offset of the backing
 ├── Busy                in use
+│   └── NotMounted          its owner is needed, and does not run
 ├── Stale               the name or handle no longer means the inode it meant; look it up anew
 ├── QuotaExceeded       the volume's limit (EDQUOT)
 ├── NoSpace             the backing is full (ENOSPC)
@@ -141,6 +142,10 @@ class Busy(StorageException):
 
 class TextFileBusy(Busy):
     """The program is being executed."""
+
+
+class NotMounted(Busy):
+    """The volume is not mounted."""
 
 
 class Stale(StorageException):
