@@ -31,6 +31,7 @@ _VERBS: Final = {
     "gc": "storage",
     "quarantine": "quarantine",
     "snapshot": "snapshot",
+    "control": "control",
 }
 _MOUNT_VERBS: Final = frozenset({"mount", "umount"})
 

@@ -48,12 +48,13 @@ def with_options(source: Source, options: Mapping[str, str], configuration: Conf
     from volgate.volume import sources
 
     try:
-        return sources.with_options(source, options, _configured(configuration), paths.cache_directory())
+        return sources.with_options(source, options, storage_settings(configuration), paths.cache_directory())
     except InvalidArgument as error:
         raise click.UsageError(str(error)) from error
 
 
-def _configured(configuration: Configuration) -> dict[str, str | None]:
+def storage_settings(configuration: Configuration) -> dict[str, str | None]:
+    """Return what the configuration tells storage, as ``volume.sources`` takes it."""
     from volgate.volume.sources import CONFIGURED
 
     return {name: configuration[f"s3.{name}"] for name in CONFIGURED}
@@ -64,7 +65,7 @@ def locator() -> Locator:
     from volgate.config.loading import load
     from volgate.volume.sources import Locator
 
-    return Locator(catalog(), _configured(load(paths.config_directory(), os.environ)), paths.cache_directory())
+    return Locator(catalog(), storage_settings(load(paths.config_directory(), os.environ)), paths.cache_directory())
 
 
 def resolve_with_configuration(text: str, options: str = "") -> Source:

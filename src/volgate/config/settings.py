@@ -49,6 +49,14 @@ def _text(meaning: str) -> Callable[[Any], str | None]:
     return parse
 
 
+def _lines(value: Any) -> tuple[str, ...]:
+    """Return the texts of a list, or of one text in which blanks part them."""
+    lines = value.split() if isinstance(value, str) else value
+    if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
+        raise ValueError(f"{value!r} is no list of texts")
+    return tuple(lines)
+
+
 def _one_of(*allowed: str) -> Callable[[Any], str]:
     def parse(value: Any) -> str:
         if value not in allowed:
@@ -79,6 +87,13 @@ SETTINGS: Final = (
     Setting("s3", "ca_bundle", None, _text("path"), "PEM file of authorities to trust in place of the system's"),
     Setting("log", "format", "text", _one_of("text", "json"), "text (key=value) or json, one object a line"),
     Setting("log", "level", "info", _one_of("debug", "info", "warning", "error"), "the least level that is logged"),
+    Setting(
+        "control", "socket", None, _text("path"), "the control daemon's socket; empty = control.sock beside the mounts'"
+    ),
+    Setting(
+        "control", "group", None, _text("group's name"), "the group that may connect to it; empty = the daemon's own"
+    ),
+    Setting("control", "roles", (), _lines, 'what users may: ["USER=ROLE:VOLUME,..."]; reader, owner, admin; * = all'),
     Setting("metrics", "listen", None, parse_address, "HOST:PORT that serves /metrics over TCP; empty = socket only"),
 )
 """All settings, in the order in which ``volgate config show`` prints them."""

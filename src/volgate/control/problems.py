@@ -56,6 +56,8 @@ _REFUSALS: Final = {
     "request_timeout": 408,
     "request_in_progress": 409,
     "outcome_unknown": 409,
+    "mount_failed": 409,
+    "unmount_failed": 409,
     "body_too_large": 413,
     "invalid_request": 422,
     "idempotency_key_reused": 422,

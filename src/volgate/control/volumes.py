@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import attrs
 
+from volgate import paths
 from volgate.control.mounts import MountTable, join
 from volgate.dto import StorageQuotaInfo, VolumeOperationContext
 from volgate.errors import Busy
@@ -70,6 +71,8 @@ class Volumes:
         only = entries[0].volume_id if len(entries) == 1 else None
         mounts: dict[str, dict[str, Any]] = {}
         for mount in join(self._table, only) if entries else []:
+            if mount.get("socket") and Path(mount["socket"]).parent != paths.runtime_directory():
+                continue  # another user's, who may call his own as he likes
             known = mounts.get(mount["volume_id"])
             if known is None or known["read_only"]:  # who writes it is its owner, and says most
                 mounts[mount["volume_id"]] = mount
