@@ -94,6 +94,24 @@ SETTINGS: Final = (
         "control", "group", None, _text("group's name"), "the group that may connect to it; empty = the daemon's own"
     ),
     Setting("control", "roles", (), _lines, 'what users may: ["USER=ROLE:VOLUME,..."]; reader, owner, admin; * = all'),
+    Setting(
+        "control", "listen", None, parse_address, "HOST:PORT that serves the API over TLS; empty = its socket only"
+    ),
+    Setting("control", "tls_certificate", None, _text("path"), "PEM file of its certificate, with those in between"),
+    Setting("control", "tls_key", None, _text("path"), "PEM file of the certificate's key, mode 600"),
+    Setting(
+        "control", "tokens", None, _text("path"), "the file that 'volgate control token' keeps; empty = beside this"
+    ),
+    Setting("control", "jwt_key", None, _text("path"), "public key (PEM), or secret, of signed tokens; empty = none"),
+    Setting(
+        "control",
+        "jwt_algorithm",
+        "EdDSA",
+        _one_of("EdDSA", "ES256", "RS256", "HS256"),
+        "how they are signed: EdDSA, ES256, RS256 or HS256",
+    ),
+    Setting("control", "jwt_audience", None, _text("name"), "whom they have to be for ('aud')"),
+    Setting("control", "jwt_issuer", None, _text("name"), "who has to have made them ('iss'); empty = anybody"),
     Setting("metrics", "listen", None, parse_address, "HOST:PORT that serves /metrics over TCP; empty = socket only"),
 )
 """All settings, in the order in which ``volgate config show`` prints them."""

@@ -39,7 +39,6 @@ _DRAIN_S: Final = 5.0
 _AT_ONCE: Final = 64
 _LOOKS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
-OPEN_TO_ALL: Final = "/v1/health"
 
 
 class Identify(Protocol):
@@ -90,7 +89,8 @@ class Door:
         statistics.in_flight += 1
         try:
             try:
-                await self._admit(scope, receive, reply)
+                with _as_problems():
+                    await self._admit(scope, receive, reply)
             except Refusal as refusal:
                 await reply.refuse(refusal.problem)
         finally:
@@ -136,12 +136,13 @@ class Door:
         raise Refusal("request_timeout", f"the body did not come within {self._body_s:g} s")
 
     async def _look(self, scope: Scope, body: bytes, receive: Receive, reply: _Reply) -> None:
-        """Answer while somebody waits for it."""
+        """Answer while somebody waits for it. An answer that was begun is not cut off."""
 
         async def watch() -> None:
             while (await receive())["type"] != "http.disconnect":
                 pass
-            nursery.cancel_scope.cancel()
+            if not reply.status:
+                nursery.cancel_scope.cancel()
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch)
@@ -157,8 +158,7 @@ class Door:
             raise Refusal("malformed_request", "an Idempotency-Key is 1 to 255 visible ASCII characters")
         name, answers = scope["state"]["principal"].name, self._answers
         fingerprint = _fingerprint(scope, body)
-        with _as_problems():
-            known = await self._aside.call(lambda: answers.begin(name, key, fingerprint))
+        known = await self._aside.call(lambda: answers.begin(name, key, fingerprint))
         if known is not None:
             await reply.repeat(known)
             return

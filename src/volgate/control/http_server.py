@@ -76,7 +76,7 @@ class HttpServer:
         self._config.errorlog = logging.getLogger(f"{__name__}.hypercorn")
         self._config.include_server_header = False
         self._config.keep_alive_timeout = bounds.idle_s
-        self._config.h11_max_incomplete_size = 64 << 10
+        self._config.h11_max_incomplete_size = 32 << 10
 
     @property
     def connections(self) -> int:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from volgate.errors import Busy
+from volgate.control.secret_files import read_secret
+from volgate.errors import BadConfiguration, Busy
 from volgate.errors.errno_map import from_oserror_at
 
 _FIRST_INHERITED: Final = 3
@@ -81,3 +83,37 @@ def _remove_stale(path: Path) -> None:
             raise Busy(f"a process has {path} and does not answer; end it first") from error
         else:
             raise Busy(f"another control daemon answers at {path} already")
+
+
+def tcp_listeners(host: str, port: int) -> list[socket.socket]:
+    """Listen at every address of a host's name. Raises Busy: the address is taken, or not this host's."""
+    listeners: list[socket.socket] = []
+    try:
+        for family, kind, protocol, _, address in socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            listener = socket.socket(family, kind, protocol)
+            listeners.append(listener)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listener.bind(address)
+            listener.listen(_BACKLOG)
+    except OSError as error:
+        for listener in listeners:
+            listener.close()
+        raise Busy(f"cannot listen at {host}:{port}: {error.strerror or error}") from error
+    return listeners
+
+
+def server_tls(certificate: Path, key: Path) -> ssl.SSLContext:
+    """Return how a server speaks TLS: 1.2 or later, HTTP/1.1 alone. Raises BadConfiguration: a file is none."""
+    read_secret(key, "the key of TLS")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(certificate, key, password="")  # one that asks for one is refused
+    except (OSError, ssl.SSLError) as error:
+        raise BadConfiguration(f"{certificate} and {key} are no certificate with its key: {error}") from error
+    return context

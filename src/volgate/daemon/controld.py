@@ -12,6 +12,7 @@ import os
 import pwd
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -25,12 +26,14 @@ from volgate.control.aside import Aside
 from volgate.control.door import Door
 from volgate.control.http_server import HttpServer
 from volgate.control.idempotency import KeptAnswers
-from volgate.control.listening import take_inherited, unix_listener
+from volgate.control.listening import server_tls, take_inherited, tcp_listeners, unix_listener
 from volgate.control.owners import Owners
 from volgate.control.roles import Grant, parse_user_grants
 from volgate.control.routes.shared import Services
 from volgate.control.scraping import Scraper
+from volgate.control.signed_tokens import SignedTokens
 from volgate.control.starting import Starter
+from volgate.control.tokens import TokenFile
 from volgate.control.trust import Doorkeeper
 from volgate.control.volumes import Volumes
 from volgate.daemon import checks, service_manager
@@ -51,6 +54,9 @@ class ControlSettings:
         socket: where it listens, unless the service manager gives it sockets. group: who may connect to it; None = the
             daemon's own.
         roles: what users may, ``USER=GRANT[,GRANT]`` each.
+        address: (host, port) that serves over TLS as well; None = none. tls_certificate, tls_key: for that.
+        tokens: the file of opaque tokens. jwt_key: of signed ones, None = none are believed; jwt_algorithm,
+            jwt_audience, jwt_issuer: see ``SignedTokens``.
         catalog, state_directory, runtime_directory, cache_directory: see ``paths``.
         storage: of the configuration, as ``Locator`` takes it.
     """
@@ -58,6 +64,14 @@ class ControlSettings:
     socket: Path
     group: str | None
     roles: tuple[str, ...]
+    address: tuple[str, int] | None
+    tls_certificate: Path | None
+    tls_key: Path | None
+    tokens: Path
+    jwt_key: Path | None
+    jwt_algorithm: str
+    jwt_audience: str | None
+    jwt_issuer: str | None
     catalog: Path
     state_directory: Path
     runtime_directory: Path
@@ -78,7 +92,10 @@ class ControlDaemon:
         self._on_ready = on_ready
         self._aside = Aside()
         self._answers = KeptAnswers(settings.state_directory / _ANSWERS)
-        self._doorkeeper = Doorkeeper(_by_uid(settings.roles))
+        signed = None
+        if settings.jwt_key is not None:
+            signed = SignedTokens(settings.jwt_key, settings.jwt_algorithm, settings.jwt_audience, settings.jwt_issuer)
+        self._doorkeeper = Doorkeeper(_by_uid(settings.roles), TokenFile(settings.tokens), signed, self._aside)
 
     async def run(self) -> int:
         """Serve until a signal; returns the exit status.
@@ -88,22 +105,35 @@ class ControlDaemon:
         """
         with contextlib.ExitStack() as stack:
             stack.callback(self._answers.close)
-            listeners = take_inherited() or [
-                stack.enter_context(unix_listener(self._settings.socket, _gid_of(self._settings.group)))
-            ]
-            await self._serve(listeners)
+            listeners = take_inherited()
+            if not any(listener.family == socket.AF_UNIX for listener in listeners):
+                settings = self._settings
+                listeners.append(stack.enter_context(unix_listener(settings.socket, _gid_of(settings.group))))
+            if self._settings.address is not None:
+                listeners += tcp_listeners(*self._settings.address)
+            await self._serve([(listener, self._tls_for(listener)) for listener in listeners])
         log.info("the control daemon ended")
         return 0
 
-    async def _serve(self, listeners: list[socket.socket]) -> None:
+    def _tls_for(self, listener: socket.socket) -> ssl.SSLContext | None:
+        """Return how TCP is secured; a unix socket needs nothing. Raises BadConfiguration."""
+        if listener.family == socket.AF_UNIX:
+            return None
+        if self._settings.tls_certificate is None or self._settings.tls_key is None:
+            raise BadConfiguration(
+                "[control] tls_certificate and tls_key are needed: the API is not served without TLS"
+            )
+        return server_tls(self._settings.tls_certificate, self._settings.tls_key)
+
+    async def _serve(self, listeners: list[tuple[socket.socket, ssl.SSLContext | None]]) -> None:
         server = HttpServer(self._make_door())
         signals: Any
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_feed_watchdog)
                 async with trio.open_nursery() as serving:
-                    await serving.start(server.serve, [(_to_trio(listener), None) for listener in listeners])
-                    where = ", ".join(_name_of(listener) for listener in listeners)
+                    await serving.start(server.serve, [(_to_trio(listener), tls) for listener, tls in listeners])
+                    where = ", ".join(_name_of(listener) for listener, _ in listeners)
                     log.info("the control daemon serves", extra={"at": where})
                     service_manager.notify(READY=1, STATUS=f"serving {where}")
                     self._on_ready(f"serving the control API at {where}")
