@@ -56,7 +56,7 @@ def _parse(text: str) -> Iterable[tuple[str, str, str, list[str]]]:
     """Return (name, type, help, samples) of each family. Raises InvalidArgument."""
     families: dict[str, tuple[str, str, list[str]]] = {}
     help_, current = {}, ""
-    for line in text.splitlines():
+    for line in text.split("\n"):  # not at whatever else Unicode calls an end of a line
         comment = _COMMENT.fullmatch(line)
         if comment is not None and comment[1] == "HELP":
             help_[comment[2]] = comment[3] or ""
