@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import attrs
 from mounting import ALARM, volgate
 
 READY_S = 30.0
+SERVE = (sys.executable, "-m", "volgate", "control", "serve")
 _numbers = itertools.count()
 
 
@@ -93,11 +94,11 @@ def converse(connection, method, target, body=None, headers=None) -> Answer:
     return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
 
 
-def start(path: Path, environment: Mapping[str, str] | None = None) -> Api:
+def start(path: Path, environment: Mapping[str, str] | None = None, command: Sequence[str] = SERVE) -> Api:
     log_path = path.with_suffix(".log")
     with log_path.open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "volgate", "control", "serve"],
+            command,
             env={**os.environ, "VOLGATE_CONTROL__SOCKET": str(path), **(environment or {})},
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -115,7 +116,7 @@ def start(path: Path, environment: Mapping[str, str] | None = None) -> Api:
 
 
 @contextlib.contextmanager
-def serving(place: Path, environment: Mapping[str, str] | None = None, *, alarms: bool = False) -> Iterator[Api]:
+def serving(place: Path, environment: Mapping[str, str] | None = None) -> Iterator[Api]:
     """Run a control daemon; at the end it has to stop when it is asked to, having said nothing alarming."""
     api = start(place / "control.sock", environment)
     try:
@@ -129,7 +130,19 @@ def serving(place: Path, environment: Mapping[str, str] | None = None, *, alarms
         api.process.send_signal(signal.SIGTERM)
         assert api.process.wait(60) == 0, api.log()
         assert not api.path.exists()
-    assert alarms or not ALARM.search(api.log()), f"the control daemon raised an alarm:\n{api.log()}"
+    assert not ALARM.search(api.log()), f"the control daemon raised an alarm:\n{api.log()}"
+
+
+@contextlib.contextmanager
+def started(path: Path, command: Sequence[str]) -> Iterator[Api]:
+    """Run a control daemon by another command, in a box that ends with it; it may not say anything alarming."""
+    api = start(path, command=command)
+    try:
+        yield api
+    finally:
+        api.process.kill()
+        api.process.wait()
+    assert not ALARM.search(api.log()), f"the control daemon raised an alarm:\n{api.log()}"
 
 
 def new_name() -> str:

@@ -1,11 +1,14 @@
 """The API over real mounts: volumes from their making to their end, limits, status, problems."""
 
 import json
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from controlling import new_name
-from mounting import find_mount, mounted, volgate
+from mounting import find_mount, mounted, volgate, wait_until
 
 
 def test_a_volume_is_made_mounted_limited_unmounted_and_deleted(api, place, name):
@@ -157,3 +160,43 @@ def test_a_list_comes_in_pages_and_whole(api, place):
     for cursor in ("x", "bnVsbA", "WzFd", "WyJhIl0" * 1000):
         assert api.ask("GET", f"/v1/volumes?cursor={cursor}").status in (400, 422)
     assert api.ask("GET", "/v1/volumes?limit=0").code == "invalid_request"
+
+
+def at_once(count, call):
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(lambda _: call(), range(count)))
+
+
+def test_what_is_asked_for_many_times_at_once_is_done_once(api, place, name):
+    body = {"volume_id": name, "source": f"{place}/data", "mount_point": f"{place}/mnt"}
+    made = at_once(6, lambda: api.ask("POST", "/v1/volumes", body))
+    assert sorted(answer.status for answer in made) == [201, 409, 409, 409, 409, 409]
+    assert [answer.code for answer in made if answer.status == 409] == ["already_exists"] * 5
+    mounts = at_once(6, lambda: api.ask("POST", f"/v1/volumes/{name}/mount"))
+    assert [(answer.status, answer.json["state"]) for answer in mounts] == [(200, "ready")] * 6
+    ended = at_once(6, lambda: api.ask("POST", f"/v1/volumes/{name}/unmount"))
+    assert sorted(answer.status for answer in ended) == [200, 409, 409, 409, 409, 409]
+    gone = at_once(6, lambda: api.ask("DELETE", f"/v1/volumes/{name}"))
+    assert sorted(answer.status for answer in gone) == [204, 404, 404, 404, 404, 404]
+
+
+def test_a_mount_that_hangs_is_shown_so_and_holds_nobody_up(api, place, mounted_name):
+    pid = api.ok("GET", f"/v1/volumes/{mounted_name}/status")["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        assert api.ok("GET", f"/v1/volumes/{mounted_name}")["state"] == "degraded"
+        assert api.ask("GET", f"/v1/volumes/{mounted_name}/ready").code == "not_ready"
+        hung = api.ask("GET", f"/v1/volumes/{mounted_name}/status")
+        assert (hung.status, hung.code, hung.headers["retry-after"]) == (503, "timed_out", "5")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert api.ok("GET", f"/v1/volumes/{mounted_name}/status")["state"] == "ready"
+
+
+def test_a_mount_whose_daemon_died_is_mounted_again(api, place, mounted_name):
+    (place / "mnt/file").write_text("kept")
+    os.kill(api.ok("GET", f"/v1/volumes/{mounted_name}/status")["pid"], signal.SIGKILL)
+    wait_until(lambda: api.ok("GET", f"/v1/volumes/{mounted_name}")["state"] == "dead")
+    assert api.ask("GET", f"/v1/volumes/{mounted_name}/quota").json["is_live"] is False
+    assert api.ok("POST", f"/v1/volumes/{mounted_name}/mount")["state"] == "ready"
+    assert (place / "mnt/file").read_text() == "kept"

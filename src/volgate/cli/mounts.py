@@ -17,7 +17,7 @@ __all__ = ["FIELDS", "UNKNOWN", "find", "find_all"]
 
 def find_all(volume_id: str | None = None) -> list[dict[str, Any]]:
     """Return the status of every mount, or of one volume's; of one that does not answer us, what mountinfo says."""
-    return join(list_ours, volume_id)
+    return join(list_ours, None if volume_id is None else {volume_id})
 
 
 def _is_known(volume_id: str) -> bool:

@@ -62,6 +62,8 @@ def _complete_description(app: FastAPI) -> None:
                 [(ProblemResponse, "serialization")], ref_template="#/components/schemas/{model}"
             )
             described["components"]["schemas"].update(models["$defs"])
+            described["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
+            described["security"] = [{}, {"bearer": []}]  # none at the unix socket: the kernel says who asks
             for operations in described["paths"].values():
                 for method, operation in operations.items():
                     if method != "get":

@@ -38,6 +38,7 @@ _DRAINED_BYTES: Final = 64 << 20
 _DRAIN_S: Final = 5.0
 _AT_ONCE: Final = 64
 _LOOKS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_METHODS: Final = _LOOKS | {"POST", "PUT", "PATCH", "DELETE"}
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
 
 
@@ -56,6 +57,15 @@ class DoorStatistics:
     answered: Counter[tuple[str, str, int]] = attrs.field(factory=Counter)
     total_s: dict[tuple[str, str], float] = attrs.field(factory=dict)
     in_flight: int = 0
+
+    def count(self, scope: Scope, status: int, took_s: float) -> None:
+        """Note an answer. What clients choose freely makes no new series."""
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        route = getattr(scope.get("route"), "path", "-")
+        if scope["path"].startswith("/v1/") and route not in ("-", scope["path"]):
+            route = f"/v1{route}"
+        self.answered[method, route, status] += 1
+        self.total_s[method, route] = self.total_s.get((method, route), 0.0) + took_s
 
 
 class Door:
@@ -96,9 +106,7 @@ class Door:
         finally:
             statistics.in_flight -= 1
             took_s = time.monotonic() - began
-            route = getattr(scope.get("route"), "path", "-")
-            statistics.answered[scope["method"], route, reply.status] += 1
-            statistics.total_s[scope["method"], route] = statistics.total_s.get((scope["method"], route), 0.0) + took_s
+            statistics.count(scope, reply.status, took_s)
         _log(scope, reply.status, took_s)
 
     async def _admit(self, scope: Scope, receive: Receive, reply: _Reply) -> None:

@@ -48,7 +48,8 @@ class Bounds:
     """What one server bears.
 
     Attributes:
-        connections: at once; further ones wait in the kernel.
+        connections: at once. Before there are more, the one that has been idle for longest is closed; where none is
+            idle, further ones wait in the kernel.
         idle_s: how long a connection may be without a whole head of a request, its TLS handshake included, seconds.
         send_s: how long one write of an answer may take. stop_s: how long a stop waits for answers.
     """
@@ -71,6 +72,7 @@ class HttpServer:
         self._bounds = bounds
         self._places = trio.Semaphore(bounds.connections)
         self._stopping = trio.Event()
+        self._conversations: set[_Conversation] = set()
         self._context = WorkerContext(None)
         self._config = Config()
         self._config.errorlog = logging.getLogger(f"{__name__}.hypercorn")
@@ -108,6 +110,8 @@ class HttpServer:
         self, listener: trio.SocketListener, tls: ssl.SSLContext | None, conversations: trio.Nursery
     ) -> None:
         while True:
+            if self._places.value <= 1:
+                self._close_longest_idle()
             await self._places.acquire()
             try:
                 stream = await listener.accept()
@@ -124,6 +128,7 @@ class HttpServer:
     async def _converse(self, stream: trio.SocketStream, tls: ssl.SSLContext | None) -> None:
         """Serve one connection; whatever happens in it ends it and nothing else."""
         conversation = _Conversation(self._bounds.idle_s)
+        self._conversations.add(conversation)
         try:
             with conversation.scope:
                 peer = _peer_of(stream.socket)
@@ -140,8 +145,14 @@ class HttpServer:
         except Exception:  # hypercorn's door: one connection must not end the daemon
             log.exception("a connection failed in a way nobody foresaw")
         finally:
-            await trio.aclose_forcefully(stream)
+            self._conversations.remove(conversation)
             self._places.release()
+            await trio.aclose_forcefully(stream)
+
+    def _close_longest_idle(self) -> None:
+        idle = [conversation for conversation in self._conversations if conversation.is_idle]
+        if idle:
+            min(idle, key=lambda conversation: conversation.scope.deadline).scope.cancel()
 
     async def _answer(
         self, conversation: _Conversation, peer: Peer | None, scope: MutableMapping[str, Any], receive: Any, send: Any
@@ -158,6 +169,10 @@ class _Conversation:
         self._idle_s = idle_s
         self._answering = 0
         self.scope = trio.CancelScope(deadline=trio.current_time() + idle_s)
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._answering and not self.scope.cancel_called
 
     @contextlib.contextmanager
     def answering(self) -> Iterator[None]:

@@ -6,6 +6,7 @@ reaches them as the id of a volume that the catalog knows, and nothing else.
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ MOUNT_S: Final = 120.0
 UNMOUNT_S: Final = 120.0
 _CHECK_S: Final = 10.0
 _SAID_BYTES: Final = 2000
+_OURS: Final = frozenset({"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"})
+"""What the service manager says to this process, and to no child."""
 
 
 class Starter:
@@ -28,12 +31,12 @@ class Starter:
 
     Args:
         command: the words that run this version's command line.
-        by_systemd: whether units are started; by default, where systemd runs.
+        by_systemd: whether units are started; by default, where systemd runs and this is root, since they are root's.
     """
 
     def __init__(self, command: Sequence[str], *, by_systemd: bool | None = None) -> None:
         self._command = tuple(command)
-        self._by_systemd = _SYSTEMD.is_dir() if by_systemd is None else by_systemd
+        self._by_systemd = os.geteuid() == 0 and _SYSTEMD.is_dir() if by_systemd is None else by_systemd
 
     async def mount(self, volume_id: str) -> None:
         """Mount a volume of the catalog; returns when it answers.
@@ -78,7 +81,12 @@ async def _run(words: Sequence[str], limit_s: float) -> tuple[int, str]:
     try:
         with trio.fail_after(limit_s):
             done = await trio.run_process(
-                words, stdin=subprocess.DEVNULL, capture_stdout=True, capture_stderr=True, check=False
+                words,
+                stdin=subprocess.DEVNULL,
+                capture_stdout=True,
+                capture_stderr=True,
+                check=False,
+                env={name: value for name, value in os.environ.items() if name not in _OURS},
             )
     except trio.TooSlowError as error:
         raise TimedOut(f"'{' '.join(words)}' takes longer than {limit_s:g} s; look at the volume's status") from error

@@ -13,6 +13,7 @@ from typing import Any, Final
 import attrs
 
 from volgate import paths
+from volgate.control.client import TIMEOUT_S
 from volgate.control.mounts import MountTable, join
 from volgate.dto import StorageQuotaInfo, VolumeOperationContext
 from volgate.errors import Busy
@@ -49,9 +50,19 @@ class Volumes:
     Args:
         catalog, locator: of this user. table: the kernel's mounts of ours.
         state_directory: where ledgers lie.
+        timeout_s: how long a mount has to say how it is.
     """
 
-    def __init__(self, catalog: Catalog, locator: Locator, table: MountTable, state_directory: Path) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        locator: Locator,
+        table: MountTable,
+        state_directory: Path,
+        *,
+        timeout_s: float = TIMEOUT_S,
+    ) -> None:
+        self._timeout_s = timeout_s
         self._catalog = catalog
         self._locator = locator
         self._table = table
@@ -66,11 +77,10 @@ class Volumes:
         return self._catalog.find(volume_id)
 
     def describe(self, entries: Iterable[CatalogEntry]) -> list[VolumeDescription]:
-        """Return how volumes are. A single one's mounts are asked alone: others may hang."""
+        """Return how volumes are. Only their own mounts are asked: others may hang."""
         entries = list(entries)
-        only = entries[0].volume_id if len(entries) == 1 else None
         mounts: dict[str, dict[str, Any]] = {}
-        for mount in join(self._table, only) if entries else []:
+        for mount in join(self._table, {entry.volume_id for entry in entries}, self._timeout_s):
             if mount.get("socket") and Path(mount["socket"]).parent != paths.runtime_directory():
                 continue  # another user's, who may call his own as he likes
             known = mounts.get(mount["volume_id"])
@@ -121,7 +131,7 @@ class Volumes:
             NotFound: no such volume. Busy: it is mounted. Unsupported: ``with_share``, and it lies in none.
         """
         entry = self._catalog.find(volume_id)
-        if any(mount["volume_id"] == volume_id for mount in join(self._table, volume_id)):
+        if any(mount["volume_id"] == volume_id for mount in join(self._table, {volume_id})):
             raise Busy(f"volume {volume_id} is mounted; unmount it first: volgate umount {volume_id}")
         if with_share:
             registration.check_share(self._locator.locate(volume_id))

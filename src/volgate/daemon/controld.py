@@ -35,6 +35,7 @@ from volgate.control.signed_tokens import SignedTokens
 from volgate.control.starting import Starter
 from volgate.control.tokens import TokenFile
 from volgate.control.trust import Doorkeeper
+from volgate.control.turns import Turns
 from volgate.control.volumes import Volumes
 from volgate.daemon import checks, service_manager
 from volgate.errors import BadConfiguration, StorageException
@@ -44,6 +45,8 @@ from volgate.volume.sources import Locator
 log = logging.getLogger(__name__)
 
 _ANSWERS: Final = "control-answers.db"
+_LOOK_S: Final = 3.0
+"""How long a mount has to say how it is; one that takes longer is shown as degraded."""
 
 
 @attrs.frozen
@@ -151,10 +154,11 @@ class ControlDaemon:
         door = Door(self._doorkeeper.identify, self._answers, self._aside)
         door.app = make_app(
             Services(
-                volumes=Volumes(catalog, locator, checks.list_ours, settings.state_directory),
+                volumes=Volumes(catalog, locator, checks.list_ours, settings.state_directory, timeout_s=_LOOK_S),
                 locator=locator,
                 owners=owners,
                 starter=Starter(_own_command()),
+                turns=Turns(),
                 aside=self._aside,
                 scraper=Scraper(owners, self._aside, door.statistics),
             )

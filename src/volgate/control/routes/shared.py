@@ -14,18 +14,20 @@ from volgate.control.problems import CONTENT_TYPE, Refusal
 from volgate.control.roles import Principal, Role
 from volgate.control.scraping import Scraper
 from volgate.control.starting import Starter
+from volgate.control.turns import Turns
 from volgate.control.volumes import Volumes
 from volgate.volume.sources import Locator
 
 
 @attrs.frozen
 class Services:
-    """What routes use. Attributes: state_directory is given to what reads ledgers; the rest see each class."""
+    """What routes use; see each class."""
 
     volumes: Volumes
     locator: Locator
     owners: Owners
     starter: Starter
+    turns: Turns
     aside: Aside
     scraper: Scraper
 

@@ -20,6 +20,8 @@ from volgate.volume.catalog import CatalogEntry
 
 router = APIRouter(tags=["volumes"])
 _SERVING = ("ready", "counting")
+_REGISTRATION = "/"
+"""Whose turn it is to make or adopt a volume; no volume has this name."""
 
 
 async def _describe(services: Services, entry: CatalogEntry) -> VolumeDescription:
@@ -55,7 +57,8 @@ async def create_volume(services: Using, principal: Asking, request: CreateVolum
             context, request.source, mount_point=request.mount_point or "", options=request.options
         )
 
-    entry = await services.aside.run(create, CHANGE_S)
+    async with services.turns.of(_REGISTRATION):
+        entry = await services.aside.run(create, CHANGE_S)
     return convert.to_volume_response(await _describe(services, entry))
 
 
@@ -68,7 +71,8 @@ async def adopt_volume(services: Using, request: AdoptVolumeRequest) -> VolumeRe
             request.source, mount_point=request.mount_point or "", options=request.options
         )
 
-    entry = await services.aside.run(adopt, CHANGE_S)
+    async with services.turns.of(_REGISTRATION):
+        entry = await services.aside.run(adopt, CHANGE_S)
     return convert.to_volume_response(await _describe(services, entry))
 
 
@@ -86,9 +90,10 @@ async def update_volume(services: Using, volume_id: InVolume, request: UpdateVol
         raise InvalidArgument("nothing is to be changed: give mount_point, options, or both")
     mount_point = request.mount_point or "" if "mount_point" in given else None
     options = request.options or "" if "options" in given else None
-    entry = await services.aside.call(
-        lambda: services.volumes.change(volume_id, mount_point=mount_point, options=options)
-    )
+    async with services.turns.of(volume_id):
+        entry = await services.aside.call(
+            lambda: services.volumes.change(volume_id, mount_point=mount_point, options=options)
+        )
     return convert.to_volume_response(await _describe(services, entry))
 
 
@@ -103,36 +108,45 @@ async def delete_volume(
     async def delete() -> CatalogEntry:
         return await services.volumes.delete(volume_id, with_share=with_share)
 
-    await services.aside.run(delete, CHANGE_S)
+    async with services.turns.of(volume_id):
+        await services.aside.run(delete, CHANGE_S)
 
 
 @router.post("/volumes/{volume_id}/mount", dependencies=[may(Role.OWNER)])
 async def mount_volume(services: Using, volume_id: InVolume) -> VolumeResponse:
     """Mount a volume where the catalog says; answers when the mount does. One that serves already stays as it is."""
-    entry = await _find(services, volume_id)
-    if not entry.mount_point:
-        raise InvalidArgument(f"where volume {volume_id} is to be mounted is not known; change its mount_point first")
-    found = await _describe(services, entry)
-    if found.state not in _SERVING:
-        await services.starter.mount(volume_id)
+    async with services.turns.of(volume_id):
+        entry = await _find(services, volume_id)
+        if not entry.mount_point:
+            raise InvalidArgument(f"it is not known where to mount volume {volume_id}; change its mount_point first")
         found = await _describe(services, entry)
+        if found.state not in _SERVING:
+            await services.starter.mount(volume_id)
+            found = await _describe(services, entry)
     return convert.to_volume_response(found)
 
 
 @router.post("/volumes/{volume_id}/unmount", dependencies=[may(Role.OWNER)])
 async def unmount_volume(services: Using, volume_id: InVolume, request: UnmountRequest | None = None) -> VolumeResponse:
     """Unmount a volume; answers when all is settled. Refused while files are open, unless ``lazy``."""
-    lazy = request is not None and request.lazy
-    entry = await _find(services, volume_id)
-    found = await _describe(services, entry)
-    if found.state == NOT_MOUNTED:
-        raise NotMounted(f"volume {volume_id} is not mounted")
-    if not lazy and found.state in _SERVING and not found.read_only:
-        open_files = (await services.owners.ask(volume_id, "GET", "/v1/status"))["statistics"]["open_files"]
-        if open_files:
-            raise Busy(f"volume {volume_id} has {open_files} open files; close them, or unmount it with 'lazy'")
-    await services.starter.unmount(volume_id, lazy=lazy)
-    return convert.to_volume_response(await _describe(services, entry))
+    async with services.turns.of(volume_id):
+        entry = await _find(services, volume_id)
+        found = await _describe(services, entry)
+        if found.state == NOT_MOUNTED:
+            raise NotMounted(f"volume {volume_id} is not mounted")
+        lazy = request is not None and request.lazy
+        if not lazy and found.state in _SERVING and not found.read_only:
+            await _refuse_while_open(services, volume_id)
+        await services.starter.unmount(volume_id, lazy=lazy)
+        return convert.to_volume_response(await _describe(services, entry))
+
+
+async def _refuse_while_open(services: Services, volume_id: str) -> None:
+    """Raise Busy where files are open: a unit that is stopped would wait for them, and then detach them."""
+    status = await services.owners.ask(volume_id, "GET", "/v1/status")
+    open_files = status["statistics"]["open_files"]
+    if open_files:
+        raise Busy(f"volume {volume_id} has {open_files} open files; close them, or unmount it with 'lazy'")
 
 
 @router.get("/volumes/{volume_id}/status", dependencies=[may(Role.READER)])
