@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Final
+
+CONTROL_SOCKET: Final = "control.sock"
+"""Name of the control daemon's socket in the runtime directory, beside those of volumes."""
 
 
 def state_directory() -> Path:
@@ -42,3 +46,8 @@ def runtime_directory() -> Path:
 def socket_path(volume_id: str) -> Path:
     """Return the socket of a volume's owner process."""
     return runtime_directory() / f"{volume_id}.sock"
+
+
+def control_socket_path() -> Path:
+    """Return the socket of the control daemon."""
+    return runtime_directory() / CONTROL_SOCKET

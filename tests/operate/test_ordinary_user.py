@@ -165,3 +165,23 @@ def test_a_users_settings_lie_in_his_own_folder(as_user):
         """
     )
     assert "own/volgate/volgate.toml:2" in printed and "environment VOLGATE_MOUNT__STOP_DEADLINE" in printed
+
+
+def test_an_ordinary_user_has_a_control_daemon_of_his_own(as_user):
+    printed = as_user(
+        """
+        mkdir data
+        timeout 60 "$PYTHON" -m volgate control serve 2>log & pid=$!
+        until [ -S run/volgate/control.sock ]; do sleep 0.1; done
+        ask() { curl -sS -m 30 --unix-socket run/volgate/control.sock -H 'Content-Type: application/json' "$@"; echo; }
+        echo '{"volume_id": "mine", "source": "PLACE/data", "mount_point": "PLACE/mnt"}' | sed "s#PLACE#$PLACE#g" >body
+        ask http://x/v1/volumes -d @body
+        ask -X POST http://x/v1/volumes/mine/mount
+        echo kept >mnt/f
+        ask -X POST http://x/v1/volumes/mine/unmount
+        kill $pid; wait $pid
+        cat data/f
+        """
+    ).splitlines()
+    states = [json.loads(line)["state"] for line in printed[:3]]
+    assert (states, printed[3]) == (["not mounted", "ready", "not mounted"], "kept")

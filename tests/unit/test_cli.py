@@ -10,6 +10,7 @@ from volgate.cli import command
 CHANGING = {
     "mount", "umount", "serve", "quota set", "volume create", "volume adopt", "volume delete", "refresh",
     "quarantine retry", "quarantine export", "quarantine drop", "snapshot delete",
+    "control serve", "control token revoke",
 }  # fmt: skip
 
 
@@ -34,7 +35,7 @@ def help_of(words):
 
 
 def test_there_are_all_verbs():
-    assert len(LEAVES) == 41 and {"mount", "top", "config check", "volume adopt"} <= set(LEAVES)
+    assert len(LEAVES) == 45 and {"mount", "top", "config check", "volume adopt", "control token revoke"} <= set(LEAVES)
 
 
 @pytest.mark.parametrize("words", LEAVES)
@@ -42,7 +43,9 @@ def test_each_verb_has_an_example_on_a_line_of_its_own(words):
     assert any(line.strip().startswith(("volgate " + words, "VOLGATE_")) for line in help_of(words).splitlines()[1:])
 
 
-@pytest.mark.parametrize("words", ["", "quota", "volume", "config", "quarantine", "snapshot"])
+@pytest.mark.parametrize(
+    "words", ["", "quota", "volume", "config", "quarantine", "snapshot", "control", "control token"]
+)
 def test_no_verb_is_described_by_half_a_sentence(words):
     listed = help_of(words).partition("Commands:\n")[2].splitlines()
     assert listed and not [line for line in listed if line.endswith("...")]

@@ -36,6 +36,7 @@ _VERBS: Final = {
     "sync": "copy",
     "task": "task",
     "events": "events",
+    "control": "control",
 }
 _MOUNT_VERBS: Final = frozenset({"mount", "umount"})
 

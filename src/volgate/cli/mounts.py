@@ -3,32 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
-import threading
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from volgate import paths
-from volgate.control.client import ask, find_owner
-from volgate.daemon.checks import resolve_mount_point
+from volgate.control.mounts import FIELDS, UNKNOWN, is_headless, join
+from volgate.daemon.checks import list_ours, resolve_mount_point
 from volgate.dto.validation import VOLUME_ID
-from volgate.errors import Busy, NotFound, StorageException
+from volgate.errors import Busy, NotFound
 from volgate.fuse.mounting import FILE_SYSTEM_TYPE, list_mounts
 
-FIELDS: Final = (
-    "volume_id", "uuid", "mount_point", "pid", "backend_type", "source", "state",
-    "used_bytes", "quota_bytes", "file_count", "quota_inodes", "read_only",
-)  # fmt: skip
-UNKNOWN: Final = "another user's"
-"""State of a mount whose daemon belongs to somebody else: only that user and root may ask it."""
-
-_READ_ONLY: Final = re.compile(r"\.ro-\d+$")
-"""Ends the name of a read-only mount's socket, since a volume may have several of them."""
-
-
-def is_headless(status: dict[str, Any]) -> bool:
-    """Return whether this is the status of an owner that has no mount, which it said itself."""
-    return status["mount_point"] is None and status["source"] is not None
+__all__ = ["FIELDS", "UNKNOWN", "find", "find_all", "is_headless"]
 
 
 def find_all(volume_id: str | None = None) -> list[dict[str, Any]]:
@@ -36,61 +20,7 @@ def find_all(volume_id: str | None = None) -> list[dict[str, Any]]:
 
     Owners without a mount are among them.
     """
-    found = _ask_all(_sockets(volume_id))
-    silent = [status for status in found if status["source"] is None]
-    served = {status["mount_point"] for status in found}
-    mine = os.geteuid()
-    for entry in list_mounts():
-        name, where, uid = entry.source.removeprefix("volgate:"), entry.mount_point, entry.user_id
-        if entry.file_system_type != FILE_SYSTEM_TYPE or volume_id not in (None, name):
-            continue
-        if where in served:
-            continue
-        hung = next((status for status in silent if status["volume_id"] == name), None)
-        if hung is not None:
-            hung["mount_point"] = where
-            silent.remove(hung)
-        else:
-            found.append({**_unknown(name, where), "state": "dead" if mine in (0, uid) else UNKNOWN, "uid": uid})
-    return found
-
-
-def _ask_all(sockets: list[Path]) -> list[dict[str, Any]]:
-    """Return what each daemon says of itself. All are asked at once: several that hang cost one time limit."""
-    answers: list[dict[str, Any] | None] = [None] * len(sockets)
-
-    def ask_one(number: int) -> None:
-        socket = sockets[number]
-        try:
-            answer: dict[str, Any] = ask(socket, "GET", "/v1/status")
-            answers[number] = {**answer, "socket": str(socket)}
-        except NotFound:
-            return
-        except StorageException:
-            volume_id = _READ_ONLY.sub("", socket.stem)
-            silent = {"state": "degraded", "socket": str(socket), "pid": find_owner(socket)}
-            answers[number] = {**_unknown(volume_id), **silent}
-
-    threads = [threading.Thread(target=ask_one, args=(number,)) for number in range(len(sockets))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return [answer for answer in answers if answer is not None]
-
-
-def _sockets(volume_id: str | None) -> list[Path]:
-    """Return the sockets of this user's mounts, or of one volume's; root's view takes in those of all users."""
-    folders = [paths.runtime_directory()]
-    if os.geteuid() == 0:
-        folders += sorted(Path("/run/user").glob("*/volgate"))
-    names = ["*.sock"] if volume_id is None else [f"{volume_id}.sock", f"{volume_id}.ro-*.sock"]
-    return [socket for folder in folders for name in names for socket in sorted(folder.glob(name))]
-
-
-def _unknown(volume_id: str, mount_point: str | None = None) -> dict[str, Any]:
-    nothing: dict[str, Any] = dict.fromkeys(FIELDS)
-    return {**nothing, "volume_id": volume_id, "mount_point": mount_point, "state": "dead"}
+    return join(list_ours, None if volume_id is None else {volume_id})
 
 
 def _is_known(volume_id: str) -> bool:

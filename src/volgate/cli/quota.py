@@ -173,13 +173,11 @@ def _as_status(identity: VolumeIdentity, usage: Usage | None) -> dict[str, Any]:
 
 async def read_stored(target: str) -> dict[str, Any]:
     """Return limits, and usage as last stored, of a volume that is not mounted."""
-    from volgate.cli.sources import opened
-    from volgate.volume.ownership import load_released_usage
+    from volgate.cli.sources import resolve_with_configuration
+    from volgate.volume import unmounted
 
-    async with opened(target) as (backend, _, identity):
-        kept = backend.capabilities.keeps_usage
-        usage = await load_released_usage(backend) if kept else _read_stored_usage(identity)
-        return _as_status(identity, usage)
+    state = await unmounted.read_stored(resolve_with_configuration(target), paths.state_directory())
+    return _as_status(state.identity, state.usage)
 
 
 async def _compare(

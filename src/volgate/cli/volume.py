@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
@@ -13,15 +12,14 @@ import click
 
 from volgate import paths
 from volgate.cli.arguments import Count, Size
-from volgate.cli.mounts import find_all, is_headless
 from volgate.cli.output import confirm
 from volgate.cli.owners import end_brief
-from volgate.cli.sources import catalog, resolve_with_configuration
+from volgate.cli.sources import catalog, locator
 from volgate.core.sizes import format_size
-from volgate.errors import Busy, InvalidArgument, Unsupported
-from volgate.errors.errno_map import from_oserror_at
+from volgate.errors import InvalidArgument
 
 if TYPE_CHECKING:
+    from volgate.control.volumes import VolumeDescription, Volumes
     from volgate.volume.catalog import CatalogEntry
 
 _MOUNT_POINT = click.option(
@@ -74,25 +72,23 @@ def create(
     """
     import trio
 
+    from volgate.dto import VolumeOperationContext
     from volgate.dto.validation import VOLUME_ID
-    from volgate.volume.registration import create_volume
 
     if not VOLUME_ID.fullmatch(name):
         raise InvalidArgument(f"'{name}' is no volume name: 1 to 63 of a-z 0-9 . _ -, the first a-z or 0-9")
-    options = _with_endpoint(options, endpoint_url)
-    _check_options(options)
-    where = resolve_with_configuration(source, options)
+    volumes, options, where = _volumes(), _with_endpoint(options, endpoint_url), _absolute(mount_point)
+    context = VolumeOperationContext(
+        name,
+        Path(where or "/"),
+        volumes.check_source(source, options),
+        f"uid:{os.geteuid()}",
+        None if quota is None else quota[0],
+        quota_inodes=None if inodes is None else inodes[0],
+    )
 
     async def make() -> CatalogEntry:
-        return await create_volume(
-            catalog(),
-            name,
-            where,
-            quota_bytes=None if quota is None else quota[0],
-            quota_inodes=None if inodes is None else inodes[0],
-            mount_point=_absolute(mount_point),
-            options=options,
-        )
+        return await volumes.create(context, source, mount_point=where, options=options)
 
     _finish(trio.run(make))
 
@@ -112,22 +108,19 @@ def adopt(source: str, mount_point: str, options: str, endpoint_url: str | None)
     """
     import trio
 
-    from volgate.volume.registration import adopt_volume
-
-    options = _with_endpoint(options, endpoint_url)
-    _check_options(options)
-    where = resolve_with_configuration(source, options)
+    volumes, options = _volumes(), _with_endpoint(options, endpoint_url)
 
     async def enter() -> CatalogEntry:
-        return await adopt_volume(catalog(), where, mount_point=_absolute(mount_point), options=options)
+        return await volumes.adopt(source, mount_point=_absolute(mount_point), options=options)
 
     _finish(trio.run(enter))
 
 
-def _check_options(options: str) -> None:
-    from volgate.cli.mount_options import parse_options
+def _volumes() -> Volumes:
+    from volgate.control.volumes import Volumes
+    from volgate.daemon.checks import list_ours
 
-    parse_options(options)
+    return Volumes(catalog(), locator(), list_ours, paths.state_directory())
 
 
 def _absolute(path: str) -> str:
@@ -135,14 +128,7 @@ def _absolute(path: str) -> str:
 
 
 def _finish(entry: CatalogEntry) -> None:
-    """Make the mount point, so that the unit of a new volume can be started at once, and say how to mount it."""
-    if entry.mount_point:
-        try:
-            os.makedirs(os.path.dirname(entry.mount_point), exist_ok=True)
-            with contextlib.suppress(FileExistsError):  # and nothing more is asked of it: a dead mount may stand there
-                os.mkdir(entry.mount_point)
-        except OSError as error:
-            raise from_oserror_at(error) from error
+    """Say how to mount it."""
     where = "" if entry.mount_point else " MOUNTPOINT"
     confirm(f"{entry.volume_id}: {entry.source}; mount it with 'volgate mount {entry.volume_id}{where}'")
 
@@ -158,7 +144,8 @@ def list_(as_json: bool) -> None:
     """
     from volgate.cli.listing import print_table
 
-    described = _describe(catalog().list())
+    volumes = _volumes()
+    described = [_to_json(found) for found in volumes.describe(volumes.list_entries())]
     if as_json:
         click.echo(json.dumps(described, indent=1))
         return
@@ -182,7 +169,8 @@ def show(name: str, as_json: bool) -> None:
 
     from volgate.cli.quota import read_stored
 
-    (described,) = _describe([catalog().find(name)])
+    volumes = _volumes()
+    described = _to_json(*volumes.describe([volumes.find_entry(name)]))
     if described["used_bytes"] is None:
         described |= trio.run(read_stored, name)
     if as_json:
@@ -197,30 +185,20 @@ def show(name: str, as_json: bool) -> None:
     click.echo(f"  uuid         {described['uuid']}")
 
 
-def _describe(entries: list[CatalogEntry]) -> list[dict[str, Any]]:
-    mounts = {mount["volume_id"]: mount for mount in find_all()}
-    described = []
-    for entry in entries:
-        mount = mounts.get(entry.volume_id, {})
-        described.append(
-            {
-                "volume_id": entry.volume_id,
-                "uuid": entry.uuid,
-                "source": entry.source,
-                "mount_point": mount.get("mount_point") or entry.mount_point or None,
-                "options": entry.options,
-                "state": _state_of(mount),
-                **{key: mount.get(key) for key in ("used_bytes", "quota_bytes", "file_count", "quota_inodes")},
-            }
-        )
-    return described
-
-
-def _state_of(mount: dict[str, Any]) -> str:
-    """Return the state of a volume for people; its owner may have no mount."""
-    if not mount:
-        return "not mounted"
-    return f"{mount['state']}, not mounted" if is_headless(mount) else str(mount["state"])
+def _to_json(found: VolumeDescription) -> dict[str, Any]:
+    entry, quota = found.entry, found.quota
+    return {
+        "volume_id": entry.volume_id,
+        "uuid": entry.uuid,
+        "source": entry.source,
+        "mount_point": found.mount_point,
+        "options": entry.options,
+        "state": found.state,
+        "used_bytes": None if quota is None else quota.used_bytes,
+        "quota_bytes": None if quota is None else quota.quota_bytes,
+        "file_count": None if quota is None else quota.file_count,
+        "quota_inodes": None if quota is None else quota.quota_inodes,
+    }
 
 
 @volume.command()
@@ -236,34 +214,18 @@ def delete(name: str, with_share: bool, yes: bool) -> None:
     volgate volume delete projects
     volgate volume delete projects --with-share
     """
-    from volgate.ledger.sqlite import database_path
-
-    entry = catalog().find(name)
-    end_brief(name)
-    if any(mount["volume_id"] == name for mount in find_all()):
-        raise Busy(f"volume {name} is mounted; unmount it first: volgate umount {name}")
-    if with_share:
-        _delete_share(entry, yes=yes)
-    catalog().remove(name)
-    database = database_path(paths.state_directory(), name)
-    for file in database.parent.glob(f"{database.name}*"):
-        file.unlink()
-    rest = "its share is removed" if with_share else f"its data stays in {entry.source}"
-    confirm(f"{name}: taken out of the catalog; {rest}")
-
-
-def _delete_share(entry: CatalogEntry, *, yes: bool) -> None:
-    """Remove what the volume lies in. Raises Unsupported: a directory or bucket; InvalidArgument: not confirmed."""
     import trio
 
-    from volgate.dto import VolumeOperationContext
-    from volgate.volume.storage import make_backend
-
-    where = resolve_with_configuration(entry.volume_id)
-    if where.backend_type != "hammerspace":
-        raise Unsupported(f"{entry.source} is no share; remove its data yourself")
-    if not yes and not (sys.stdin.isatty() and click.confirm(f"Remove {entry.source} with all data in it?", err=True)):
+    volumes = _volumes()
+    end_brief(name)
+    entry = volumes.find_deletable(name, with_share=with_share)
+    question = f"Remove {entry.source} with all data in it?"
+    if with_share and not yes and not (sys.stdin.isatty() and click.confirm(question, err=True)):
         raise InvalidArgument(f"not confirmed; {entry.source} stays; say --yes to remove it with all data in it")
-    backend = make_backend(where)
-    context = VolumeOperationContext(entry.volume_id, Path("/"), where.backend_type, f"uid:{os.geteuid()}")
-    trio.run(backend.delete_volume, context)
+
+    async def remove() -> None:
+        await volumes.delete(name, with_share=with_share)
+
+    trio.run(remove)
+    rest = "its share is removed" if with_share else f"its data stays in {entry.source}"
+    confirm(f"{name}: taken out of the catalog; {rest}")

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import attrs
 
+from volgate.core.addresses import parse_address
 from volgate.core.sizes import parse_seconds
 
 
@@ -48,6 +49,14 @@ def _text(meaning: str) -> Callable[[Any], str | None]:
     return parse
 
 
+def _lines(value: Any) -> tuple[str, ...]:
+    """Return the texts of a list, or of one text in which blanks part them."""
+    lines = value.split() if isinstance(value, str) else value
+    if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
+        raise ValueError(f"{value!r} is no list of texts")
+    return tuple(lines)
+
+
 def _one_of(*allowed: str) -> Callable[[Any], str]:
     def parse(value: Any) -> str:
         if value not in allowed:
@@ -55,20 +64,6 @@ def _one_of(*allowed: str) -> Callable[[Any], str]:
         return str(value)
 
     return parse
-
-
-def parse_address(value: Any) -> tuple[str, int] | None:
-    """Return (host, port) of ``HOST:PORT`` or ``[IPV6]:PORT``; None for an empty text, which means "off".
-
-    Raises:
-        ValueError: it is not that.
-    """
-    if value == "":
-        return None
-    host, colon, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
-    if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise ValueError(f"{value!r} is no address such as 127.0.0.1:9478")
-    return host.strip("[]"), int(port)
 
 
 SETTINGS: Final = (
@@ -92,6 +87,31 @@ SETTINGS: Final = (
     Setting("s3", "ca_bundle", None, _text("path"), "PEM file of authorities to trust in place of the system's"),
     Setting("log", "format", "text", _one_of("text", "json"), "text (key=value) or json, one object a line"),
     Setting("log", "level", "info", _one_of("debug", "info", "warning", "error"), "the least level that is logged"),
+    Setting(
+        "control", "socket", None, _text("path"), "the control daemon's socket; empty = control.sock beside the mounts'"
+    ),
+    Setting(
+        "control", "group", None, _text("group's name"), "the group that may connect to it; empty = the daemon's own"
+    ),
+    Setting("control", "roles", (), _lines, 'what users may: ["USER=ROLE:VOLUME,..."]; reader, owner, admin; * = all'),
+    Setting(
+        "control", "listen", None, parse_address, "HOST:PORT that serves the API over TLS; empty = its socket only"
+    ),
+    Setting("control", "tls_certificate", None, _text("path"), "PEM file of its certificate, with those in between"),
+    Setting("control", "tls_key", None, _text("path"), "PEM file of the certificate's key, mode 600"),
+    Setting(
+        "control", "tokens", None, _text("path"), "the file that 'volgate control token' keeps; empty = beside this"
+    ),
+    Setting("control", "jwt_key", None, _text("path"), "public key (PEM), or secret, of signed tokens; empty = none"),
+    Setting(
+        "control",
+        "jwt_algorithm",
+        "EdDSA",
+        _one_of("EdDSA", "ES256", "RS256", "HS256"),
+        "how they are signed: EdDSA, ES256, RS256 or HS256",
+    ),
+    Setting("control", "jwt_audience", None, _text("name"), "whom they have to be for ('aud')"),
+    Setting("control", "jwt_issuer", None, _text("name"), "who has to have made them ('iss'); empty = anybody"),
     Setting("metrics", "listen", None, parse_address, "HOST:PORT that serves /metrics over TCP; empty = socket only"),
 )
 """All settings, in the order in which ``volgate config show`` prints them."""

@@ -26,6 +26,15 @@ def resolve_mount_point(text: str) -> Path:
     return path if mounting.find_mount(path) is not None else Path(os.path.realpath(path))
 
 
+def list_ours() -> list[tuple[str, str, int]]:
+    """Return the mounts of volgate in this mount namespace: (volume's id, mount point, user who mounted it)."""
+    return [
+        (entry.source.removeprefix("volgate:"), entry.mount_point, entry.user_id)
+        for entry in mounting.list_mounts()
+        if entry.file_system_type == mounting.FILE_SYSTEM_TYPE
+    ]
+
+
 def detach_dead_mount(mount_point: Path) -> bool:
     """Detach a mount of ours whose daemon is gone. Returns whether there was one.
 

@@ -21,6 +21,7 @@ StorageException
 ├── FileTooLarge        beyond the largest offset of the backing
 ├── Busy                in use
 │   └── VolumeInUse     another process owns the volume
+│   └── NotMounted          its owner is needed, and does not run
 ├── Stale               the name or handle no longer means the inode it meant; look it up anew
 ├── QuotaExceeded       the volume's limit (EDQUOT)
 ├── NoSpace             the backing is full (ENOSPC)
@@ -146,6 +147,10 @@ class VolumeInUse(Busy):
 
 class TextFileBusy(Busy):
     """The program is being executed."""
+
+
+class NotMounted(Busy):
+    """The volume is not mounted."""
 
 
 class Stale(StorageException):

@@ -100,6 +100,16 @@ class Catalog:
         except sqlite3.IntegrityError as error:
             raise AlreadyExists(f"volume {entry.volume_id}, or its data, is in the catalog already") from error
 
+    def replace(self, entry: CatalogEntry) -> None:
+        """Change where a volume is mounted and how, durably. Raises NotFound."""
+        with self._open() as database:
+            changed = database.execute(
+                "UPDATE volumes SET mount_point = ?, options = ? WHERE volume_id = ?",
+                (entry.mount_point, entry.options, entry.volume_id),
+            )
+        if not changed.rowcount:
+            self.find(entry.volume_id)
+
     def find(self, volume_id: str) -> CatalogEntry:
         """Return a volume. Raises NotFound."""
         if self._path.exists():

@@ -1,0 +1,301 @@
+r"""Where the API's models meet internal values: the only module that imports both.
+
+Text that is not UTF-8 goes out as ``\xNN`` (``text.printable``) and does not come back. What an owner's socket answers
+is picked member by member, so that an owner of a newer version may say more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from volgate.control.dto.request import CreateSnapshotRequest, CreateVolumeRequest
+from volgate.control.dto.response import (
+    BacklogField,
+    ChangeField,
+    LocationField,
+    OperationErrorField,
+    QuotaResponse,
+    SnapshotLimitResponse,
+    SnapshotResponse,
+    StatusResponse,
+    VolumeProblemField,
+    VolumeResponse,
+)
+from volgate.control.text import printable
+from volgate.control.volumes import VolumeDescription
+from volgate.dto import (
+    SnapshotInfo,
+    StorageLocation,
+    StorageOperationError,
+    StorageQuotaInfo,
+    VolumeOperationContext,
+    VolumeSnapshotContext,
+)
+from volgate.volume.catalog import CatalogEntry
+from volgate.volume.unmounted import StoredState
+
+_VIEWS: Final = ".snapshots"
+"""Where snapshots are read, from the root of a mount."""
+_ANYWHERE: Final = Path("/")
+"""Stands for the mount point of a volume that has none."""
+
+
+# -- volumes ---------------------------------------------------------------------------------------------------------
+
+
+def to_operation_context(request: CreateVolumeRequest, backend_type: str, owner_id: str) -> VolumeOperationContext:
+    """Return the context of making a volume; ``owner_id``: who asks."""
+    return VolumeOperationContext(
+        request.volume_id,
+        Path(request.mount_point or _ANYWHERE),
+        backend_type,
+        owner_id,
+        request.quota_bytes,
+        quota_inodes=request.quota_inodes,
+    )
+
+
+def from_operation_context(context: VolumeOperationContext, source: str, options: str) -> CreateVolumeRequest:
+    """Return the request that asks for this volume. Raises ValidationError: its mount point is not UTF-8."""
+    return CreateVolumeRequest(
+        volume_id=context.volume_id,
+        source=source,
+        quota_bytes=context.quota_bytes,
+        quota_inodes=context.quota_inodes,
+        mount_point=None if context.mount_path == _ANYWHERE else str(context.mount_path),
+        options=options,
+    )
+
+
+def to_volume_response(found: VolumeDescription) -> VolumeResponse:
+    """Return how a volume is."""
+    entry = found.entry
+    return VolumeResponse(
+        volume_id=entry.volume_id,
+        uuid=entry.uuid,
+        source=printable(entry.source),
+        mount_point=None if found.mount_point is None else printable(found.mount_point),
+        configured_mount_point=printable(entry.mount_point) or None,
+        options=printable(entry.options),
+        added_at=entry.added_at,
+        state=found.state,
+        read_only=found.read_only,
+        quota=None if found.quota is None else to_quota_response(found.quota),
+    )
+
+
+def from_volume_response(response: VolumeResponse) -> VolumeDescription:
+    """Return the description that a response stands for."""
+    entry = CatalogEntry(
+        response.volume_id,
+        response.uuid,
+        response.source,
+        response.configured_mount_point or "",
+        response.options,
+        response.added_at,
+    )
+    quota = None if response.quota is None else from_quota_response(response.quota)
+    return VolumeDescription(entry, response.state, response.mount_point, response.read_only, quota)
+
+
+# -- quota -----------------------------------------------------------------------------------------------------------
+
+
+def to_quota_response(info: StorageQuotaInfo) -> QuotaResponse:
+    """Return limits and usage as an owner counts them."""
+    return QuotaResponse(
+        volume_id=info.volume_id,
+        backend_type=info.backend_type,
+        is_live=True,
+        used_bytes=info.used_bytes,
+        quota_bytes=info.quota_bytes,
+        file_count=info.file_count,
+        quota_inodes=info.quota_inodes,
+    )
+
+
+def to_stored_quota_response(state: StoredState) -> QuotaResponse:
+    """Return limits, and usage as last stored."""
+    return QuotaResponse(
+        volume_id=state.identity.volume_id,
+        backend_type=state.backend_type,
+        is_live=False,
+        used_bytes=None if state.usage is None else state.usage.bytes_,
+        quota_bytes=state.identity.quota_bytes,
+        file_count=None if state.usage is None else state.usage.inodes,
+        quota_inodes=state.identity.quota_inodes,
+    )
+
+
+def from_quota_response(response: QuotaResponse) -> StorageQuotaInfo:
+    """Return the value that a response stands for. Raises ValueError: the volume was never counted."""
+    if response.used_bytes is None or response.file_count is None:
+        raise ValueError(f"volume {response.volume_id} was never counted")
+    return StorageQuotaInfo(
+        response.volume_id,
+        response.used_bytes,
+        response.quota_bytes,
+        response.file_count,
+        response.backend_type,
+        quota_inodes=response.quota_inodes,
+    )
+
+
+def quota_from_owner(answer: Mapping[str, Any]) -> StorageQuotaInfo:
+    """Return limits and usage of an owner's status."""
+    return StorageQuotaInfo(
+        answer["volume_id"],
+        answer["used_bytes"],
+        answer["quota_bytes"],
+        answer["file_count"],
+        answer["backend_type"],
+        quota_inodes=answer["quota_inodes"],
+    )
+
+
+# -- status ----------------------------------------------------------------------------------------------------------
+
+
+def to_error_field(error: StorageOperationError) -> OperationErrorField:
+    """Return what failed where."""
+    return OperationErrorField(
+        operation=error.operation,
+        volume_id=error.volume_id,
+        path=printable(error.path),
+        backend_type=error.backend_type,
+        error_message=printable(error.error_message),
+        error_code=error.error_code,
+    )
+
+
+def from_error_field(field: OperationErrorField) -> StorageOperationError:
+    """Return the value that a field stands for."""
+    return StorageOperationError(
+        field.operation, field.volume_id, field.path, field.backend_type, field.error_message, field.error_code
+    )
+
+
+def status_from_owner(answer: Mapping[str, Any]) -> StatusResponse:
+    """Return what an owner says of its mount."""
+    figures, storage = answer["statistics"], answer["storage"]
+    return StatusResponse(
+        volume_id=answer["volume_id"],
+        uuid=answer["uuid"],
+        mount_point=printable(answer["mount_point"]),
+        pid=answer["pid"],
+        source=printable(answer["source"]),
+        state=answer["state"],
+        read_only=answer["read_only"],
+        quota=to_quota_response(quota_from_owner(answer)),
+        problems=[
+            VolumeProblemField(code=found["code"], message=printable(found["message"]), degrades=found["degrades"])
+            for found in answer["problems"]
+        ],
+        open_files=figures["open_files"],
+        inodes_in_use=figures["inodes"],
+        in_flight=figures["in_flight"],
+        oldest_request_s=figures["oldest_request_s"],
+        read_bytes=figures["read_bytes"],
+        written_bytes=figures["written_bytes"],
+        requests=figures["requests"],
+        errors=figures["errors"],
+        recent_errors=[to_error_field(StorageOperationError(**error)) for error in figures["recent_errors"]],
+        storage=None if storage is None else _to_backlog(storage),
+    )
+
+
+def _to_backlog(storage: Mapping[str, Any]) -> BacklogField:
+    known = {name: storage[name] for name in BacklogField.model_fields}
+    return BacklogField(**{**known, "last_error": printable(known["last_error"])})
+
+
+# -- snapshots and places --------------------------------------------------------------------------------------------
+
+
+def to_location_field(location: StorageLocation) -> LocationField:
+    """Return a place."""
+    return LocationField(
+        backend_id=location.backend_id,
+        mount_point=printable(str(location.mount_point)),
+        relative_path=printable(str(location.relative_path)),
+    )
+
+
+def from_location_field(field: LocationField) -> StorageLocation:
+    """Return the place that a field stands for. Raises ValueError: it is absolute, or leaves its volume."""
+    return StorageLocation(field.backend_id, Path(field.mount_point), Path(field.relative_path))
+
+
+def locate_view(status: Mapping[str, Any], snapshot_id: str) -> LocationField:
+    """Return where a snapshot's files are to be read; ``status``: of its volume's owner."""
+    mount_point = Path(status["mount_point"])
+    return to_location_field(StorageLocation(status["volume_id"], mount_point, Path(_VIEWS, snapshot_id)))
+
+
+def to_snapshot_context(
+    request: CreateSnapshotRequest, view: StorageLocation, created_at: float
+) -> VolumeSnapshotContext:
+    """Return the context of taking a snapshot whose name was chosen, which is to be read at ``view``.
+
+    Raises:
+        ValueError: its name was left to the owner.
+    """
+    if request.snapshot_id is None:
+        raise ValueError("the owner names it")
+    return VolumeSnapshotContext(
+        view.backend_id, request.snapshot_id, view.relative_path, created_at, dict(request.metadata)
+    )
+
+
+def from_snapshot_context(context: VolumeSnapshotContext) -> CreateSnapshotRequest:
+    """Return the request that asks for this snapshot."""
+    return CreateSnapshotRequest(snapshot_id=context.snapshot_id, metadata=dict(context.metadata))
+
+
+def to_snapshot_response(info: SnapshotInfo) -> SnapshotResponse:
+    """Return what is known of a snapshot."""
+    return SnapshotResponse(
+        snapshot_id=info.snapshot_id,
+        created_at=float(info.created_at),
+        file_count=info.file_count,
+        used_bytes=info.used_bytes,
+        preserved_bytes=info.preserved_bytes,
+        metadata={printable(key): printable(value) for key, value in info.metadata.items()},
+        damaged=printable(info.damaged),
+    )
+
+
+def from_snapshot_response(response: SnapshotResponse) -> SnapshotInfo:
+    """Return the value that a response stands for."""
+    return SnapshotInfo(
+        response.snapshot_id,
+        response.created_at,
+        response.file_count,
+        response.used_bytes,
+        response.preserved_bytes,
+        response.metadata,
+        response.damaged,
+    )
+
+
+def snapshot_from_owner(answer: Mapping[str, Any]) -> SnapshotInfo:
+    """Return a snapshot of an owner's answer."""
+    names = "snapshot_id", "created_at", "file_count", "used_bytes", "preserved_bytes", "metadata", "damaged"
+    return SnapshotInfo(*(answer[name] for name in names))
+
+
+def changes_from_owner(answer: Sequence[Mapping[str, Any]]) -> list[ChangeField]:
+    """Return the differences that an owner found."""
+    return [
+        ChangeField(path=printable(found["path"]), change=found["change"], what=list(found["what"])) for found in answer
+    ]
+
+
+def limit_from_owner(answer: Mapping[str, Any] | None) -> SnapshotLimitResponse:
+    """Return what snapshots keep, as an owner says; None where its storage keeps what it likes."""
+    known = answer or {}
+    return SnapshotLimitResponse(
+        kept_bytes=known.get("kept_bytes"), limit_bytes=known.get("limit_bytes"), is_full=known.get("is_full")
+    )

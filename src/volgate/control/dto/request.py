@@ -1,0 +1,86 @@
+"""Bodies of requests."""
+
+from __future__ import annotations
+
+from pydantic import ConfigDict, Field
+
+from volgate.control.dto.fields import (
+    AbsolutePath,
+    Count,
+    Metadata,
+    Model,
+    Options,
+    Policy,
+    RelativePath,
+    SnapshotId,
+    SourceText,
+    VolumeId,
+)
+
+
+class CreateVolumeRequest(Model):
+    """A directory, bucket or share that is to be a volume. A limit that is null or left out is none."""
+
+    volume_id: VolumeId
+    source: SourceText
+    quota_bytes: Count | None = None
+    quota_inodes: Count | None = None
+    mount_point: AbsolutePath | None = None
+    options: Options = ""
+
+
+class AdoptVolumeRequest(Model):
+    """A volume that exists, to be entered into the catalog of this host under the name it has."""
+
+    source: SourceText
+    mount_point: AbsolutePath | None = None
+    options: Options = ""
+
+
+class UpdateVolumeRequest(Model):
+    """What holds from the next mount on. A member that is left out stays as it is; null and "" take it away."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
+    mount_point: AbsolutePath | None = None
+    options: Options | None = None
+
+
+class UnmountRequest(Model):
+    """How to unmount; ``lazy``: at once, whoever has files open."""
+
+    lazy: bool = False
+
+
+class SetQuotaRequest(Model):
+    """Limits; null is none, and what is left out stays as it is."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
+    quota_bytes: Count | None = None
+    quota_inodes: Count | None = None
+
+
+class CreateSnapshotRequest(Model):
+    """A snapshot to be taken; without an id it is named by the moment."""
+
+    snapshot_id: SnapshotId | None = None
+    metadata: Metadata = Field(default_factory=dict)
+
+
+class RestoreRequest(Model):
+    """What is to be as it was."""
+
+    path: RelativePath = ""
+
+
+class SetScheduleRequest(Model):
+    """When snapshots are taken and let go; null ends that."""
+
+    policy: Policy | None
+
+
+class SetSnapshotLimitRequest(Model):
+    """How much snapshots may keep; null is as much as they need."""
+
+    limit_bytes: Count | None

@@ -1,0 +1,227 @@
+"""Bodies of answers. A list has ``items``, and ``next_cursor`` where it has more: nothing is left out silently."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from volgate.control.dto.fields import Count, Model, Seconds
+
+
+class HealthResponse(Model):
+    """The daemon answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class VersionResponse(Model):
+    """Which volgate answers, and which API."""
+
+    version: str
+    api: Literal["v1"] = "v1"
+
+
+class QuotaResponse(Model):
+    """Limits and usage, the same for every kind of storage.
+
+    ``is_live``: as its owner counts; else as its last one stored it. ``used_bytes``, ``file_count``: null where the
+    volume was never counted. A limit that is null is none.
+    """
+
+    volume_id: str
+    backend_type: str
+    is_live: bool
+    used_bytes: Count | None
+    quota_bytes: Count | None
+    file_count: Count | None
+    quota_inodes: Count | None
+
+
+class VolumeResponse(Model):
+    """A volume of the catalog. ``quota``: null unless it is mounted and its owner answers."""
+
+    volume_id: str
+    uuid: str
+    source: str
+    mount_point: str | None
+    configured_mount_point: str | None
+    options: str
+    added_at: Seconds
+    state: str
+    read_only: bool
+    quota: QuotaResponse | None
+
+
+class VolumePage(Model):
+    """Volumes by name."""
+
+    items: list[VolumeResponse]
+    next_cursor: str | None
+
+
+class ReadyResponse(Model):
+    """The volume serves as it should."""
+
+    volume_id: str
+    ready: Literal[True] = True
+    state: str
+
+
+class OperationErrorField(Model):
+    """Where and how an operation on storage failed."""
+
+    operation: str
+    volume_id: str
+    path: str
+    backend_type: str
+    error_message: str
+    error_code: str | None
+
+
+class VolumeProblemField(Model):
+    """One thing that is wrong with a mount; ``code`` is stable."""
+
+    code: str
+    message: str
+    degrades: bool
+
+
+class BacklogField(Model):
+    """What storage behind a cache does not have yet."""
+
+    backlog_files: Count
+    backlog_bytes: Count
+    oldest_s: Seconds
+    refused: Count
+    last_error: str
+    lease: str
+    cached_bytes: Count
+    max_cached_bytes: Count
+    staged_bytes: Count
+    max_staged_bytes: Count
+
+
+class StatusResponse(Model):
+    """What the owner of a volume says of its mount. ``storage``: null where nothing is kept back."""
+
+    volume_id: str
+    uuid: str
+    mount_point: str
+    pid: int
+    source: str
+    state: str
+    read_only: bool
+    quota: QuotaResponse
+    problems: list[VolumeProblemField]
+    open_files: Count
+    inodes_in_use: Count
+    in_flight: Count
+    oldest_request_s: Seconds
+    read_bytes: Count
+    written_bytes: Count
+    requests: dict[str, Count]
+    errors: dict[str, Count]
+    recent_errors: list[OperationErrorField]
+    storage: BacklogField | None
+
+
+class LocationField(Model):
+    """A place in a volume."""
+
+    backend_id: str
+    mount_point: str
+    relative_path: str
+
+
+class SnapshotResponse(Model):
+    """A snapshot; counts are null where the storage does not tell. ``damaged``: "", or why it cannot be read."""
+
+    snapshot_id: str
+    created_at: Seconds
+    file_count: Count | None
+    used_bytes: Count | None
+    preserved_bytes: Count | None
+    metadata: dict[str, str]
+    damaged: str
+
+
+class SnapshotDetailResponse(Model):
+    """A snapshot, and where its files are to be read."""
+
+    snapshot: SnapshotResponse
+    view: LocationField
+
+
+class SnapshotPage(Model):
+    """Snapshots, the oldest first."""
+
+    items: list[SnapshotResponse]
+    next_cursor: str | None
+
+
+class ChangeField(Model):
+    """One difference. ``what``: of a changed file, in what it differs."""
+
+    path: str
+    change: Literal["added", "removed", "changed"]
+    what: list[str]
+
+
+class ChangePage(Model):
+    """Differences by path."""
+
+    items: list[ChangeField]
+    next_cursor: str | None
+
+
+class RestoreResponse(Model):
+    """What a restore did."""
+
+    created: Count
+    replaced: Count
+    removed: Count
+    adjusted: Count
+
+
+class RestorePlanResponse(Model):
+    """What a restore would do. ``refused``: "", or why it would be. ``items``: from the snapshot to what is now."""
+
+    created: Count
+    replaced: Count
+    removed: Count
+    adjusted: Count
+    refused: str
+    items: list[ChangeField]
+    next_cursor: str | None
+
+
+class ScheduleResponse(Model):
+    """When snapshots are taken and let go; null: never."""
+
+    policy: str | None
+
+
+class SnapshotLimitResponse(Model):
+    """What snapshots keep and may keep; all null where the storage keeps what it likes and tells nobody."""
+
+    kept_bytes: Count | None
+    limit_bytes: Count | None
+    is_full: bool | None
+
+
+class InvalidField(Model):
+    """What is wrong in a request, and where."""
+
+    place: str
+    reason: str
+
+
+class ProblemResponse(Model):
+    """What went wrong (RFC 9457). ``code`` is stable; ``context`` says where, ``invalid`` what in the request."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    context: OperationErrorField | None = None
+    invalid: list[InvalidField] | None = None

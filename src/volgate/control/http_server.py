@@ -1,0 +1,221 @@
+"""HTTP for an ASGI application, on listening sockets: the one module that knows hypercorn, so that it can be replaced.
+
+Hypercorn's own accept loop gives the application no way to learn who connected, and bounds neither connections nor the
+time of headers and answers. So the loop is here: it bounds connections before they are accepted, reads SO_PEERCRED,
+does TLS's handshake, and gives each connection to hypercorn's trio protocol over a stream whose writes are timed. What
+the application finds in its scope: ``volgate.peer``, a ``Peer`` of a unix socket or None of TCP.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import socket
+import ssl
+import struct
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from functools import partial
+from typing import Any, Final
+
+import attrs
+import trio
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.config import Config
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+
+log = logging.getLogger(__name__)
+
+PEER: Final = "volgate.peer"
+_ACCEPT_PAUSE_S: Final = 0.1
+_CLOSE_S: Final = 2.0
+
+App = Callable[[MutableMapping[str, Any], Any, Any], Awaitable[None]]
+
+
+@attrs.frozen
+class Peer:
+    """The process at the other end of a unix socket, when it connected (unix(7), SO_PEERCRED)."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+@attrs.frozen
+class Bounds:
+    """What one server bears.
+
+    Attributes:
+        connections: at once. Before there are more, the one that has been idle for longest is closed; where none is
+            idle, further ones wait in the kernel.
+        idle_s: how long a connection may be without a whole head of a request, its TLS handshake included, seconds.
+        send_s: how long one write of an answer may take. stop_s: how long a stop waits for answers.
+    """
+
+    connections: int = 100
+    idle_s: float = 15.0
+    send_s: float = 30.0
+    stop_s: float = 30.0
+
+
+class HttpServer:
+    """Serves an application.
+
+    Args:
+        app: ASGI 3.
+    """
+
+    def __init__(self, app: App, bounds: Bounds = Bounds()) -> None:
+        self._app = app
+        self._bounds = bounds
+        self._places = trio.Semaphore(bounds.connections)
+        self._stopping = trio.Event()
+        self._conversations: set[_Conversation] = set()
+        self._context = WorkerContext(None)
+        self._config = Config()
+        self._config.errorlog = logging.getLogger(f"{__name__}.hypercorn")
+        self._config.include_server_header = False
+        self._config.keep_alive_timeout = bounds.idle_s
+        self._config.h11_max_incomplete_size = 32 << 10
+
+    @property
+    def connections(self) -> int:
+        """How many there are."""
+        return self._bounds.connections - self._places.value
+
+    async def serve(
+        self,
+        listeners: list[tuple[trio.SocketListener, ssl.SSLContext | None]],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serve until ``stop``; then nothing more is accepted, and answers under way get ``stop_s`` to end."""
+        async with trio.open_nursery() as conversations:
+            async with trio.open_nursery() as accepting:
+                for listener, tls in listeners:
+                    accepting.start_soon(self._accept, listener, tls, conversations)
+                task_status.started()
+                await self._stopping.wait()
+                accepting.cancel_scope.cancel()
+            conversations.cancel_scope.deadline = trio.current_time() + self._bounds.stop_s
+            await self._context.terminated.set()
+
+    def stop(self) -> None:
+        """End ``serve``."""
+        self._stopping.set()
+
+    async def _accept(
+        self, listener: trio.SocketListener, tls: ssl.SSLContext | None, conversations: trio.Nursery
+    ) -> None:
+        while True:
+            if self._places.value <= 1:
+                self._close_longest_idle()
+            await self._places.acquire()
+            try:
+                stream = await listener.accept()
+            except OSError as error:  # descriptors have run out, or the connection is gone already
+                self._places.release()
+                log.warning("a connection could not be accepted", extra={"error": error})
+                await trio.sleep(_ACCEPT_PAUSE_S)
+            except BaseException:
+                self._places.release()
+                raise
+            else:
+                conversations.start_soon(self._converse, stream, tls)
+
+    async def _converse(self, stream: trio.SocketStream, tls: ssl.SSLContext | None) -> None:
+        """Serve one connection; whatever happens in it ends it and nothing else."""
+        conversation = _Conversation(self._bounds.idle_s)
+        self._conversations.add(conversation)
+        try:
+            with conversation.scope:
+                peer = _peer_of(stream.socket)
+                secured: trio.SSLStream[trio.SocketStream] | None = None
+                if tls is not None:
+                    secured = trio.SSLStream(stream, tls, server_side=True, https_compatible=True)
+                    await secured.do_handshake()
+                app = ASGIWrapper(partial(self._answer, conversation, peer))
+                timed: Any = _TimedStream(secured or stream, stream.socket, self._bounds.send_s)
+                state: Any = {}
+                await TCPServer(app, self._config, self._context, state, timed).run()
+        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError) as error:
+            log.debug("a connection broke", extra={"error": error})
+        except Exception:  # hypercorn's door: one connection must not end the daemon
+            log.exception("a connection failed in a way nobody foresaw")
+        finally:
+            self._conversations.remove(conversation)
+            self._places.release()
+            await trio.aclose_forcefully(stream)
+
+    def _close_longest_idle(self) -> None:
+        idle = [conversation for conversation in self._conversations if conversation.is_idle]
+        if idle:
+            min(idle, key=lambda conversation: conversation.scope.deadline).scope.cancel()
+
+    async def _answer(
+        self, conversation: _Conversation, peer: Peer | None, scope: MutableMapping[str, Any], receive: Any, send: Any
+    ) -> None:
+        scope[PEER] = peer
+        with conversation.answering():
+            await self._app(scope, receive, send)
+
+
+class _Conversation:
+    """The time limit of a connection: it holds while no request is being answered."""
+
+    def __init__(self, idle_s: float) -> None:
+        self._idle_s = idle_s
+        self._answering = 0
+        self.scope = trio.CancelScope(deadline=trio.current_time() + idle_s)
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._answering and not self.scope.cancel_called
+
+    @contextlib.contextmanager
+    def answering(self) -> Iterator[None]:
+        self._answering += 1
+        self.scope.deadline = math.inf
+        try:
+            yield
+        finally:
+            self._answering -= 1
+            if not self._answering:
+                self.scope.deadline = trio.current_time() + self._idle_s
+
+
+class _TimedStream:
+    """What hypercorn needs of a stream, with a limit on each write: its own are shielded from cancellation."""
+
+    def __init__(self, stream: trio.abc.Stream, socket_: trio.socket.SocketType, send_s: float) -> None:
+        self._stream = stream
+        self._send_s = send_s
+        self.socket = socket_
+
+    async def receive_some(self, max_bytes: int) -> bytes | bytearray:
+        return await self._stream.receive_some(max_bytes)
+
+    async def send_all(self, data: bytes) -> None:
+        """Send. Raises trio.BrokenResourceError: it takes too long, or the other end is gone."""
+        with trio.move_on_after(self._send_s) as limit:
+            await self._stream.send_all(data)
+        if limit.cancelled_caught:
+            await trio.aclose_forcefully(self._stream)
+            raise trio.BrokenResourceError("the client does not take its answer")
+
+    async def send_eof(self) -> None:
+        if isinstance(self._stream, trio.SocketStream):
+            await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        with trio.move_on_after(_CLOSE_S):
+            await self._stream.aclose()
+
+
+def _peer_of(socket_: trio.socket.SocketType) -> Peer | None:
+    if socket_.family != socket.AF_UNIX:
+        return None
+    credentials = socket_.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return Peer(*struct.unpack("3i", credentials))

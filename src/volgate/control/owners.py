@@ -1,0 +1,130 @@
+"""Asking the owners of volumes over their sockets: asynchronous, cancellable, bounded in number and bytes.
+
+``client`` is the same for verbs, which block. An owner that hangs costs whoever asks it, and nobody else.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import h11
+import trio
+
+from volgate.control.problems import from_problem
+from volgate.errors import InputOutput, NotMounted, NotPermitted, StorageException, TimedOut, Unavailable
+
+TIMEOUT_S: Final = 10.0
+_AT_ONCE: Final = 128
+_PATIENT_AT_ONCE: Final = 32
+_MAX_ANSWER_BYTES: Final = 256 << 20
+_CHUNK_BYTES: Final = 1 << 16
+
+
+class Owners:
+    """The owners on this host.
+
+    Args:
+        runtime_directory: where their sockets lie.
+    """
+
+    def __init__(self, runtime_directory: Path) -> None:
+        self._runtime_directory = runtime_directory
+        self._places = trio.CapacityLimiter(_AT_ONCE)
+        self._patient_places = trio.CapacityLimiter(_PATIENT_AT_ONCE)
+
+    async def ask(
+        self, volume_id: str, method: str, target: str, body: Any = None, *, timeout_s: float | None = TIMEOUT_S
+    ) -> Any:
+        """Return the JSON answer of a volume's owner; ``timeout_s``: None waits as long as the owner lives.
+
+        Raises:
+            NotMounted: nobody owns the volume here. TimedOut, Unavailable: no answer. Else what the owner refused with.
+        """
+        socket = self._runtime_directory / f"{volume_id}.sock"
+        content = await self.fetch(socket, method, target, body, timeout_s=timeout_s, of=volume_id)
+        try:
+            return json.loads(content)
+        except ValueError as error:
+            raise InputOutput(f"the owner of volume {volume_id} answered what is no JSON") from error
+
+    async def fetch(
+        self,
+        socket: Path,
+        method: str,
+        target: str,
+        body: Any = None,
+        *,
+        timeout_s: float | None = TIMEOUT_S,
+        max_bytes: int = _MAX_ANSWER_BYTES,
+        of: str | None = None,
+    ) -> bytes:
+        """Return the content of an answer; raises as ``ask``. ``of``: the volume, for messages."""
+        volume_id = of or socket.stem
+        limit_s = math.inf if timeout_s is None else timeout_s
+        try:
+            async with self._patient_places if timeout_s is None else self._places:
+                with trio.fail_after(limit_s):
+                    status, content = await _converse(socket, method, target, body, max_bytes)
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            raise NotMounted(
+                f"volume {volume_id} is not mounted here for writing, and only its owner can do this: mount it first"
+            ) from error
+        except PermissionError as error:
+            raise NotPermitted(f"the owner of volume {volume_id} answers its own user alone") from error
+        except trio.TooSlowError as error:
+            raise TimedOut(f"the owner of volume {volume_id} did not answer within {limit_s:g} s") from error
+        except (OSError, trio.BrokenResourceError, h11.RemoteProtocolError) as error:
+            raise Unavailable(f"the owner of volume {volume_id} ended before it answered") from error
+        if status >= 400:
+            raise from_problem(status, content)
+        return content
+
+    async def fetch_all(
+        self, sockets: Sequence[Path], target: str, *, timeout_s: float, max_bytes: int
+    ) -> list[tuple[Path, bytes | StorageException]]:
+        """Return what each answers to a GET, or why it does not; all are asked at once."""
+        answers: list[tuple[Path, bytes | StorageException]] = []
+
+        async def fetch_one(socket: Path) -> None:
+            answer: bytes | StorageException
+            try:
+                answer = await self.fetch(socket, "GET", target, timeout_s=timeout_s, max_bytes=max_bytes)
+            except StorageException as error:
+                answer = error
+            answers.append((socket, answer))
+
+        async with trio.open_nursery() as nursery:
+            for socket in sockets:
+                nursery.start_soon(fetch_one, socket)
+        return sorted(answers, key=lambda answer: answer[0])
+
+
+async def _converse(socket: Path, method: str, target: str, body: Any, max_bytes: int) -> tuple[int, bytes]:
+    content = b"" if body is None else json.dumps(body).encode()
+    connection = h11.Connection(h11.CLIENT)
+    headers = [("host", "localhost"), ("content-length", str(len(content))), ("connection", "close")]
+    async with await trio.open_unix_socket(str(socket)) as stream:
+        request = h11.Request(method=method, target=target, headers=headers)
+        sent = b"".join(
+            part or b"" for part in map(connection.send, (request, h11.Data(data=content), h11.EndOfMessage()))
+        )
+        await stream.send_all(sent)
+        status, answer = 0, bytearray()
+        while True:
+            event = connection.next_event()
+            if event is h11.NEED_DATA:
+                connection.receive_data(await stream.receive_some(_CHUNK_BYTES))
+            elif isinstance(event, h11.Response):
+                status = event.status_code
+            elif isinstance(event, h11.Data):
+                answer += event.data
+                if len(answer) > max_bytes:
+                    raise h11.RemoteProtocolError("the answer is too large")
+            elif isinstance(event, h11.EndOfMessage):
+                return status, bytes(answer)
+            else:
+                raise h11.RemoteProtocolError("it ended early")

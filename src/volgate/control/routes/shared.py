@@ -1,0 +1,99 @@
+"""What all routes have in common: the services behind them, who may ask, and what may go wrong."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+import attrs
+from fastapi import Depends, Path, Request
+
+from volgate.control.aside import Aside
+from volgate.control.dto.fields import SnapshotId, VolumeId
+from volgate.control.owners import Owners
+from volgate.control.problems import CONTENT_TYPE, Refusal
+from volgate.control.roles import Principal, Role
+from volgate.control.scraping import Scraper
+from volgate.control.starting import Starter
+from volgate.control.turns import Turns
+from volgate.control.volumes import Volumes
+from volgate.volume.sources import Locator
+
+
+@attrs.frozen
+class Services:
+    """What routes use; see each class."""
+
+    volumes: Volumes
+    locator: Locator
+    owners: Owners
+    starter: Starter
+    turns: Turns
+    aside: Aside
+    scraper: Scraper
+
+
+def get_services(request: Request) -> Services:
+    """Return the services of this application."""
+    services: Services = request.app.state.services
+    return services
+
+
+def get_principal(request: Request) -> Principal:
+    """Return who asks; the door has found out."""
+    principal: Principal = request.state.principal
+    return principal
+
+
+Using = Annotated[Services, Depends(get_services)]
+Asking = Annotated[Principal, Depends(get_principal)]
+InVolume = Annotated[VolumeId, Path(description="The volume's id.")]
+OfSnapshot = Annotated[SnapshotId, Path(description="The snapshot's id.")]
+
+
+def may(role: Role) -> Any:
+    """Return what lets in only those with a role for the route's volume."""
+
+    async def check(principal: Asking, volume_id: InVolume) -> None:
+        _check(principal, role, volume_id)
+
+    return Depends(check)
+
+
+def may_all(role: Role) -> Any:
+    """Likewise for all volumes."""
+
+    async def check(principal: Asking) -> None:
+        _check(principal, role, None)
+
+    return Depends(check)
+
+
+def _check(principal: Principal, role: Role, volume_id: str | None) -> None:
+    if not principal.may(role, volume_id):
+        what = "all volumes" if volume_id is None else f"volume {volume_id}"
+        raise Refusal("forbidden", f"{principal.name} has not the role '{role.name.lower()}' for {what}")
+
+
+_WHAT: Final = {
+    400: "The request makes no sense.",
+    401: "Nobody who is known asks.",
+    403: "Who asks has not the role, or the storage refuses.",
+    404: "There is no such volume, snapshot or route.",
+    405: "There is no such method here.",
+    408: "The body did not come in time.",
+    409: "It is in the way of what is: not mounted, in use, there already, or under way.",
+    413: "The body is too large.",
+    422: "The request, or its Idempotency-Key, cannot be used.",
+    500: "A bug.",
+    502: "The storage failed.",
+    503: "Not now.",
+    507: "The limit is reached, or the storage is full.",
+}
+PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
+    status: {
+        "description": text,
+        "content": {CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemResponse"}}},
+    }
+    for status, text in _WHAT.items()
+}
+"""For the description of the API: any route may answer so."""

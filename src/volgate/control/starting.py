@@ -1,0 +1,96 @@
+"""Mounting and unmounting volumes for others: by their systemd units where systemd runs, else by the command line.
+
+Programs get lists of words, never a shell's line, nothing on standard input, and bounded time. What a client wrote
+reaches them as the id of a volume that the catalog knows, and nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from volgate.control.problems import Refusal
+from volgate.errors import Busy, TimedOut, Unsupported
+
+_SYSTEMD: Final = Path("/run/systemd/system")
+MOUNT_S: Final = 120.0
+UNMOUNT_S: Final = 120.0
+_CHECK_S: Final = 10.0
+_SAID_BYTES: Final = 2000
+_OURS: Final = frozenset({"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"})
+"""What the service manager says to this process, and to no child."""
+
+
+class Starter:
+    """Starts and ends mount daemons.
+
+    Args:
+        command: the words that run this version's command line.
+        by_systemd: whether units are started; by default, where systemd runs and this is root, since they are root's.
+    """
+
+    def __init__(self, command: Sequence[str], *, by_systemd: bool | None = None) -> None:
+        self._command = tuple(command)
+        self._by_systemd = os.geteuid() == 0 and _SYSTEMD.is_dir() if by_systemd is None else by_systemd
+
+    async def mount(self, volume_id: str) -> None:
+        """Mount a volume of the catalog; returns when it answers.
+
+        Raises:
+            TimedOut: it goes on, and is not ready yet. Refusal: it failed; says why.
+        """
+        if self._by_systemd:
+            status, said = await _run(("systemctl", "start", "--", f"volgate@{volume_id}.service"), MOUNT_S)
+            if status:
+                raise Refusal("mount_failed", f"{said}; see 'journalctl -u volgate@{volume_id}'")
+            return
+        status, said = await _run((*self._command, "mount", "-d", volume_id), MOUNT_S)
+        if status:
+            raise Refusal("mount_failed", said)
+
+    async def unmount(self, volume_id: str, *, lazy: bool) -> None:
+        """Unmount a volume; returns when its daemon has ended.
+
+        Raises:
+            Busy: somebody has files open, and it is not ``lazy``. TimedOut: it goes on. Refusal: it failed.
+        """
+        if self._by_systemd and await self._has_unit(volume_id):
+            status, said = await _run(("systemctl", "stop", "--", f"volgate@{volume_id}.service"), UNMOUNT_S)
+            if status:
+                raise Refusal("unmount_failed", f"{said}; see 'journalctl -u volgate@{volume_id}'")
+            return
+        lazily = ("--lazy",) if lazy else ()
+        status, said = await _run((*self._command, "umount", *lazily, volume_id), UNMOUNT_S)
+        if status:
+            raise Busy(said) if "busy" in said else Refusal("unmount_failed", said)
+
+    async def _has_unit(self, volume_id: str) -> bool:
+        """Return whether the mount is its unit's; else somebody mounted it by hand."""
+        unit = f"volgate@{volume_id}.service"
+        status, _ = await _run(("systemctl", "is-active", "--quiet", "--", unit), _CHECK_S)
+        return status == 0
+
+
+async def _run(words: Sequence[str], limit_s: float) -> tuple[int, str]:
+    """Return a program's exit status, and the last line it said. Raises TimedOut; Unsupported: it is missing."""
+    try:
+        with trio.fail_after(limit_s):
+            done = await trio.run_process(
+                words,
+                stdin=subprocess.DEVNULL,
+                capture_stdout=True,
+                capture_stderr=True,
+                check=False,
+                env={name: value for name, value in os.environ.items() if name not in _OURS},
+            )
+    except trio.TooSlowError as error:
+        raise TimedOut(f"'{' '.join(words)}' takes longer than {limit_s:g} s; look at the volume's status") from error
+    except FileNotFoundError as error:
+        raise Unsupported(f"the program {words[0]} is missing") from error
+    lines = done.stderr[-_SAID_BYTES:].decode(errors="backslashreplace").strip().splitlines()
+    return done.returncode, lines[-1].removeprefix("volgate: ") if lines else f"{words[0]} ended with {done.returncode}"
