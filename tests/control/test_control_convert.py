@@ -1,5 +1,6 @@
 """API models and internal values: what goes out comes back, and nothing that a value may hold breaks the way out."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from volgate.control import convert
-from volgate.control.dto.request import CreateSnapshotRequest, CreateVolumeRequest
+from volgate.control.dto.request import (
+    CopySourceField,
+    CreateCopyRequest,
+    CreateSnapshotRequest,
+    CreateVolumeRequest,
+)
 from volgate.control.text import printable
 from volgate.control.volumes import VolumeDescription
+from volgate.copies.request import to_request
+from volgate.copies.tasks import ENDED
+from volgate.drivers.registry import Source
 from volgate.dto import (
     SnapshotInfo,
     StorageLocation,
@@ -18,6 +27,8 @@ from volgate.dto import (
     Usage,
     VolumeOperationContext,
 )
+from volgate.errors import InvalidArgument
+from volgate.events import Event
 from volgate.volume.catalog import CatalogEntry
 from volgate.volume.identity import VolumeIdentity
 from volgate.volume.unmounted import StoredState
@@ -127,3 +138,57 @@ def test_no_name_that_a_file_system_may_have_breaks_an_answer(error, entry, path
 def test_printable_text_is_utf_8_and_stays_what_it_is(text):
     shown = printable(text)
     assert shown.encode().decode() == shown == printable(shown)
+
+
+sources = st.builds(
+    CopySourceField, volume_id=maybe(ids), source=st.none(), snapshot_id=maybe(snapshot_ids), path=paths
+)  # fmt: skip
+copies = st.builds(
+    CreateCopyRequest, kind=st.just("copy"), source=sources, target_path=paths.map("into/{}".format),
+    accept_losses=st.booleans(), bytes_per_s=maybe(st.integers(1, 2**63 - 1)),
+)  # fmt: skip
+
+
+@given(copies, st.booleans(), ids)
+def test_a_copy_and_what_an_owner_is_asked(request, is_other, volume_id):
+    source = Source("posix", "/data", {"a": "b"}) if is_other else None
+    try:
+        body = convert.to_copy_body(request, source, volume_id)
+    except InvalidArgument:  # into itself
+        assert not is_other
+        return
+    assert json.loads(json.dumps(body)) == body
+    asked = to_request(body)
+    assert (asked.kind, asked.source_path, asked.target_path) == ("copy", request.source.path, request.target_path)
+    assert (asked.accept_losses, asked.bytes_per_s) == (request.accept_losses, request.bytes_per_s)
+    assert asked.source_text == ("/data" if is_other else "")
+    assert asked.snapshot_id == ("" if is_other else request.source.snapshot_id or "")
+
+
+facts = st.dictionaries(words, texts | counts | st.booleans() | st.none() | st.floats(0, 1e9), max_size=4)
+events = st.builds(Event, st.just("1-10"), times, words, texts, facts)
+
+
+@given(events)
+def test_an_event_and_its_field(event):
+    field = convert.to_event_field(event)
+    assert type(field).model_validate_json(field.model_dump_json()) == field
+    assert convert.from_event_field(field) == event
+
+
+@given(st.builds(Event, st.just("1-10"), times, wild, wild, st.dictionaries(wild, wild | st.lists(wild), max_size=3)))
+def test_an_event_of_whatever_bytes_goes_out(event):
+    field = convert.to_event_field(event)
+    assert json.loads(field.model_dump_json())["cursor"] == "1-10"
+
+
+@given(wild, wild, wild, st.lists(wild, max_size=2), counts, maybe(st.floats(0, 1e9)), st.sampled_from(sorted(ENDED)))
+def test_a_task_of_whatever_bytes_goes_out(source, target, error, losses, count, speed, state):
+    answer = {
+        "operation_id": "0" * 16, "state": state, "created_at": 1.0, "ended_at": 0.0, "total_bytes": count,
+        "total_files": count, "done_bytes": count, "done_files": count, "bytes_per_s": speed, "remaining_s": speed,
+        "error": error, "error_code": "", "source": source, "request": {"kind": "sync", "target_path": target},
+        "report": {"created": count, "replaced": 0, "removed": 0, "adjusted": 0, "losses": losses}, "later": "more",
+    }  # fmt: skip
+    response = convert.task_from_owner(answer)
+    assert json.loads(response.model_dump_json())["ended_at"] is None

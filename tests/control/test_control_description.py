@@ -35,7 +35,7 @@ rm -rf "$box/root/var/lib/volgate"
 cd "$box/root"
 exec chroot . "$2" -m volgate control serve
 """
-SCHEMA = schemathesis.openapi.from_dict(make_app(None).openapi())
+SCHEMA = schemathesis.openapi.from_dict(make_app(None).openapi()).exclude(path="/v1/events/stream")  # which never ends
 
 
 class UnixAdapter(HTTPAdapter):

@@ -10,21 +10,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from volgate.control.dto.request import CreateSnapshotRequest, CreateVolumeRequest
+from volgate.control.dto.request import CreateCopyRequest, CreateSnapshotRequest, CreateVolumeRequest
 from volgate.control.dto.response import (
     BacklogField,
     ChangeField,
+    CopyReportField,
+    EventField,
     LocationField,
     OperationErrorField,
     QuotaResponse,
     SnapshotLimitResponse,
     SnapshotResponse,
     StatusResponse,
+    TaskResponse,
     VolumeProblemField,
     VolumeResponse,
 )
 from volgate.control.text import printable
 from volgate.control.volumes import VolumeDescription
+from volgate.copies.request import describe as describe_copy
+from volgate.copies.request import to_request as to_copy_request
+from volgate.drivers.registry import Source
 from volgate.dto import (
     SnapshotInfo,
     StorageLocation,
@@ -33,6 +39,7 @@ from volgate.dto import (
     VolumeOperationContext,
     VolumeSnapshotContext,
 )
+from volgate.events import Event
 from volgate.volume.catalog import CatalogEntry
 from volgate.volume.unmounted import StoredState
 
@@ -183,7 +190,7 @@ def status_from_owner(answer: Mapping[str, Any]) -> StatusResponse:
     return StatusResponse(
         volume_id=answer["volume_id"],
         uuid=answer["uuid"],
-        mount_point=printable(answer["mount_point"]),
+        mount_point=None if answer["mount_point"] is None else printable(answer["mount_point"]),
         pid=answer["pid"],
         source=printable(answer["source"]),
         state=answer["state"],
@@ -228,8 +235,10 @@ def from_location_field(field: LocationField) -> StorageLocation:
     return StorageLocation(field.backend_id, Path(field.mount_point), Path(field.relative_path))
 
 
-def locate_view(status: Mapping[str, Any], snapshot_id: str) -> LocationField:
-    """Return where a snapshot's files are to be read; ``status``: of its volume's owner."""
+def locate_view(status: Mapping[str, Any], snapshot_id: str) -> LocationField | None:
+    """Return where a snapshot's files are to be read; ``status``: of its volume's owner. None: it has no mount."""
+    if status["mount_point"] is None:
+        return None
     mount_point = Path(status["mount_point"])
     return to_location_field(StorageLocation(status["volume_id"], mount_point, Path(_VIEWS, snapshot_id)))
 
@@ -299,3 +308,64 @@ def limit_from_owner(answer: Mapping[str, Any] | None) -> SnapshotLimitResponse:
     return SnapshotLimitResponse(
         kept_bytes=known.get("kept_bytes"), limit_bytes=known.get("limit_bytes"), is_full=known.get("is_full")
     )
+
+
+# -- copies and events -----------------------------------------------------------------------------------------------
+
+
+def to_copy_body(request: CreateCopyRequest, source: Source | None, source_volume: str) -> dict[str, Any]:
+    """Return what an owner is asked for. Raises InvalidArgument: it is no copy.
+
+    Args:
+        source: where the source lies, None = in the volume itself. source_volume: the volume that is, "" = none.
+    """
+    lies = {} if source is None else {
+        "source_type": source.backend_type, "source_text": source.text, "source_options": dict(source.options),
+    }  # fmt: skip
+    return describe_copy(
+        to_copy_request(
+            {
+                "kind": request.kind,
+                "source_path": request.source.path,
+                "target_path": request.target_path,
+                "snapshot_id": (request.source.snapshot_id or "") if source is None else "",
+                "source_volume": source_volume,
+                "delete": request.delete,
+                "accept_losses": request.accept_losses,
+                "bytes_per_s": request.bytes_per_s,
+                **lies,
+            }
+        )
+    )
+
+
+def task_from_owner(answer: Mapping[str, Any]) -> TaskResponse:
+    """Return a task of an owner's answer."""
+    same = "operation_id", "state", "created_at", "total_bytes", "total_files", "done_bytes", "done_files"
+    measured = "bytes_per_s", "remaining_s"
+    report = answer["report"]
+    return TaskResponse(
+        **{name: answer[name] for name in (*same, *measured, "error_code")},
+        kind=answer["request"]["kind"],
+        source=printable(answer["source"]),
+        target_path=printable(answer["request"]["target_path"]),
+        ended_at=answer["ended_at"] or None,
+        error=printable(answer["error"]),
+        report=CopyReportField(**{**report, "losses": [printable(loss) for loss in report["losses"]]}),
+    )
+
+
+def to_event_field(event: Event) -> EventField:
+    """Return an event; what is no number among its facts is told as text."""
+    facts = {
+        printable(str(key)): value if value is None or isinstance(value, int | float) else printable(str(value))
+        for key, value in event.facts.items()
+    }
+    return EventField(
+        cursor=event.cursor, at=event.at, kind=printable(event.kind), message=printable(event.message), facts=facts
+    )
+
+
+def from_event_field(field: EventField) -> Event:
+    """Return the event that a field stands for."""
+    return Event(field.cursor, field.at, field.kind, field.message, dict(field.facts))

@@ -6,6 +6,8 @@ The catalog says which there are, the owners' sockets how they are; what no daem
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
@@ -17,10 +19,13 @@ from volgate.control.client import TIMEOUT_S
 from volgate.control.mounts import MountTable, is_headless, join
 from volgate.dto import StorageQuotaInfo, VolumeOperationContext
 from volgate.errors import Busy
+from volgate.events import EventLog
 from volgate.volume import registration
 from volgate.volume.catalog import Catalog, CatalogEntry
 from volgate.volume.mount_options import parse_options
 from volgate.volume.sources import Locator
+
+log = logging.getLogger(__name__)
 
 NOT_MOUNTED: Final = "not mounted"
 
@@ -101,6 +106,7 @@ class Volumes:
         entry = await registration.create_volume(
             self._catalog, context, self._locator.locate(source, options), mount_point=mount_point, options=options
         )
+        self._tell("volume.created", "a volume was made", entry)
         return _with_mount_point(entry)
 
     async def adopt(self, source: str, *, mount_point: str, options: str) -> CatalogEntry:
@@ -109,6 +115,7 @@ class Volumes:
         entry = await registration.adopt_volume(
             self._catalog, self._locator.locate(source, options), mount_point=mount_point, options=options
         )
+        self._tell("volume.adopted", "a volume was entered into the catalog", entry)
         return _with_mount_point(entry)
 
     def change(self, volume_id: str, *, mount_point: str | None, options: str | None) -> CatalogEntry:
@@ -142,7 +149,16 @@ class Volumes:
         entry = self.find_deletable(volume_id, with_share=with_share)
         share = self._locator.locate(volume_id) if with_share else None
         await registration.delete_volume(self._catalog, entry, self._state_directory, share=share)
+        self._tell("volume.deleted", "a volume was taken out of the catalog", entry)
         return entry
+
+    def _tell(self, kind: str, message: str, entry: CatalogEntry) -> None:
+        """Note an event; the work is done whatever becomes of that."""
+        facts = {"volume_id": entry.volume_id, "source": entry.source}
+        try:
+            EventLog(self._state_directory / "events").append(time.time(), kind, message, facts)
+        except OSError as error:
+            log.warning("an event could not be noted", extra={"kind": kind, "error": str(error)})
 
 
 def _with_mount_point(entry: CatalogEntry) -> CatalogEntry:

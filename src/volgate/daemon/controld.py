@@ -29,6 +29,7 @@ from volgate.control.idempotency import KeptAnswers
 from volgate.control.listening import server_tls, take_inherited, tcp_listeners, unix_listener
 from volgate.control.owners import Owners
 from volgate.control.roles import Grant, parse_user_grants
+from volgate.control.routes.events import FOLLOWERS
 from volgate.control.routes.shared import Services
 from volgate.control.scraping import Scraper
 from volgate.control.signed_tokens import SignedTokens
@@ -39,6 +40,7 @@ from volgate.control.turns import Turns
 from volgate.control.volumes import Volumes
 from volgate.daemon import checks, service_manager
 from volgate.errors import BadConfiguration, StorageException
+from volgate.events import EventLog
 from volgate.volume.catalog import Catalog
 from volgate.volume.sources import Locator
 
@@ -161,6 +163,8 @@ class ControlDaemon:
                 turns=Turns(),
                 aside=self._aside,
                 scraper=Scraper(owners, self._aside, door.statistics),
+                events=EventLog(settings.state_directory / "events"),
+                followers=trio.CapacityLimiter(FOLLOWERS),
             )
         )
         return door

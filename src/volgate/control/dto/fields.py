@@ -56,6 +56,8 @@ MetadataKey = Annotated[str, Field(pattern=_NO_NUL, min_length=1, max_length=255
 MetadataValue = Annotated[str, Field(pattern=_NO_NUL, max_length=4095)]
 Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=64)]
 Policy = Annotated[str, Field(min_length=1, max_length=255, examples=["hourly=24,daily=7"])]
+TaskId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$", examples=["3f2a9c0d11e84b7a"])]
+EventCursor = Annotated[str, Field(pattern=r"^[0-9]{1,12}-[0-9]{1,12}$", examples=["1-0"])]
 Cursor = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=8192, description="'next_cursor' of the page before.")
 ]

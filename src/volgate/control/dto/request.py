@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
 from pydantic import ConfigDict, Field
 
 from volgate.control.dto.fields import (
@@ -84,3 +86,30 @@ class SetSnapshotLimitRequest(Model):
     """How much snapshots may keep; null is as much as they need."""
 
     limit_bytes: Count | None
+
+
+class CopySourceField(Model):
+    """What is copied: a path in a volume, the same one where none is named, or in a directory or bucket of the host.
+
+    ``source`` needs the role admin of all. ``snapshot_id``: of the volume, else as it is now.
+    """
+
+    volume_id: VolumeId | None = None
+    source: SourceText | None = None
+    snapshot_id: SnapshotId | None = None
+    path: RelativePath = ""
+
+
+class CreateCopyRequest(Model):
+    """A copy makes what was not there, and shows it when it is whole; a sync makes what is there like the source.
+
+    ``delete``: a sync removes what the source does not have. ``accept_losses``: copy also what the volume cannot keep
+    all of. ``bytes_per_s``: not faster.
+    """
+
+    kind: Literal["copy", "sync"] = "copy"
+    source: CopySourceField
+    target_path: RelativePath
+    delete: bool = False
+    accept_losses: bool = False
+    bytes_per_s: Annotated[int, Field(ge=1, le=2**63 - 1)] | None = None

@@ -101,11 +101,14 @@ class BacklogField(Model):
 
 
 class StatusResponse(Model):
-    """What the owner of a volume says of its mount. ``storage``: null where nothing is kept back."""
+    """What the owner of a volume says of it. ``storage``: null where nothing is kept back.
+
+    ``mount_point``: null where the owner has no mount.
+    """
 
     volume_id: str
     uuid: str
-    mount_point: str
+    mount_point: str | None
     pid: int
     source: str
     state: str
@@ -145,10 +148,10 @@ class SnapshotResponse(Model):
 
 
 class SnapshotDetailResponse(Model):
-    """A snapshot, and where its files are to be read."""
+    """A snapshot, and where its files are to be read; null where the volume has no mount."""
 
     snapshot: SnapshotResponse
-    view: LocationField
+    view: LocationField | None
 
 
 class SnapshotPage(Model):
@@ -206,6 +209,64 @@ class SnapshotLimitResponse(Model):
     kept_bytes: Count | None
     limit_bytes: Count | None
     is_full: bool | None
+
+
+class CopyReportField(Model):
+    """What a copy did: numbers of names. ``losses``: what the volume cannot keep, for people."""
+
+    created: Count
+    replaced: Count
+    removed: Count
+    adjusted: Count
+    losses: list[str]
+
+
+class TaskResponse(Model):
+    """A copy or sync. ``error``: why it failed, or what it waits for; ``error_code``: an errno's name.
+
+    ``remaining_s``, ``bytes_per_s``: null where nobody knows. ``ended_at``: null while it has not ended.
+    """
+
+    operation_id: str
+    kind: Literal["copy", "sync"]
+    state: Literal["waiting", "running", "paused", "done", "failed", "cancelled"]
+    source: str
+    target_path: str
+    created_at: Seconds
+    ended_at: Seconds | None
+    total_bytes: Count
+    total_files: Count
+    done_bytes: Count
+    done_files: Count
+    bytes_per_s: Seconds | None
+    remaining_s: Seconds | None
+    error: str
+    error_code: str
+    report: CopyReportField
+
+
+class TaskPage(Model):
+    """Tasks, the oldest first."""
+
+    items: list[TaskResponse]
+    next_cursor: str | None
+
+
+class EventField(Model):
+    """What happened. ``cursor``: ask for what follows by it. ``kind``: stable. ``facts``: texts, but for numbers."""
+
+    cursor: str
+    at: Seconds
+    kind: str
+    message: str
+    facts: dict[str, str | int | float | bool | None]
+
+
+class EventPage(Model):
+    """Events, the oldest first; later ones begin at ``next_after``."""
+
+    items: list[EventField]
+    next_after: str
 
 
 class InvalidField(Model):

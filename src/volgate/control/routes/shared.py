@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Final
 
 import attrs
+import trio
 from fastapi import Depends, Path, Request
 
 from volgate.control.aside import Aside
@@ -16,6 +17,7 @@ from volgate.control.scraping import Scraper
 from volgate.control.starting import Starter
 from volgate.control.turns import Turns
 from volgate.control.volumes import Volumes
+from volgate.events import EventLog
 from volgate.volume.sources import Locator
 
 
@@ -30,6 +32,8 @@ class Services:
     turns: Turns
     aside: Aside
     scraper: Scraper
+    events: EventLog
+    followers: trio.CapacityLimiter
 
 
 def get_services(request: Request) -> Services:
