@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from volgate.concurrency import note_progress
+from volgate.concurrency import give_turn, note_progress
 from volgate.core.checksums import crc64nvme, to_text
 from volgate.core.names import DRAFT_PREFIX
 from volgate.drivers.base import NodeOwner
@@ -146,7 +146,7 @@ class TreeWriter:
                 above, name = waiting[-1]
                 if not await self._remove_one(above, name, waiting, held):
                     waiting.pop()
-                await trio.lowlevel.checkpoint()
+                await give_turn()
         finally:
             self._let_go(held)
 
@@ -305,14 +305,14 @@ class TreeWriter:
             if self._pace is not None:
                 await self._pace(len(content))
             note_progress()
-            await trio.lowlevel.checkpoint()
+            await give_turn()
         if end < was.size:
             async with self._fs.turnstile.passed():
                 await self._fs.attributes.resize(inode, file, was.size, privileged=True)
         for start in range(0, was.size, _CHUNK_BYTES):
             found = crc64nvme(await file.read(start, _CHUNK_BYTES), found)
             note_progress()
-            await trio.lowlevel.checkpoint()
+            await give_turn()
         if read != found and was.size:
             raise InputOutput(f"what was written is read back otherwise: {to_text(read)}, then {to_text(found)}")
         return read
