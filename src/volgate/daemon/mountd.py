@@ -28,7 +28,7 @@ from volgate.control.server import ControlServer, Reply, Route, TcpServer, json_
 from volgate.copies.tasks import Tasks
 from volgate.core.id_map import IdMap
 from volgate.core.sizes import format_count, format_size
-from volgate.daemon import checks, metrics, operating, service_manager, snapshots, split, tasks
+from volgate.daemon import checks, files, metrics, operating, service_manager, snapshots, split, tasks
 from volgate.daemon.activity import Activity
 from volgate.daemon.draining import drain
 from volgate.daemon.headless import HeadlessSession
@@ -43,6 +43,7 @@ from volgate.events import EventLog, Recorder
 from volgate.fuse.mounting import Mounter
 from volgate.fuse.session import SessionStatistics
 from volgate.vfs.file_system import FileSystem
+from volgate.vfs.files import Files
 from volgate.volume.storage import make_backend
 from volgate.volume.volume import UNCHANGED, Limit, Volume, open_volume
 
@@ -224,18 +225,21 @@ class MountDaemon:
                 path = settings.runtime_directory / f"{volume.identity.volume_id}{suffix}.sock"
                 of_snapshots, keep_snapshots = snapshots.routes(file_system, session, self._activity)
                 of_tasks = await self._open_tasks(file_system, session)
+                of_files = Files(file_system, session.drop_caches)
                 routes = self._activity.watch(
                     {
                         **self._routes(volume, session),
                         **operating.routes(volume, session),
                         **of_snapshots,
                         **tasks.routes(of_tasks, settings.source),
+                        **files.routes(of_files),
                     },
                     unwatched=_UNWATCHED,
                     broken_off=operating.BROKEN_OFF | snapshots.BROKEN_OFF | tasks.BROKEN_OFF,
                     drained=operating.DRAINED,
                 )
-                server = ControlServer(path, routes, operating.PATIENT | snapshots.PATIENT | tasks.PATIENT)
+                patient = operating.PATIENT | snapshots.PATIENT | tasks.PATIENT | files.PATIENT
+                server = ControlServer(path, routes, patient, files.streams(of_files, self._activity.under_way))
                 await nursery.start(server.run)
                 if settings.metrics_address is not None:
                     scrape = {("GET", "/metrics"): routes["GET", "/metrics"]}
