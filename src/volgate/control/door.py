@@ -39,6 +39,8 @@ _DRAIN_S: Final = 5.0
 _AT_ONCE: Final = 64
 _LOOKS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _METHODS: Final = _LOOKS | {"POST", "PUT", "PATCH", "DELETE"}
+_NOTHING_COMES: Final = frozenset({"malformed_request", "request_timeout"})
+"""Codes that say that the rest of a body is not worth waiting for."""
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
 
 
@@ -116,8 +118,9 @@ class Door:
                 raise Refusal("overloaded", f"{_AT_ONCE} requests are under way", retry_after_s=1)
             principal = await self._identify(scope, headers)
             body = await self._read(receive, headers)
-        except Refusal:
-            await _drain(receive)
+        except Refusal as refusal:
+            if refusal.problem.code not in _NOTHING_COMES:
+                await _drain(receive)
             raise
         scope["state"]["principal"] = principal
         if scope["method"] in _LOOKS:
