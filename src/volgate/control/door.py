@@ -37,8 +37,12 @@ _BODY_S: Final = 20.0
 _DRAINED_BYTES: Final = 64 << 20
 _DRAIN_S: Final = 5.0
 _AT_ONCE: Final = 64
+HEALTH: Final = "/v1/health"
+"""Is answered also where much is under way, and over TCP to whoever asks: a load balancer has no token."""
 _LOOKS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _METHODS: Final = _LOOKS | {"POST", "PUT", "PATCH", "DELETE"}
+_NOTHING_COMES: Final = frozenset({"malformed_request", "request_timeout"})
+"""Codes that say that the rest of a body is not worth waiting for."""
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
 
 
@@ -112,12 +116,13 @@ class Door:
     async def _admit(self, scope: Scope, receive: Receive, reply: _Reply) -> None:
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         try:
-            if self.statistics.in_flight > _AT_ONCE:
+            if self.statistics.in_flight > _AT_ONCE and scope["path"] != HEALTH:
                 raise Refusal("overloaded", f"{_AT_ONCE} requests are under way", retry_after_s=1)
             principal = await self._identify(scope, headers)
             body = await self._read(receive, headers)
-        except Refusal:
-            await _drain(receive)
+        except Refusal as refusal:
+            if refusal.problem.code not in _NOTHING_COMES:
+                await _drain(receive)
             raise
         scope["state"]["principal"] = principal
         if scope["method"] in _LOOKS:

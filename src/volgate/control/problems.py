@@ -19,6 +19,7 @@ from volgate.dto import StorageOperationError
 
 CONTENT_TYPE: Final = "application/problem+json"
 _RETRY_S: Final = 5
+_CONTEXT: Final = tuple(field.name for field in attrs.fields(StorageOperationError))
 
 _STATUS: Final[dict[type[errors.StorageException], int]] = {
     errors.NotFound: 404,
@@ -160,8 +161,9 @@ def from_problem(status: int, content: bytes) -> errors.StorageException:
     try:
         body = json.loads(content)
         code, detail = body.get("code"), str(body.get("detail", ""))
-        context = StorageOperationError(**body["context"]) if body.get("context") else None
-    except (ValueError, TypeError, AttributeError):
+        known = body.get("context")
+        context = None if known is None else StorageOperationError(*(known[name] for name in _CONTEXT))
+    except (ValueError, TypeError, AttributeError, KeyError):
         code, detail, context = None, content.decode(errors="replace")[:200], None
     fallback = next((class_ for class_, number in _STATUS.items() if number == status), errors.InvalidArgument)
     return _CLASS_OF.get(str(code), fallback)(detail, context=context)
