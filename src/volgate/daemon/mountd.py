@@ -57,6 +57,8 @@ _PATIENCE_S: Final = 60.0
 _FIRST_DELAY_S: Final = 0.5
 _LAST_DELAY_S: Final = 8.0
 _IDLE_LOOK_S: Final = 1.0
+_BREAK_OFF_S: Final = 10.0
+"""How long requests under way have at the end of a mount; a stop by systemd has to fit its time."""
 _UNWATCHED: Final = frozenset(
     {("GET", "/v1/status"), ("GET", "/v1/ops"), ("GET", "/metrics"), ("GET", "/v1/drained")}
     | {("POST", f"/v1/{verb}") for verb in ("release", "hold")}
@@ -378,7 +380,7 @@ class MountDaemon:
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(hurry)
-            with trio.move_on_after(self._settings.stop_deadline_s):
+            with trio.move_on_after(min(_BREAK_OFF_S, self._settings.stop_deadline_s)):
                 await self._activity.break_off()
             await file_system.close()
             await drain(file_system.volume.backend, self._settings.stop_deadline_s)
