@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 from volgate.control.dto.response import ProblemResponse
 from volgate.control.problems import Problem, Refusal, describe
-from volgate.control.routes import copies, events, monitoring, quota, snapshots, volumes
+from volgate.control.routes import copies, events, files, monitoring, quota, snapshots, volumes
 from volgate.control.routes.shared import PROBLEMS, Services
 from volgate.errors import StorageException
 
@@ -40,7 +40,7 @@ def make_app(services: Services) -> FastAPI:
         responses=PROBLEMS,
     )
     app.state.services = services
-    for module in (volumes, quota, snapshots, copies, events, monitoring):
+    for module in (volumes, quota, snapshots, copies, files, events, monitoring):
         app.include_router(module.router, prefix="/v1")
     app.include_router(monitoring.metrics_router)
     app.add_exception_handler(StorageException, _on_storage_exception)

@@ -30,8 +30,9 @@ def routes(files: Files) -> dict[tuple[str, str], Route]:
         if type(limit) is not int or not 1 <= limit <= _MOST:
             raise InvalidArgument(f"'limit' is a number from 1 to {_MOST}")
         after = os.fsencode(_text(wanted, "after", ""))
-        entries, more = await files.list(to_path(_text(wanted, "path")), after, limit)
-        return json_reply({"entries": [describe(entry) for entry in entries], "more": more})
+        entries, last = await files.list(to_path(_text(wanted, "path")), after, limit)
+        found = {"entries": [describe(entry) for entry in entries], "more": last is not None}
+        return json_reply({**found, "last": None if last is None else os.fsdecode(last)})
 
     async def stat(body: bytes) -> Reply:
         return json_reply(describe(await files.stat(to_path(_text(_object(body, {"path"}), "path")))))

@@ -36,13 +36,11 @@ async def _walk(files: Files, path: bytes) -> AsyncGenerator[tuple[bytes, bytes,
             yield here, within, entry
         if not stat.S_ISDIR(entry.attributes.mode):
             continue
-        after, more = b"", True
+        after: bytes | None = b""
         below: list[tuple[bytes, bytes, Entry]] = []
-        while more:
-            found, more = await files.list(here, after, _PAGE)
-            for child in found:
-                after = child.name
-                below.append((_join(here, child.name), _join(within, child.name), child))
+        while after is not None:
+            found, after = await files.list(here, after, _PAGE)
+            below += [(_join(here, child.name), _join(within, child.name), child) for child in found]
         waiting += reversed(below)
 
 

@@ -124,8 +124,12 @@ class Files:
                 target = await self._fs.namespace.read_link(inode)
             return Entry(path.rpartition(b"/")[2], await self._fs.attributes.get(inode), target)
 
-    async def list(self, path: bytes, after: bytes, limit: int) -> tuple[list[Entry], bool]:
-        """Return entries of a directory by name, behind a name, and whether there are more. Raises NotADirectory."""
+    async def list(self, path: bytes, after: bytes, limit: int) -> tuple[list[Entry], bytes | None]:
+        """Return entries of a directory by name, behind a name, and behind which there are more; None = there are none.
+
+        Raises:
+            NotADirectory: it is none.
+        """
         async with self._at(path) as inode:
             if not inode.is_directory:
                 raise NotADirectory(f"{os.fsdecode(path)!r} is no directory")
@@ -142,7 +146,7 @@ class Files:
                 if stat.S_ISLNK(attributes.mode):
                     target = await self._backend.read_link(directory, name, attributes.ino)
                 entries.append(Entry(name, attributes, target))
-            return entries, len(names) > limit
+            return entries, names[limit - 1] if len(names) > limit else None
 
     # -- names --------------------------------------------------------------------------------------------------
 

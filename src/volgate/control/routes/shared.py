@@ -86,6 +86,8 @@ _WHAT: Final = {
     405: "There is no such method here.",
     408: "The body did not come in time.",
     409: "It is in the way of what is: not mounted, in use, there already, or under way.",
+    411: "The body has no Content-Length.",
+    416: "The file has no such range.",
     413: "The body is too large.",
     422: "The request, or its Idempotency-Key, cannot be used.",
     500: "A bug.",
