@@ -19,7 +19,7 @@ from volgate.control.dto.response import FileField, FilePage
 from volgate.control.paging import DEFAULT_LIMIT, After, Limit, decode_cursor, encode_cursor
 from volgate.control.problems import Refusal
 from volgate.control.roles import Role
-from volgate.control.routes.shared import InVolume, Services, Using, may
+from volgate.control.routes.shared import InVolume, Services, Using, ask_owner, may
 from volgate.errors import InvalidArgument
 
 router = APIRouter(tags=["files"], prefix="/volumes/{volume_id}/files")
@@ -31,8 +31,7 @@ _BYTES: Final[dict[int | str, dict[str, Any]]] = {
 
 
 async def _ask(services: Services, volume_id: str, verb: str, body: Any) -> Any:
-    await services.aside.call(lambda: services.volumes.find_entry(volume_id))
-    return await services.owners.ask(volume_id, "POST", f"/v1/files/{verb}", body, timeout_s=None)
+    return await ask_owner(services, volume_id, "POST", f"/v1/files/{verb}", body)
 
 
 @router.get("", dependencies=[may(Role.READER)])

@@ -54,6 +54,12 @@ InVolume = Annotated[VolumeId, Path(description="The volume's id.")]
 OfSnapshot = Annotated[SnapshotId, Path(description="The snapshot's id.")]
 
 
+async def ask_owner(services: Services, volume_id: str, method: str, target: str, body: Any = None) -> Any:
+    """Ask the owner of a volume of the catalog, as long as it takes. Raises NotFound, and as ``Owners.ask``."""
+    await services.aside.call(lambda: services.volumes.find_entry(volume_id))
+    return await services.owners.ask(volume_id, method, target, body, timeout_s=None)
+
+
 def may(role: Role) -> Any:
     """Return what lets in only those with a role for the route's volume."""
 
