@@ -29,6 +29,10 @@ _BYTES: Final[dict[int | str, dict[str, Any]]] = {
     200: {"content": {"application/octet-stream": {}}}, 206: {"content": {"application/octet-stream": {}}},
 }  # fmt: skip
 
+_PACKED: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"content": {"application/x-tar": {}, "application/zip": {}}},
+}  # fmt: skip
+
 
 async def _ask(services: Services, volume_id: str, verb: str, body: Any) -> Any:
     return await ask_owner(services, volume_id, "POST", f"/v1/files/{verb}", body)
@@ -108,7 +112,7 @@ def _parse_range(text: str | None, size: int) -> tuple[int, int, bool]:
     return begin, end, True
 
 
-@router.get("/archive", dependencies=[may(Role.READER)], response_class=StreamingResponse, responses=_BYTES)
+@router.get("/archive", dependencies=[may(Role.READER)], response_class=StreamingResponse, responses=_PACKED)
 async def download_archive(
     services: Using,
     volume_id: InVolume,
