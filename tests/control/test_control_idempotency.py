@@ -142,6 +142,7 @@ def test_what_a_process_that_ended_had_begun_is_told_and_not_done_again(place):
         with pytest.raises(Refusal) as unknown:
             second.begin("uid:0", "k", "f")
         assert unknown.value.problem.code == "outcome_unknown"
+    second.close()
     assert path.stat().st_mode & 0o777 == 0o600
 
 
@@ -152,14 +153,15 @@ def test_answers_are_let_go_after_a_day_and_a_newer_format_is_refused(place):
     answers.finish("uid:0", "k", Answer(204, (("a", "b"),), b"c"))
     assert answers.begin("uid:0", "k", "f") == Answer(204, (("a", "b"),), b"c")
     answers.close()
-    with sqlite3.connect(path) as database:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
         database.execute("UPDATE answers SET begun_at = begun_at - ?", (KEPT_S + 1,))
     assert answers.begin("uid:0", "k", "g") is None
     answers.close()
-    with sqlite3.connect(path) as database:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
         database.execute("PRAGMA user_version = 99")
     with pytest.raises(Unsupported, match="upgrade volgate"):
         answers.begin("uid:0", "k", "g")
+    answers.close()
 
 
 def test_a_client_that_goes_away_does_not_break_off_what_it_asked_for(api, place, mounted_name):
