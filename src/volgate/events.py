@@ -6,6 +6,7 @@ Lines of JSON in numbered files, of which the last few are kept. A log record be
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import logging
@@ -13,6 +14,7 @@ import logging.handlers
 import os
 import queue
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +26,7 @@ from volgate.logs import facts_of
 FORMAT_VERSION: Final = 1
 FILE_BYTES: Final = 8 << 20
 _KEPT_FILES: Final = 4
+_END_S: Final = 5.0
 _NAME: Final = re.compile(r"([0-9]{1,12})\.jsonl")
 _CURSOR: Final = re.compile(r"([0-9]{1,12})-([0-9]{1,12})")
 
@@ -69,9 +72,13 @@ class EventLog:
                 number += 1
                 for old in numbers[: 1 - _KEPT_FILES]:
                     self._path(old).unlink(missing_ok=True)
-            file = os.open(self._path(number), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            file = os.open(self._path(number), os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             try:
-                os.write(file, json.dumps(line, default=str).encode() + b"\n")
+                size = os.fstat(file).st_size
+                is_torn = size > 0 and os.pread(file, 1, size - 1) != b"\n"  # by a full disk, or a power cut
+                content = b"\n" * is_torn + json.dumps(line, default=str).encode() + b"\n"
+                if os.write(file, content) < len(content):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 os.fdatasync(file)
             finally:
                 os.close(file)
@@ -115,7 +122,7 @@ class EventLog:
     def _read_file(self, number: int, start: int, limit: int) -> Iterator[Event]:
         try:
             file = self._path(number).open("rb")
-        except FileNotFoundError:  # let go just now
+        except (FileNotFoundError, IsADirectoryError):  # let go just now, or none of ours
             return
         with file:
             file.seek(start)
@@ -137,7 +144,7 @@ def _to_event(cursor: str, line: bytes) -> Event | None:
         if found["format"] > FORMAT_VERSION:
             return None
         return Event(cursor, float(found["at"]), str(found["kind"]), str(found["message"]), dict(found["facts"]))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
 
@@ -176,4 +183,6 @@ class Recorder:
 
     def __exit__(self, *_: object) -> None:
         logging.getLogger().removeHandler(self._handler)
-        self._listener.stop()
+        stopping = threading.Thread(target=self._listener.stop, daemon=True)
+        stopping.start()
+        stopping.join(_END_S)  # the log may be held by somebody: the process ends all the same

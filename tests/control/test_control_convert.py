@@ -188,7 +188,8 @@ def test_a_task_of_whatever_bytes_goes_out(source, target, error, losses, count,
         "operation_id": "0" * 16, "state": state, "created_at": 1.0, "ended_at": 0.0, "total_bytes": count,
         "total_files": count, "done_bytes": count, "done_files": count, "bytes_per_s": speed, "remaining_s": speed,
         "error": error, "error_code": "", "source": source, "request": {"kind": "sync", "target_path": target},
-        "report": {"created": count, "replaced": 0, "removed": 0, "adjusted": 0, "losses": losses}, "later": "more",
+        "report": {"created": count, "replaced": 0, "removed": 0, "adjusted": 0, "losses": losses, "changed": error},
+        "later": "more",
     }  # fmt: skip
     response = convert.task_from_owner(answer)
     assert json.loads(response.model_dump_json())["ended_at"] is None

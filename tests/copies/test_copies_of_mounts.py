@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -96,7 +97,7 @@ def test_nobody_sees_a_copy_before_it_is_whole_and_an_interrupted_command_ends_n
         (volume.path / hidden).mkdir()
     copying.send_signal(signal.SIGINT)
     _, said = copying.communicate(timeout=30)
-    assert copying.returncode == 130 and f"task cancel TARGET {task['operation_id']}" in said
+    assert copying.returncode == 130 and f"task cancel {volume.volume_id()} {task['operation_id']}" in said
     assert "%" in done("task", "list", volume.path)
     done("task", "pause", volume.path, task["operation_id"])
     assert "paused" in done("task", "show", volume.path, task["operation_id"])
@@ -168,3 +169,145 @@ def test_what_happened_is_told_in_order(place, garden):
     later = done("events", volume_id, "--since", found[3]["cursor"], "--json").splitlines()
     assert [json.loads(line)["kind"] for line in later] == [event["kind"] for event in found[4:]]
     assert volgate("events", "--since", "nonsense").returncode == os.EX_USAGE
+
+
+def test_what_comes_and_goes_meanwhile_is_told_and_what_is_gone_leaves_nothing(volume, place):
+    source = place / "source"
+    source.mkdir()
+    for number in range(60):
+        (source / f"{number:02}").write_bytes(bytes(range(250)) * 200)
+    operation_id = json.loads(done("copy", source, f"{volume.path}/copy", "--limit", "2MiB", "--detach", "--json"))[
+        "operation_id"
+    ]
+    mounting.wait_until(lambda: json.loads(done("task", "show", volume.path, operation_id, "--json"))["done_files"] > 3)
+    for number in range(2, 60):
+        (source / f"{number:02}").unlink()
+    (source / "new").write_text("new")
+    done("task", "wait", volume.path, operation_id)
+    task = json.loads(done("task", "show", volume.path, operation_id, "--json"))
+    assert task["total_files"] == task["done_files"] == 3 and "60 files at first, and 3" in task["report"]["changed"]
+    assert sorted(os.listdir(volume.path / "copy")) == ["00", "01", "new"]
+    for number in range(60):
+        (source / f"{number:02}").write_bytes(bytes(range(250)) * 200)
+    operation_id = json.loads(done("copy", source, f"{volume.path}/gone", "--limit", "2MiB", "--detach", "--json"))[
+        "operation_id"
+    ]
+    mounting.wait_until(lambda: json.loads(done("task", "show", volume.path, operation_id, "--json"))["done_files"] > 3)
+    shutil.rmtree(source)
+    failed = volgate("task", "wait", volume.path, operation_id)
+    assert failed.returncode == os.EX_CANTCREAT and "taken away while it was copied" in failed.stderr, failed
+    assert os.listdir(volume.path) == ["copy"]
+    assert used_of(volume) == walk_usage(volume.backing)
+
+
+def test_what_is_mounted_within_the_source_is_told_before(volume, garden):
+    (garden.path / "within").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "within", garden.path / "within"], check=True)
+    try:
+        refused = volgate("copy", garden.path, f"{volume.path}/tree")
+        assert refused.returncode and "1 file system mounted within it" in refused.stderr
+        done("copy", garden.path, f"{volume.path}/tree", "--accept-losses")
+    finally:
+        subprocess.run(["umount", garden.path / "within"], check=True)
+    assert not (volume.path / "tree/within").exists()
+
+
+def test_a_single_file_is_synced_too(volume, place):
+    (place / "f").write_text("one")
+    done("sync", place / "f", f"{volume.path}/f")
+    done("sync", place / "f", f"{volume.path}/f")
+    (place / "f").write_text("another")
+    assert "1 replaced" in done("sync", place / "f", f"{volume.path}/f")
+    assert (volume.path / "f").read_text() == "another"
+    (volume.path / "d").mkdir()
+    refused = volgate("sync", place / "f", f"{volume.path}/d")
+    assert refused.returncode and "is the other" in refused.stderr
+
+
+def test_a_volume_is_not_copied_into_itself_by_its_own_data(volume, place):
+    for source in (place, volume.backing.parent):
+        refused = volgate("copy", source, f"{volume.path}/x")
+        assert refused.returncode and "lie within each other" in refused.stderr, refused
+
+
+def test_a_source_that_is_not_mounted_after_a_restart_empties_nothing(place):
+    source = place / "source"
+    source.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "source", source], check=True)
+    garden = Garden(source / "tree", 8)
+    garden.grow(60)
+    (source / "large").write_bytes(os.urandom(5 << 20))
+    tasks = {}
+    with mounting.mounted(place) as mount:
+        (mount.path / "synced").mkdir()
+        (mount.path / "synced/only here").write_text("mine")
+        for kind, options in (("copy", []), ("sync", ["--delete"])):
+            said = done(kind, source, f"{mount.path}/{kind}ed", *options, "--limit", "1MiB", "--detach", "--json")
+            tasks[kind] = json.loads(said)["operation_id"]
+        mounting.wait_until(
+            lambda: all(t["stage"] == "begun" for t in json.loads(done("task", "list", mount.path, "--json")))
+        )
+        mount.kill()
+    subprocess.run(["umount", "-l", source], check=True)
+    with mounting.mounted(place) as mount:
+        for operation_id in tasks.values():
+            failed = volgate("task", "wait", mount.path, operation_id)
+            assert failed.returncode and "the source is another than when this was begun" in failed.stderr, failed
+        assert (mount.path / "synced").is_dir() and not (mount.path / "copyed").exists()
+        refused = volgate("sync", source, f"{mount.path}/synced", "--delete")
+        assert refused.returncode and "the source is empty" in refused.stderr
+        assert used_of(mount) == walk_usage(mount.backing)
+        assert not [name for name in os.listdir(mount.backing) if name.startswith(".volgate-draft")]
+
+
+def test_what_a_user_makes_meanwhile_under_the_name_of_a_file_stays(volume, place):
+    (place / "f").write_bytes(os.urandom(2 << 20))
+    said = done("copy", place / "f", f"{volume.path}/x", "--limit", "1MiB", "--detach", "--json")
+    operation_id = json.loads(said)["operation_id"]
+    mounting.wait_until(lambda: json.loads(done("task", "show", volume.path, operation_id, "--json"))["done_bytes"] > 0)
+    (volume.path / "x").write_text("precious")
+    failed = volgate("task", "wait", volume.path, operation_id)
+    assert failed.returncode and (volume.path / "x").read_text() == "precious"
+    assert os.listdir(volume.path) == ["x"] and used_of(volume) == walk_usage(volume.backing)
+
+
+def test_the_daemons_own_mount_within_the_source_hangs_nobody(place, garden):
+    (garden.path / "mnt").mkdir()
+    (place / "data").mkdir()
+    mount = mounting.start(place / "data", garden.path / "mnt", "--attr-timeout", "0.1s")
+    try:
+        time.sleep(0.3)
+        refused = volgate("copy", garden.path, f"{mount.volume_id()}:all")
+        assert refused.returncode and "mounted within it" in refused.stderr
+        os.symlink(garden.path / "mnt", place / "link")
+        (garden.path / "mnt/d").mkdir()
+        done("copy", place / "link/d", f"{mount.volume_id()}:copied")
+        assert (garden.path / "mnt/copied").is_dir()
+    finally:
+        assert mount.stop() == 0
+
+
+def test_paused_tasks_hold_up_no_others(place, garden):
+    with mounting.mounted(place) as mount:
+        for number in range(10):
+            said = done("copy", garden.path, f"{mount.path}/{number}", "--limit", "10KiB", "--detach", "--json")
+            done("task", "pause", mount.path, json.loads(said)["operation_id"])
+        done("copy", garden.path, f"{mount.path}/quick")
+        for task in json.loads(done("task", "list", mount.path, "--json")):
+            if task["state"] != "done":
+                done("task", "cancel", mount.path, task["operation_id"])
+        assert os.listdir(mount.path) == ["quick"] and used_of(mount) == walk_usage(mount.backing)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"[" * 100_000, b'{"format": 1e999, "tasks": []}', b"{", b'{"format": 1, "tasks": [{"operation_id": 7}]}', b"\0",
+     b'{"format": 1, "tasks": {"a": 1}}'],
+)  # fmt: skip
+def test_tasks_that_are_damaged_keep_no_volume_from_being_mounted(place, content):
+    with mounting.mounted(place) as mount:
+        (mount.path / "f").write_text("f")
+    (place / "volume.data/.volgate/tasks.json").write_bytes(content)
+    with mounting.mounted(place, alarms=True) as mount:
+        assert (mount.path / "f").read_text() == "f"
+        assert json.loads(done("task", "list", mount.path, "--json")) == []

@@ -44,7 +44,9 @@ class Target:
                     backend = MemoryBackend(self.tree)
                     await backend.create_volume(CONTEXT)
                 self.worked = await Worked.open(self.place, backend)
-            self.tasks = Tasks(self.worked.fs, self._forget, self._forget, lambda name: contextlib.nullcontext())
+            self.tasks = Tasks(
+                self.worked.fs, self._forget, self._forget, lambda name: contextlib.nullcontext(), "mem://"
+            )
             await self.tasks.load()
             async with trio.open_nursery() as running:
                 running.start_soon(self.tasks.run)
@@ -286,6 +288,24 @@ def test_a_copy_within_a_volume_and_of_its_snapshot(kind):
             assert (done["state"], done["error"]) == ("done", "")
             await compare(target, "three", garden)
             await target.worked.check_usage()
+
+    on(kind, story)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_who_comes_second_to_a_name_takes_nothing_from_the_first(kind):
+    async def story(target, garden, chance):
+        garden.grow(40)
+        async with target.opened():
+            request = {"kind": "copy", "source_path": "", "target_path": "copy", **source_of(garden.path)}
+            first = await target.submit(**request, bytes_per_s=3_000_000)
+            while target.tasks.show(first)["stage"] == "new":
+                await trio.sleep(0.001)
+            second = await target.do(**request)
+            with trio.fail_after(LIMIT_S):
+                states = {(await target.tasks.wait(first))["state"], second["state"]}
+            assert states == {"done", "failed"}
+            await compare(target, "copy", garden)
 
     on(kind, story)
 

@@ -94,12 +94,14 @@ def _run(socket: Path, request: dict[str, Any], *, detach: bool, as_json: bool) 
     if as_json:
         click.echo(json.dumps(task, indent=1))
     elif detach:
-        confirm(f"task {task['operation_id']}: {task['source']} to {task['target']}; see 'volgate task list'")
+        see = f"see 'volgate task list {socket.stem}'"
+        confirm(f"task {task['operation_id']}: {task['source']} to {task['target']}; {see}")
     if task["state"] == "done" and not as_json:
         _tell(task)
     if task["state"] in ("failed", "cancelled"):
         why = task["error"] or "it was cancelled"
-        click.echo(f"volgate: {task['source']} was not copied: {why}", err=True)
+        what = "was not copied" if task["request"]["kind"] == "copy" else "was not synced to the end"
+        click.echo(f"volgate: {task['source']} {what}: {why}", err=True)
         return os.EX_CANTCREAT
     return 0
 
@@ -108,6 +110,8 @@ def _tell(task: dict[str, Any]) -> None:
     report = task["report"]
     for loss in report["losses"]:
         click.echo(f"volgate: lost: {loss}", err=True)
+    if report["changed"]:
+        click.echo(f"volgate: {report['changed']}", err=True)
     if task["request"]["kind"] == "copy":
         files = format_count(task["total_files"], "file")
         confirm(f"copied {task['source']} to {task['target']}: {files}, {format_size(task['total_bytes'])}")

@@ -9,17 +9,19 @@ from typing import Any, Final
 
 import click
 
+from volgate.cli.arguments import Target
+from volgate.errors import NotFound
 from volgate.events import Event, EventLog
 
 _LOOK_S: Final = 0.5
 
 
 @click.command()
-@click.argument("volume_id", metavar="[VOLUME]", required=False)
+@click.argument("target", type=Target(), required=False)
 @click.option("-f", "--follow", is_flag=True, help="Go on with those that come.")
 @click.option("--since", metavar="CURSOR", help="Only those behind one: its 'cursor' of --json.")
 @click.option("--json", "as_json", is_flag=True, help="An object a line: {cursor, at, kind, message, facts}.")
-def events(volume_id: str | None, follow: bool, since: str | None, as_json: bool) -> int:
+def events(target: str | None, follow: bool, since: str | None, as_json: bool) -> int:
     """Say what happened to the volumes of this host, the oldest first.
 
     Volumes that began or ended to be served, limits that were changed or are nearly reached, snapshots, copies,
@@ -31,7 +33,9 @@ def events(volume_id: str | None, follow: bool, since: str | None, as_json: bool
     """
     from volgate import paths
 
+    volume_id = None if target is None else _volume_of(target)
     log, cursor = EventLog(paths.state_directory() / "events"), since
+    is_told = False
     while True:
         try:
             found = log.read(cursor)
@@ -40,12 +44,27 @@ def events(volume_id: str | None, follow: bool, since: str | None, as_json: bool
         for event in found:
             cursor = event.cursor
             if volume_id in (None, event.facts.get("volume_id")):
+                is_told = True
                 click.echo(_to_json(event) if as_json else _to_line(event))
         if found:
             continue
         if not follow:
+            if not is_told:
+                click.echo(f"nothing is known of {target or 'this host'}", err=True)
             return os.EX_OK
         time.sleep(_LOOK_S)
+
+
+def _volume_of(target: str) -> str:
+    """Return the volume's id that a target means: one that is not served is named by its id alone."""
+    from volgate.cli.mounts import find
+
+    try:
+        return str(find(target, owner=True)["volume_id"])
+    except NotFound:
+        if "/" in target:
+            raise
+        return target
 
 
 def _to_json(event: Event) -> str:
@@ -59,4 +78,5 @@ def _to_line(event: Event) -> str:
     volume_id = facts.pop("volume_id", "-")
     moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event.at))
     rest = " ".join(f"{key}={value}" for key, value in facts.items() if value not in ("", None))
-    return f"{moment}  {volume_id}  {event.kind}  {event.message}  {rest}".rstrip()
+    line = f"{moment}  {volume_id}  {event.kind}  {event.message}  {rest}".rstrip()
+    return line.encode("utf-8", "backslashreplace").decode()

@@ -104,7 +104,15 @@ def to_request(kind: str, source_text: str, target_text: str, **options: Any) ->
     path = target.path
     if kind == "copy" and (target_text.endswith("/") or not path):
         path = f"{path}/{source.name}".strip("/")
-    request = {"kind": kind, "target_path": path, "source_path": source.path, **options, **_name(source, volume)}
+    name = source_text if _NAMED.fullmatch(source_text) or "://" in source_text else os.path.abspath(source_text)
+    request = {
+        "kind": kind,
+        "source_name": name,
+        "target_path": path,
+        "source_path": source.path,
+        **options,
+        **_name(source, volume),
+    }
     return request, Path(volume["socket"])
 
 

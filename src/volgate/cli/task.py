@@ -6,7 +6,7 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -17,6 +17,8 @@ from volgate.cli.storage import ask_patiently
 from volgate.control.client import ask
 from volgate.core.sizes import format_size
 from volgate.errors import NotFound
+
+_INTERRUPTED: Final = 130
 
 
 @click.group()
@@ -114,8 +116,8 @@ def follow(socket: Path, task_id: str) -> dict[str, Any]:
 
             found = ask_patiently(socket, "/v1/tasks/wait", {"operation_id": task_id}, look)
     except KeyboardInterrupt:
-        click.echo(f"\nvolgate: it goes on; 'volgate task cancel TARGET {task_id}' ends it", err=True)
-        raise click.exceptions.Abort from None
+        click.echo(f"\nvolgate: it goes on; 'volgate task cancel {socket.stem} {task_id}' ends it", err=True)
+        raise click.exceptions.Exit(_INTERRUPTED) from None
     return found
 
 
@@ -154,6 +156,8 @@ def wait(target: str, task_id: str, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps(found, indent=1))
     if found["state"] == "done":
+        if not as_json:
+            confirm(f"task {task_id} is done: {format_size(found['total_bytes'])} in {found['total_files']} files")
         return 0
     if not as_json:
         click.echo(f"volgate: {found['state']}: {found['error'] or 'as was asked for'}", err=True)

@@ -356,7 +356,11 @@ def task_from_owner(answer: Mapping[str, Any]) -> TaskResponse:
         target_path=printable(answer["request"]["target_path"]),
         ended_at=answer["ended_at"] or None,
         error=printable(answer["error"]),
-        report=CopyReportField(**{**report, "losses": [printable(loss) for loss in report["losses"]]}),
+        report=CopyReportField(
+            **{name: report[name] for name in ("created", "replaced", "removed", "adjusted")},
+            losses=[printable(loss) for loss in report["losses"]],
+            changed=printable(report["changed"]),
+        ),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
@@ -20,6 +21,10 @@ def check_path(path: str) -> str:
     """Return a path within a volume, without slashes at its ends; "" = the root. Raises InvalidArgument."""
     path = path.strip("/")
     parts = path.split("/") if path else []
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError as error:
+        raise InvalidArgument(f"{path!a} is no text") from error
     if any(part in ("", ".", "..") for part in parts) or "\0" in path:
         raise InvalidArgument(f"{path!r} is no path within a volume")
     return path
@@ -39,6 +44,7 @@ class CopyRequest:
         delete: remove what the source does not have ("sync").
         accept_losses: copy also what the target cannot keep all of.
         bytes_per_s: not faster than that; None = no limit.
+        source_name: as who asks calls the source; "" = by where it lies.
     """
 
     kind: Kind = attrs.field(validator=attrs.validators.in_(KINDS))
@@ -52,6 +58,7 @@ class CopyRequest:
     delete: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))
     accept_losses: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))
     bytes_per_s: int | None = attrs.field(default=None, validator=check_not_negative)
+    source_name: str = attrs.field(default="", validator=attrs.validators.instance_of(str))
 
 
 def to_request(found: Mapping[str, Any]) -> CopyRequest:
@@ -67,6 +74,12 @@ def to_request(found: Mapping[str, Any]) -> CopyRequest:
         raise InvalidArgument("a source is its type and its text")
     if request.delete and request.kind == "copy":
         raise InvalidArgument("a copy makes what was not there, so it deletes nothing; 'sync' does")
+    if request.bytes_per_s is not None and not isinstance(request.bytes_per_s, int):
+        raise InvalidArgument("'bytes_per_s' is a whole number")
+    if not all(isinstance(text, str) for pair in request.source_options.items() for text in pair):
+        raise InvalidArgument("'source_options' are texts")
+    if "\0" in request.source_text or not _is_text(request.source_text + request.snapshot_id + request.source_volume):
+        raise InvalidArgument("a source is named by text")
     if request.bytes_per_s == 0:
         raise InvalidArgument("at 0 bytes a second nothing would ever be copied")
     return _checked(request)
@@ -91,6 +104,14 @@ def _checked(request: CopyRequest) -> CopyRequest:
     return attrs.evolve(request, source_path=source, target_path=target)
 
 
+def _is_text(text: str) -> bool:
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _is_within(path: str, above: str) -> bool:
     return not above or path == above or path.startswith(above + "/")
 
@@ -103,6 +124,8 @@ def describe(request: CopyRequest) -> dict[str, Any]:
 
 def name_source(request: CopyRequest) -> str:
     """Return what is copied, for people."""
+    if request.source_name:
+        return request.source_name
     if request.snapshot_id:
         return f"{request.source_path or '.'} of snapshot {request.snapshot_id}"
     if not request.source_text:

@@ -6,25 +6,36 @@ import contextlib
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+import psutil
 import trio
 
+from volgate.core.names import RESERVED_ROOT_NAMES
+from volgate.drivers.posix.backend import PosixBackend
 from volgate.drivers.registry import Source
+from volgate.drivers.wrap.threaded import ThreadedBackend
 from volgate.dto import VolumeOperationContext
+from volgate.errors import InvalidArgument
+from volgate.volume.identity import load_identity
 from volgate.volume.snapshots.base import Place
 from volgate.volume.storage import make_backend
 
 if TYPE_CHECKING:
     from volgate.copies.request import CopyRequest
+    from volgate.drivers.base import BaseStorageBackend
     from volgate.vfs.file_system import FileSystem
 
 
 @contextlib.asynccontextmanager
-async def opened_source(request: CopyRequest, file_system: FileSystem) -> AsyncIterator[Place]:
+async def opened_source(request: CopyRequest, file_system: FileSystem, own_text: str) -> AsyncIterator[Place]:
     """Give the tree that a request's source path lies in.
 
+    Args:
+        own_text: where the volume's own data lies.
+
     Raises:
+        InvalidArgument: the volume's own data lies in the source, or it in that.
         NotFound: there is no such snapshot, directory or bucket. StorageException: it cannot be read; says why.
     """
     volume = file_system.volume
@@ -34,7 +45,7 @@ async def opened_source(request: CopyRequest, file_system: FileSystem) -> AsyncI
         yield Place(volume.backend, volume.root)
     else:
         source = Source(request.source_type, request.source_text, dict(request.source_options))
-        backend = make_backend(source)
+        backend = await trio.to_thread.run_sync(_make, source, request.source_path, own_text, abandon_on_cancel=True)
         context = VolumeOperationContext(
             "volume", Path("/"), source.backend_type, f"uid:{os.geteuid()}", read_only=True
         )
@@ -44,7 +55,8 @@ async def opened_source(request: CopyRequest, file_system: FileSystem) -> AsyncI
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(backend.run)
                 try:
-                    yield Place(backend, root)
+                    reserved = RESERVED_ROOT_NAMES if await load_identity(backend) else frozenset[bytes]()
+                    yield Place(backend, root, reserved=reserved)
                 except Exception as error:  # noqa: BLE001 - raised below, as it is: a nursery would wrap it
                     failed.append(error)
                 nursery.cancel_scope.cancel()
@@ -53,3 +65,26 @@ async def opened_source(request: CopyRequest, file_system: FileSystem) -> AsyncI
         finally:
             with trio.CancelScope(shield=True):
                 await backend.close()
+
+
+def _make(source: Source, path: str, own_text: str) -> BaseStorageBackend:
+    """Return a backend that reads a source. Blocks for the storage, which may hang; so it is called in a thread.
+
+    A directory in which others mount is read in threads too: what is mounted there may hang, or be this very process.
+    """
+    if source.backend_type == "posix":
+        place = Path(os.path.realpath(os.path.join(source.text, path)))
+        _check_apart(place, own_text)
+        mounted = (Path(partition.mountpoint) for partition in psutil.disk_partitions(all=True))
+        if any(point != place and point.is_relative_to(place) for point in mounted):
+            return cast("BaseStorageBackend", ThreadedBackend(PosixBackend(Path(source.text))))
+    return make_backend(source)
+
+
+def _check_apart(place: Path, own_text: str) -> None:
+    """Raise InvalidArgument where the volume would be copied into itself, behind its own back."""
+    if "://" in own_text:
+        return
+    own = Path(os.path.realpath(own_text))
+    if own.is_relative_to(place) or place.is_relative_to(own):
+        raise InvalidArgument(f"{place} and the volume's own data in {own} lie within each other: copy by the volume")

@@ -11,6 +11,7 @@ from volgate.concurrency import note_progress
 from volgate.core.sizes import format_count
 from volgate.drivers.base import BackendDirectory, Capabilities, attributes_by_name, charged_usage, in_batches
 from volgate.dto import FileAttributes, Usage
+from volgate.errors import CrossDevice
 from volgate.volume.snapshots.base import Place
 from volgate.volume.snapshots.recording import read_xattrs
 
@@ -22,17 +23,21 @@ class Survey:
     """What was found.
 
     Attributes:
-        bytes_: of regular files, each inode once. inodes: all of them, each once, the top included.
+        bytes_: of regular files, each inode once. stored_bytes: without their holes.
+        inodes: all of them, each once, the top included.
         files: names of regular files.
+        mounted: file systems that are mounted in it, which are not crossed.
         linked: names of files that have several. special: fifos, sockets and devices. links: symlinks.
         with_xattrs, with_acls: how many have such that the target cannot keep.
     """
 
     bytes_: int = 0
+    stored_bytes: int = 0
     inodes: int = 0
     files: int = 0
     linked: int = 0
     special: int = 0
+    mounted: int = 0
     links: int = 0
     with_xattrs: int = 0
     with_acls: int = 0
@@ -70,12 +75,22 @@ class Surveyor:
             here = await backend.open_directory(above, name, 0) if name else above
             names = [name for name in await backend.list_names(here) if not self._place.hides(here, name)]
             for batch in in_batches(names):
-                for child, found in await attributes_by_name(backend, here, batch):
+                known = await attributes_by_name(backend, here, batch)
+                if len(known) < len(batch):
+                    await self._look_for_mounts(here, set(batch) - {child for child, _ in known})
+                for child, found in known:
                     await self._add(here, child, found)
                     if stat.S_ISDIR(found.mode):
                         waiting.append((here, child))
                 note_progress()
                 await trio.lowlevel.checkpoint()
+
+    async def _look_for_mounts(self, directory: BackendDirectory, names: set[bytes]) -> None:
+        for name in names:
+            try:
+                await self._place.backend.find_attributes(directory, name)
+            except CrossDevice:
+                self.found.mounted += 1
 
     async def _add(self, directory: BackendDirectory, name: bytes, attributes: FileAttributes) -> None:
         found, mode = self.found, attributes.mode
@@ -90,6 +105,7 @@ class Surveyor:
                 self._seen.add(attributes.ino)
         usage = charged_usage(attributes, charges_links=self._target.charges_links)
         found.bytes_ += usage.bytes_
+        found.stored_bytes += min(usage.bytes_, attributes.blocks * 512)
         found.inodes += usage.inodes
         if not stat.S_ISLNK(mode) and not (self._target.xattrs and self._target.acls):
             there = await read_xattrs(self._place.backend, directory, name)
@@ -105,6 +121,8 @@ def _is_lost(target: Capabilities, xattr: bytes) -> bool:
 def find_losses(found: Survey, source: Capabilities, target: Capabilities) -> list[str]:
     """Return what a copy would lose; a line each, for people."""
     losses = []
+    if found.mounted:
+        losses.append(f"{format_count(found.mounted, 'file system')} mounted within it: what lies there is not copied")
     if found.linked and source.hard_links and not target.hard_links:
         losses.append(f"{format_count(found.linked, 'name')} of hard links become files of their own")
     if found.special and not target.special_files:

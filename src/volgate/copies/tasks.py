@@ -10,11 +10,12 @@ import contextlib
 import json
 import logging
 import os
+import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import AbstractContextManager
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 import attrs
 import trio
@@ -31,6 +32,7 @@ from volgate.errors import (
     ReadOnly,
     ShuttingDown,
     StorageException,
+    Unavailable,
     Unsupported,
 )
 from volgate.errors.errno_map import errno_name, to_errno
@@ -43,11 +45,11 @@ FORMAT_VERSION: Final = 1
 _FILE: Final = "tasks.json"
 _KEPT: Final = 100
 """How many that have ended are remembered."""
-_AT_ONCE: Final = 4
+_AT_ONCE: Final = 8
 _FIRST_DELAY_S: Final = 1.0
 _LAST_DELAY_S: Final = 60.0
 
-State = Literal["waiting", "running", "paused", "done", "failed", "cancelled"]
+State = Literal["waiting", "running", "paused", "cancelling", "done", "failed", "cancelled"]
 ENDED: Final = frozenset({"done", "failed", "cancelled"})
 
 
@@ -58,7 +60,7 @@ class Task:
     Attributes:
         operation_id: unique. request: what was asked for.
         state: "waiting" for others to end, or for storage that does not answer.
-        stage: see ``tree_copy.Stage``.
+        stage, source_ino: see ``tree_copy.Stage``.
         created_at, ended_at: UNIX seconds; ended_at 0 = not yet.
         error, error_code: why it failed, or what it waits for; an errno's name.
         report: what it did. total_bytes, total_files: as they were when it ended.
@@ -68,6 +70,7 @@ class Task:
     request: CopyRequest
     state: State = "waiting"
     stage: str = "new"
+    source_ino: int = 0
     created_at: float = attrs.field(factory=time.time)
     ended_at: float = 0.0
     error: str = ""
@@ -90,6 +93,7 @@ class _Run:
         self.pacer = Pacer(self.progress, task.request.bytes_per_s)
         self.scope = trio.CancelScope()
         self.is_cancelled = False
+        self.is_parked = False
         if task.state == "paused":
             self.pacer.pause()
 
@@ -100,6 +104,7 @@ class Tasks:
     Args:
         drop_caches: has the kernel forget names, each with its directory's number.
         flush: asks the owner of a volume's id to store what was written, where there is one.
+        own_text: where the volume's data lies.
         under_way: names work for as long as it runs; raises ShuttingDown where the process is about to end.
     """
 
@@ -109,17 +114,20 @@ class Tasks:
         drop_caches: Callable[[Collection[tuple[int, bytes]]], Awaitable[None]],
         flush: Callable[[str], Awaitable[None]],
         under_way: Callable[[str], AbstractContextManager[None]],
+        own_text: str,
     ) -> None:
         self._fs = file_system
         self._backend = file_system.volume.backend
         self._drop_caches = drop_caches
         self._flush = flush
         self._under_way = under_way
+        self._own_text = own_text
         self._tasks: dict[str, Task] = {}
         self._runs: dict[str, _Run] = {}
         self._send, self._receive = trio.open_memory_channel[str](float("inf"))
         self._changed = trio.Event()
         self._writing = trio.Lock()
+        self._places = trio.CapacityLimiter(_AT_ONCE)
 
     # -- what is kept -------------------------------------------------------------------------------------------
 
@@ -133,6 +141,11 @@ class Tasks:
             content = await self._backend.load_reserved(_FILE)
         except Unsupported:
             return
+        except Unavailable:
+            raise
+        except StorageException:
+            log.exception("what is noted of the volume's tasks cannot be read; they are forgotten")
+            return
         try:
             found = json.loads(content or b"null") or {"format": FORMAT_VERSION, "tasks": []}
             version = int(found["format"])
@@ -141,7 +154,9 @@ class Tasks:
                     f"the volume's tasks have format {version}, this version knows {FORMAT_VERSION}: upgrade"
                 )
             self._tasks = {task.operation_id: task for task in map(_to_task, found["tasks"])}
-        except (ValueError, KeyError, TypeError, InvalidArgument):
+        except (Unsupported, Unavailable):
+            raise
+        except Exception:  # whatever somebody wrote there: the volume is served all the same
             log.exception("what is noted of the volume's tasks is damaged; they are forgotten")
             return
         for task in self._tasks.values():
@@ -188,7 +203,7 @@ class Tasks:
             raise InvalidArgument("only a sync can be tried: a copy makes everything that the source has")
         task = Task("plan", request)
         await self._flush_source(task)
-        async with opened_source(request, self._fs) as source:
+        async with opened_source(request, self._fs, self._own_text) as source:
             copy = self._make_copy(task, _Run(task), source)
             return [
                 {"path": _printable(change.path) or ".", "change": _AS_SEEN[change.kind], "what": list(change.what)}
@@ -228,6 +243,7 @@ class Tasks:
         task = self._find_unended(operation_id)
         task.state = "paused"
         self._runs[operation_id].pacer.pause()
+        self._park(self._runs[operation_id], parked=True)
         await self._keep()
         return self.show(operation_id)
 
@@ -237,16 +253,24 @@ class Tasks:
         if task.state == "paused":
             task.state = "running"
             self._runs[operation_id].pacer.go_on()
+            self._park(self._runs[operation_id], parked=False)
             await self._keep()
         return self.show(operation_id)
 
     async def cancel(self, operation_id: str) -> dict[str, Any]:
         """End a task and remove what is there of a copy; a sync leaves what it did. Raises NotFound, Busy."""
-        self._find_unended(operation_id)
+        task = self._find_unended(operation_id)
+        task.state = "cancelling"
+        await self._keep()
         run = self._runs[operation_id]
         run.is_cancelled = True
         run.scope.cancel()
         return await self.wait(operation_id)
+
+    def _park(self, run: _Run, *, parked: bool) -> None:
+        """Let what is paused take no other task's place."""
+        self._places.total_tokens += parked - run.is_parked
+        run.is_parked = parked
 
     def _find(self, operation_id: str) -> Task:
         task = self._tasks.get(operation_id)
@@ -268,20 +292,23 @@ class Tasks:
 
     async def run(self) -> None:
         """Run what was not ended, and what comes, until cancelled; a task that this cuts off goes on the next time."""
-        limiter = trio.CapacityLimiter(_AT_ONCE)
         async with trio.open_nursery() as nursery:
             async for operation_id in self._receive:
-                nursery.start_soon(self._run_one, self._tasks[operation_id], limiter)
+                nursery.start_soon(self._run_one, self._tasks[operation_id])
 
-    async def _run_one(self, task: Task, limiter: trio.CapacityLimiter) -> None:
+    async def _run_one(self, task: Task) -> None:
         run = self._runs[task.operation_id]
         with run.scope, contextlib.suppress(ShuttingDown):
-            async with limiter:
+            if task.state == "cancelling":
+                run.is_cancelled = True
+            else:
                 with self._under_way(f"{task.request.kind} of {name_source(task.request)}"):
                     await self._run_patiently(task, run)
         if run.is_cancelled and not task.has_ended:
             await self._discard(task, run)
             self._end(task, "cancelled", "", "")
+        elif task.state == "failed":
+            await self._discard(task, run)
         elif not task.has_ended:
             return  # the process ends
         task.total_bytes, task.total_files = run.progress.total_bytes, run.progress.total_files
@@ -290,19 +317,21 @@ class Tasks:
                 await self._keep()
             except StorageException:
                 log.exception("what became of a task could not be noted", extra={"task": task.operation_id})
+        self._park(run, parked=False)
         del self._runs[task.operation_id]
         self._tell()
         facts = {"task": task.operation_id, "state": task.state, "error": task.error}
         log.info("a task has ended", extra={"event": "task.ended", **facts})
 
     async def _run_patiently(self, task: Task, run: _Run) -> None:
-        """Run a task to its end; storage that does not answer is waited for."""
+        """Run a task to its end; storage that does not answer is waited for, and holds up no other task."""
         delay_s = _FIRST_DELAY_S
         while not task.has_ended:
             await run.pacer.wait()
-            task.state, task.error, task.error_code = "running", "", ""
             try:
-                task.report = await self._copy(task, run)
+                async with self._places:
+                    task.state, task.error, task.error_code = "running", "", ""
+                    task.report = await self._copy(task, run)
             except StorageException as error:
                 code = errno_name(to_errno(error))
                 if not error.retryable:
@@ -324,7 +353,7 @@ class Tasks:
 
     async def _copy(self, task: Task, run: _Run) -> CopyReport:
         await self._flush_source(task)
-        async with opened_source(task.request, self._fs) as source:
+        async with opened_source(task.request, self._fs, self._own_text) as source:
             copy = self._make_copy(task, run, source)
             try:
                 return await copy.run()
@@ -353,11 +382,13 @@ class Tasks:
             run.progress.total_bytes, task.created_at,
         )  # fmt: skip
 
-        async def keep(stage: str) -> None:
-            task.stage = stage
+        async def keep(stage: str, source_ino: int) -> None:
+            task.stage, task.source_ino = stage, source_ino
             await self._keep()
 
-        return TreeCopy(self._fs, context, source, request, run.progress, run.pacer, Stage(task.stage, keep))
+        return TreeCopy(
+            self._fs, context, source, request, run.progress, run.pacer, Stage(task.stage, task.source_ino, keep)
+        )
 
     def _own_place(self) -> Place:
         return Place(self._backend, self._fs.volume.root)
@@ -382,4 +413,6 @@ def _to_record(task: Task) -> dict[str, Any]:
 
 def _to_task(found: dict[str, Any]) -> Task:
     report = {**found["report"], "losses": tuple(found["report"]["losses"])}
+    if not re.fullmatch(r"[0-9a-f]{16}", found["operation_id"]) or found["state"] not in get_args(State):
+        raise InvalidArgument("it is no task")
     return Task(**{**found, "request": to_request(found["request"]), "report": CopyReport(**report)})

@@ -30,12 +30,14 @@ from volgate.errors import (
     Busy,
     InputOutput,
     InvalidArgument,
+    IsADirectory,
     NoSpace,
     NotADirectory,
     NotFound,
     QuotaExceeded,
     Stale,
     StorageException,
+    TooManySymlinks,
     Unsupported,
 )
 from volgate.vfs.tree_writer import Pair, SourceChanged, TreeWriter
@@ -51,6 +53,10 @@ log = logging.getLogger(__name__)
 
 _PASSES: Final = 5
 """How often a source is compared; one that still differs then never stands still."""
+_MEANWHILE: Final = (
+    AlreadyExists, InvalidArgument, IsADirectory, NotADirectory, NotFound, Stale, TooManySymlinks,
+)  # fmt: skip
+"""What is raised where one thing was replaced by another while it was looked at."""
 _TRIES: Final = 3
 """How often a file is read that changes meanwhile, before the next pass has it."""
 _RESTLESS: Final = "the source changes all the time, faster than it can be copied; copy a snapshot of it"
@@ -63,12 +69,16 @@ class Stage:
 
     Args:
         name: "new"; "begun": what is there is its own; "publishing": it is whole, and perhaps shown already.
-        keep: makes another name durable.
+        keep: makes another name durable, with the source's number.
+
+    Attributes:
+        source_ino: the number of what is copied; 0 = not known, or another in each process.
     """
 
-    def __init__(self, name: str, keep: Callable[[str], Awaitable[None]]) -> None:
+    def __init__(self, name: str, source_ino: int, keep: Callable[[str, int], Awaitable[None]]) -> None:
         self._name = name
         self._keep = keep
+        self.source_ino = source_ino
 
     @property
     def begun(self) -> bool:
@@ -83,7 +93,7 @@ class Stage:
     async def note(self, name: str) -> None:
         """Note that it came that far, durably; never goes back."""
         if name != self._name and self._name != "publishing":
-            await self._keep(name)
+            await self._keep(name, self.source_ino)
             self._name = name
 
 
@@ -93,7 +103,7 @@ class CopyReport:
 
     Attributes:
         created, replaced, removed, adjusted: names, as in a restore's report.
-        losses: what the target cannot keep. vanished: names that the source had, and lost before they were read.
+        losses: what the target cannot keep. changed: "", or that the source was another at the end than at first.
     """
 
     created: int = 0
@@ -101,6 +111,7 @@ class CopyReport:
     removed: int = 0
     adjusted: int = 0
     losses: tuple[str, ...] = ()
+    changed: str = ""
 
 
 class TreeCopy:
@@ -139,6 +150,7 @@ class TreeCopy:
         )
         self._counts = dict.fromkeys(("created", "replaced", "removed", "adjusted"), 0)
         self._losses: tuple[str, ...] = ()
+        self._changed = ""
         self._live_inodes: dict[int, int] = {}
         self.touched: set[tuple[int, bytes]] = set()
 
@@ -159,12 +171,22 @@ class TreeCopy:
             top = await self._source.backend.get_attributes(directory, name)
         except (NotFound, NotADirectory) as error:
             raise NotFound(f"the source has no {self._context.source_path!r}") from error
+        self._check_identity(top)
         await self._check_losses(directory, name, top)
         if self._request.kind == "copy":
             await self._copy(name, top)
         else:
             await self._sync(name, top)
-        return CopyReport(**self._counts, losses=self._losses)
+        return CopyReport(**self._counts, losses=self._losses, changed=self._changed)
+
+    def _check_identity(self, top: FileAttributes) -> None:
+        """Raise NotFound where another thing has the source's name than when the copy was begun."""
+        if self._stage.source_ino not in (0, top.ino):
+            raise NotFound(
+                "the source is another than when this was begun: is the file system that it lies on mounted? Begin anew"
+            )
+        if self._source.backend.capabilities.directory_rename:  # its numbers outlive the process
+            self._stage.source_ino = top.ino
 
     # -- what is asked before -----------------------------------------------------------------------------------
 
@@ -178,6 +200,15 @@ class TreeCopy:
         if self._losses and not self._request.accept_losses:
             raise InvalidArgument(f"the target cannot keep {'; '.join(self._losses)}; accept that, or copy elsewhere")
         self._usage = Usage(found.bytes_, found.inodes)
+        self._stored_bytes = found.stored_bytes
+        if self._request.delete and found.mounted:
+            raise InvalidArgument(
+                "file systems are mounted within the source: --delete would remove their directories here"
+            )
+        if self._request.delete and found.inodes == 1 and not self._request.accept_losses:
+            raise InvalidArgument(
+                "the source is empty, and --delete would remove all that is here: is it mounted? --accept-losses does"
+            )
 
     async def _check_room(self, there: Usage) -> None:
         """Raise QuotaExceeded or NoSpace where what is still missing does not fit."""
@@ -195,9 +226,10 @@ class TreeCopy:
                 f"it is {needed.inodes} inodes, and {info.free_inodes} are free under the limit: {missing}"
             )
         space = await self._backend.get_space()
-        if space.total_bytes and needed.bytes_ > space.free_bytes:
-            missing = format_size(needed.bytes_ - space.free_bytes)
-            raise NoSpace(f"it is {format_size(needed.bytes_)}, and the storage has {missing} less than that free")
+        stored = max(0, self._stored_bytes - there.bytes_)  # without holes
+        if space.total_bytes and stored > space.free_bytes:
+            missing = format_size(stored - space.free_bytes)
+            raise NoSpace(f"it takes {format_size(stored)}, and the storage has {missing} less than that free")
 
     # -- copy ---------------------------------------------------------------------------------------------------
 
@@ -258,6 +290,7 @@ class TreeCopy:
             path = _join(pair.path, draft)
             await self._make_same(writer, path)
             await writer.adjust(pair, name, top, path)
+            await self._note_what_is_there(parent, draft)
             await self._store()
             await self._stage.note("publishing")
             if draft != target:
@@ -265,6 +298,18 @@ class TreeCopy:
         finally:
             self.touched.add((parent.ino, target))
         self._fs.tree.hidden.discard((parent.backing_ino, target))
+
+    async def _note_what_is_there(self, parent: Inode, draft: bytes) -> None:
+        """Tell what was copied, which may be more or less than there was to be copied at first."""
+        found = await self._fs.own_names.lookup(parent, draft)
+        if found is None:
+            raise Stale("the copy was removed while it was made")
+        expected = self._progress.total_files
+        await self._survey_draft(parent, draft, found[1])
+        self._progress.total_bytes, self._progress.total_files = self._progress.done_bytes, self._progress.done_files
+        if expected != self._progress.done_files:
+            was, is_ = format_count(expected, "file"), self._progress.done_files
+            self._changed = f"the source changed meanwhile: it had {was} at first, and {is_} at the end"
 
     async def _show(self, parent: Inode, draft: bytes, target: bytes) -> None:
         """Give the draft its name, durably."""
@@ -279,7 +324,10 @@ class TreeCopy:
         await self._store()
 
     def _taken(self) -> AlreadyExists:
-        return AlreadyExists(f"{self._context.destination_path!r} is there already; 'sync' writes into what is there")
+        return AlreadyExists(
+            f"{self._context.destination_path!r} is there already, and a copy replaces nothing: 'sync' does; with a "
+            "slash at its end the target is a directory to copy into"
+        )
 
     def _draft_of(self, target: bytes) -> bytes:
         """Return the name that a copy has until it is whole: its own where a directory cannot be renamed at once."""
@@ -314,32 +362,62 @@ class TreeCopy:
                 await self._discard(writer, parent)
 
     async def _discard(self, writer: TreeWriter, parent: Inode) -> None:
+        if not self._stage.begun:
+            return  # what is there is another's
         target = self._path.rpartition(b"/")[2]
         draft = self._draft_of(target)
         is_hidden = (parent.backing_ino, target) in self._fs.tree.hidden
         with trio.CancelScope(shield=True):
             if draft != target or is_hidden:  # else it is somebody's
                 await writer.remove(parent, draft)
+            await writer.remove(parent, writer.draft_of(target))
             self._fs.tree.hidden.discard((parent.backing_ino, target))
 
     # -- sync ---------------------------------------------------------------------------------------------------
 
     async def _sync(self, name: bytes, top: FileAttributes) -> None:
-        if not stat.S_ISDIR(top.mode):
-            raise InvalidArgument("a sync is of directories; 'copy' takes a file")
+        is_directory = stat.S_ISDIR(top.mode)
         writer = self._writer(in_place=False)
         above, _, target = self._path.rpartition(b"/")
+        if not is_directory and not target:
+            raise InvalidArgument("a file needs a name in the volume")
         async with self._parent(writer, above) as parent:
             pair = Pair(self._source_path.rpartition(b"/")[0], above, parent)
             found = await self._fs.own_names.lookup(parent, target) if target else None
-            if found is not None and not found[0].is_directory:
-                raise NotADirectory(f"{self._context.destination_path!r} is no directory")
+            if found is not None and found[0].is_directory != is_directory:
+                what = "a directory" if is_directory else "no directory"
+                raise NotADirectory(f"the source is {what}, and {self._context.destination_path!r} is the other")
             await self._stage.note("begun")
+            if not is_directory:
+                await self._sync_file(writer, pair, name, target, top, None if found is None else found[1])
+                return
             if target and found is None:
                 await writer.create(pair, name, top, target)
             await self._make_same(writer, self._path)
             if target:  # a volume's own root keeps what it has
                 await writer.adjust(pair, name, top, self._path)
+        await self._store()
+
+    async def _sync_file(
+        self,
+        writer: TreeWriter,
+        pair: Pair,
+        name: bytes,
+        target: bytes,
+        top: FileAttributes,
+        there: FileAttributes | None,
+    ) -> None:
+        if there is None:
+            is_done = await self._patiently(partial(writer.create, pair, name, top, target))
+            self._counts["created"] += is_done
+        elif (there.mode, there.size, there.mtime_ns) != (top.mode, top.size, top.mtime_ns):
+            is_done = await self._patiently(partial(writer.replace, pair, name, top, target))
+            self._counts["replaced"] += is_done
+        else:
+            is_done = True
+            await writer.adjust(pair, name, top, self._path)
+        if not is_done:
+            raise Busy(_RESTLESS)
         await self._store()
 
     async def plan(self) -> list[TreeChange]:
@@ -399,14 +477,26 @@ class TreeCopy:
     async def _make_same(self, writer: TreeWriter, path: bytes) -> None:
         """Compare and change until nothing differs. Raises Busy: it never ends."""
         for number in range(1, _PASSES + 1):
+            await self._check_source()
             try:
                 if not await self._pass(writer, path, await self._live_place(path)):
                     return
-            except (NotFound, NotADirectory, Stale) as error:  # of the source, most likely: it changes meanwhile
+            except _MEANWHILE as error:  # of the source, most likely: it changes
                 if number == _PASSES:
                     raise
+                await self._check_source()
                 log.info("the source changed while it was copied", extra={"error": str(error)})
         raise Busy(_RESTLESS)
+
+    async def _check_source(self) -> None:
+        """Raise NotFound where the source as a whole is gone."""
+        try:
+            place = await self._source_place()
+            is_there = (await place.backend.get_attributes(place.root, b"")).nlink > 0
+        except (NotFound, NotADirectory, Stale):
+            is_there = False
+        if not is_there:
+            raise NotFound("the source was taken away while it was copied")
 
     async def _pass(self, writer: TreeWriter, path: bytes, live: Place) -> bool:
         """Make the same what differs; returns whether anything did."""
@@ -444,7 +534,7 @@ class TreeCopy:
         async with writer.within(_join(self._source_path, above), _join(path, above)) as pair:
             wanted = {change.path for change in batch if change.kind == "removed"}
             for change in batch:
-                if change.kind == "added" and (self._request.delete or change.path in wanted):
+                if change.kind == "added" and (self._deletes or change.path in wanted):
                     self._check_replaceable(change)
                     await writer.remove(pair.live, _name(change.path))
                     self._counts["removed"] += 1
@@ -470,12 +560,17 @@ class TreeCopy:
         return is_changed
 
     @property
+    def _deletes(self) -> bool:
+        """Whether what the source does not have, or has no longer, is removed: a draft is nobody's."""
+        return self._request.delete or self._request.kind == "copy"
+
+    @property
     def _parallel(self) -> int:
         is_local = self._source.backend.capabilities.inline_io and self._backend.capabilities.inline_io
         return 1 if is_local else _PARALLEL
 
     def _check_replaceable(self, change: TreeChange) -> None:
-        if change.after is not None and stat.S_ISDIR(change.after.mode) and not self._request.delete:
+        if change.after is not None and stat.S_ISDIR(change.after.mode) and not self._deletes:
             raise InvalidArgument(
                 f"{os.fsdecode(change.path)!r} is a directory here and none in the source; --delete replaces it"
             )

@@ -286,6 +286,7 @@ class MountDaemon:
             session.drop_caches,
             partial(tasks.flush_owner, self._settings.runtime_directory),
             lambda name: self._activity.under_way(name, "broken off"),
+            self._settings.source.text,
         )
         await of_tasks.load()
         return of_tasks

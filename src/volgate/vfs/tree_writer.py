@@ -18,7 +18,7 @@ import trio
 from volgate.concurrency import give_turn, note_progress
 from volgate.core.checksums import crc64nvme, to_text
 from volgate.core.names import DRAFT_PREFIX
-from volgate.drivers.base import NodeOwner
+from volgate.drivers.base import RENAME_NOREPLACE, NodeOwner
 from volgate.dto import AttributeChanges, FileAttributes, FileTransferMetadata
 from volgate.errors import AlreadyExists, InputOutput, NoAttribute, NotFound, Stale, Unsupported
 from volgate.vfs.paths import held
@@ -227,7 +227,7 @@ class TreeWriter:
             if not replaces:
                 await self._names.link(inode, pair.live, name)
                 return True
-            draft = self._draft_of(name)
+            draft = self.draft_of(name)
             with contextlib.suppress(NotFound):  # of work that was cut off
                 await self._names.unlink(pair.live, draft)
             await self._names.link(inode, pair.live, draft)
@@ -240,7 +240,8 @@ class TreeWriter:
 
     # -- files --------------------------------------------------------------------------------------------------
 
-    def _draft_of(self, name: bytes) -> bytes:
+    def draft_of(self, name: bytes) -> bytes:
+        """Return the name of what is to be called so, until it is whole."""
         return DRAFT_PREFIX + f"{self._transfer_id}-{hashlib.blake2b(name, digest_size=8).hexdigest()}".encode()
 
     async def _write_file(self, pair: Pair, name: bytes, live_name: bytes, *, replaces: bool) -> None:
@@ -248,7 +249,7 @@ class TreeWriter:
         directory = await pair.source(self._source)
         source, was = await self._source.backend.open_file(directory, name, 0, writable=False)
         try:
-            draft = live_name if self._in_place and not replaces else self._draft_of(live_name)
+            draft = live_name if self._in_place and not replaces else self.draft_of(live_name)
             async with self._drafted(pair.live, draft, NodeOwner(was.uid, was.gid)) as (inode, file, fh):
                 checksum = await self._move_content(source, was, inode, file, fh)
                 if _state_of(await source.get_attributes()) != _state_of(was):
@@ -257,12 +258,21 @@ class TreeWriter:
                 async with self._fs.turnstile.passed():
                     await self._take_attributes(inode, await self._xattrs_of(source), was)
                     if draft != live_name:
-                        await self._names.rename(pair.live, draft, pair.live, live_name, 0)
+                        await self._give_name(pair.live, draft, live_name, replaces=replaces)
         finally:
             await source.close()
         source_path, path = (os.fsdecode(_join(*at)) for at in ((pair.source_path, name), (pair.path, live_name)))
         if self._on_file is not None:
             self._on_file(FileTransferMetadata(source_path, path, was.size, to_text(checksum), self._transfer_id))
+
+    async def _give_name(self, parent: Inode, draft: bytes, name: bytes, *, replaces: bool) -> None:
+        """Raises AlreadyExists: somebody made what is called so, and it is not to be replaced."""
+        flags = 0
+        if not replaces and self._backend.capabilities.rename_flags:
+            flags = RENAME_NOREPLACE
+        elif not replaces and await self._names.lookup(parent, name) is not None:
+            raise AlreadyExists(f"{os.fsdecode(name)!r} was made by somebody meanwhile")
+        await self._names.rename(parent, draft, parent, name, flags)
 
     @contextlib.asynccontextmanager
     async def _drafted(

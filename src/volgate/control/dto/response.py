@@ -214,13 +214,17 @@ class SnapshotLimitResponse(Model):
 
 
 class CopyReportField(Model):
-    """What a copy did: numbers of names. ``losses``: what the volume cannot keep, for people."""
+    """What a copy did: numbers of names. ``losses``: what the volume cannot keep, for people.
+
+    ``changed``: "", or that the source was another at the end than at first.
+    """
 
     created: Count
     replaced: Count
     removed: Count
     adjusted: Count
     losses: list[str]
+    changed: str
 
 
 class TaskResponse(Model):
@@ -231,7 +235,7 @@ class TaskResponse(Model):
 
     operation_id: str
     kind: Literal["copy", "sync"]
-    state: Literal["waiting", "running", "paused", "done", "failed", "cancelled"]
+    state: Literal["waiting", "running", "paused", "cancelling", "done", "failed", "cancelled"]
     source: str
     target_path: str
     created_at: Seconds
