@@ -75,7 +75,7 @@ async def follow_events(
     async def follow() -> AsyncIterator[bytes]:
         cursor, silent_s = begin, 0.0
         try:
-            yield b": volgate\n\n"
+            yield f": volgate\nid: {begin}\n\n".encode()  # so that who saw no event yet misses none either
             while True:
                 found, cursor = await _read(services, principal, volume_id, cursor, DEFAULT_LIMIT)
                 for event in found:
