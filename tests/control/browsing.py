@@ -28,11 +28,12 @@ expect.set_options(timeout=WAIT_MS)
 
 @attrs.frozen
 class Site:
-    """A control daemon that serves its page. Attributes: url: over TLS. tokens: by name."""
+    """A control daemon that serves its page. Attributes: url: over TLS. environment: what it was started with."""
 
     api: Api
     url: str
     tokens: TokenFile
+    environment: dict[str, str]
 
     def token(self, name: str, *grants: str) -> str:
         with contextlib.suppress(Exception):
@@ -62,7 +63,7 @@ def site_at(place: Path) -> Iterator[Site]:
         "VOLGATE_CONTROL__TOKENS": f"{place}/tokens.json",
     }
     with serving(place, environment) as api:
-        yield Site(api, f"https://127.0.0.1:{port}/", TokenFile(place / "tokens.json"))
+        yield Site(api, f"https://127.0.0.1:{port}/", TokenFile(place / "tokens.json"), environment)
 
 
 @contextlib.contextmanager
@@ -115,14 +116,6 @@ def browser() -> Iterator[Browser]:
             found.close()
 
 
-@attrs.frozen
-class Tab:
-    """A page of a browser, and what went wrong in it."""
-
-    page: Page
-    faults: list[str]
-
-
 @contextlib.contextmanager
 def tab(browser_: Browser, *, viewport: dict[str, int] = WIDE, dark: bool = False) -> Iterator[Page]:
     """Give a tab of a browser without a past; an exception in a script or a breach of the page's policy fails."""
@@ -150,5 +143,3 @@ def sign_in(page: Page, site: Site, token: str, fragment: str = "") -> None:
     page.get_by_label("Token", exact=True).fill(token)
     page.get_by_role("button", name="Sign in").click()
     expect(page.get_by_role("heading", name="Volumes")).to_be_attached()
-
-

@@ -1,23 +1,45 @@
-/** Starting a copy into a volume. */
+/** Starting a copy into a volume; of a sync it can be seen first what it would change. */
 
-import { openDialog } from "./dialogs.js";
-import { byId, fill, make, show } from "./dom.js";
-import { parseBytes } from "./units.js";
+import { openDialog, run } from "./dialogs.js";
+import { byId, fill, make, say, show } from "./dom.js";
+import { showChanges } from "./snapshots.js";
+import { formatCount, parseBytes } from "./units.js";
 import { pathOf } from "./volumes.js";
+
+const CHANGES = 200;
 
 /** Ask what is to be copied; names: of volumes; started: called with the task. */
 export function askForCopy(api, volumeId, names, started) {
   const dialog = byId("copy-dialog");
-  const kind = byId("copy-kind");
-  const look = () => show(dialog.querySelector(".of-sync"), kind.value === "sync");
+  const form = dialog.querySelector("form");
+  form.reset();
   fill(byId("names"), names, (name) => name, (name) => ({ element: make("option", { value: name }) }));
-  byId("copy-volume").value ||= volumeId;
-  kind.onchange = look;
-  look();
-  openDialog(dialog, async (fields) => {
+  byId("copy-volume").value = volumeId;
+  form.oninput = () => look(dialog);
+  look(dialog);
+  const isShown = openDialog(dialog, async (fields) => {
     started(await api.change("POST", `${pathOf(volumeId)}/copies`, readRequest(fields)));
-    dialog.querySelector("form").reset();
   });
+  dialog.querySelector(".try").onclick = () => run(form, isShown, async () => {
+    look(dialog);
+    const path = `${pathOf(volumeId)}/copies/plan?limit=${CHANGES}`;
+    const plan = await api.change("POST", path, readRequest(form.elements));
+    if (isShown()) tellPlan(dialog, plan);
+  });
+}
+
+/** Show what fits the kind of copy, and no plan any more. */
+function look(dialog) {
+  const isSync = byId("copy-kind").value === "sync";
+  dialog.querySelectorAll(".of-sync").forEach((part) => show(part, isSync));
+  say(dialog.querySelector(".plan"), "");
+  showChanges(dialog, []);
+}
+
+function tellPlan(dialog, plan) {
+  const more = plan.next_cursor === null ? "" : "The first ";
+  say(dialog.querySelector(".plan"), plan.items.length ? `${more}${formatCount(plan.items.length, "change")}:` : "Nothing would change.");
+  showChanges(dialog, plan.items);
 }
 
 function readRequest({ kind, volume, snapshot, path, target, speed, delete: isDeleting, losses }) {

@@ -2,34 +2,52 @@
 
 import { say, show } from "./dom.js";
 
-/** Open a dialog. send: called with its form's values; it closes when that is done. */
+const turns = new WeakMap(); // by dialog: what it was opened for last
+
+/** Open a dialog. send: called with its form's values; it closes when that is done, unless `false` is returned. */
 export function openDialog(dialog, send) {
   const form = dialog.querySelector("form");
+  const turn = Symbol("turn");
+  const isShown = () => dialog.open && turns.get(dialog) === turn;
+  turns.set(dialog, turn);
   form.onsubmit = (event) => {
     event.preventDefault();
-    run(form, async () => {
-      if ((await send(form.elements)) !== false) dialog.close();
+    run(form, isShown, async () => {
+      if ((await send(form.elements)) !== false && isShown()) dialog.close();
     });
   };
   dialog.querySelector(".close").onclick = () => dialog.close();
-  say(form.querySelector(".error"), "");
+  rest(form);
   dialog.showModal();
+  return isShown;
 }
 
-/** Run what a form or a part of the page asks for: its buttons rest meanwhile, and an error is said in it. */
-export async function run(part, work) {
-  const error = part.querySelector(".error");
-  const buttons = [...part.querySelectorAll("button:not(.close):not(:disabled)")];
-  say(error, "");
+/** Make a part of the page ready for the next thing that it asks for. */
+export function rest(part) {
+  say(part.querySelector(".error"), "");
+  part.removeAttribute("aria-busy");
+  part.querySelectorAll("button:not(.go)").forEach((button) => (button.disabled = false));
+}
+
+/**
+ * Run what a part of the page asks for: its buttons rest meanwhile, and an error is said in it, or where it is not shown
+ * any more, at the foot of the page. Buttons of the class `go` see to themselves.
+ */
+export async function run(part, isShown, work) {
+  say(part.querySelector(".error"), "");
   part.setAttribute("aria-busy", "true");
-  buttons.forEach((button) => (button.disabled = true));
+  part.querySelectorAll("button:not(.close, .go)").forEach((button) => (button.disabled = true));
+  let words = "";
   try {
     await work();
-  } catch (problem) {
-    say(error, problem.message);
-  } finally {
-    part.removeAttribute("aria-busy");
-    buttons.forEach((button) => (button.disabled = false));
+  } catch (error) {
+    words = error.message;
+  }
+  if (isShown()) {
+    rest(part);
+    say(part.querySelector(".error"), words);
+  } else if (words) {
+    document.dispatchEvent(new CustomEvent("said", { detail: words }));
   }
 }
 

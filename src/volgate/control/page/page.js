@@ -34,6 +34,7 @@ class Page {
     byId("sign-in").addEventListener("submit", (event) => this.#signIn(event));
     byId("sign-out").addEventListener("click", () => this.#signOut());
     byId("skip").addEventListener("click", (event) => this.#skip(event));
+    document.addEventListener("said", (event) => this.#say(event.detail));
     window.addEventListener("hashchange", () => this.#open());
     setInterval(() => this.#tellSilence(), 1000);
   }
@@ -82,7 +83,7 @@ class Page {
   #signIn(event) {
     event.preventDefault();
     const field = byId("token");
-    run(byId("sign-in"), async () => {
+    run(byId("sign-in"), () => true, async () => {
       this.api.setToken(field.value.trim());
       field.value = "";
       await this.#begin();
@@ -98,8 +99,7 @@ class Page {
   /** Show what the address names: `#/volume/NAME`, or the list. */
   #open() {
     if (this.#session === null) return;
-    const found = /^#\/volume\/(.+)$/.exec(location.hash);
-    const volumeId = found ? decodeURIComponent(found[1]) : null;
+    const volumeId = /^#\/volume\/([a-z0-9._-]+)$/.exec(location.hash)?.[1] ?? null; // such a name needs no escapes
     put(byId("content"), "data-view", volumeId === null ? "list" : "volume");
     document.title = volumeId === null ? "volgate" : `${volumeId} · volgate`;
     this.volume.open(volumeId, this.#session);

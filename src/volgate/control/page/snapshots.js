@@ -97,18 +97,20 @@ export class SnapshotList {
     path.value = "";
     path.oninput = forget;
     forget();
-    go.onclick = () => run(form, async () => {
-      const done = await this.api.change("POST", `${pathOfSnapshot(volumeId, snapshotId)}/restore`, { path: path.value });
-      dialog.close();
-      this.#done(`${volumeId} was restored from ${snapshotId}: ${describeCounts(done)}.`);
-    });
-    openDialog(dialog, async () => {
+    const isShown = openDialog(dialog, async () => {
       const asked = path.value;
+      forget();
       const plan = await this.api.getPatiently(
         `${pathOfSnapshot(volumeId, snapshotId)}/plan?path=${encodeURIComponent(asked)}&limit=${CHANGES}`,
       );
-      if (asked === path.value) go.disabled = !showPlan(dialog, plan);
+      if (isShown() && asked === path.value) go.disabled = !showPlan(dialog, plan);
       return false; // it stays open: the plan is to be read
+    });
+    go.onclick = () => run(form, isShown, async () => {
+      go.disabled = true;
+      const done = await this.api.change("POST", `${pathOfSnapshot(volumeId, snapshotId)}/restore`, { path: path.value });
+      if (isShown()) dialog.close();
+      this.#done(`${volumeId} was restored from ${snapshotId}: ${describeCounts(done)}.`);
     });
   }
 
@@ -124,15 +126,22 @@ const pathOfSnapshot = (volumeId, snapshotId) => `${pathOf(volumeId)}/snapshots/
 function showPlan(dialog, plan) {
   const items = plan?.items ?? [];
   const words = plan === null ? "" : plan.refused || `Would be: ${describeCounts(plan)}.`;
-  const more = plan?.next_cursor ? ` The first ${items.length} differences:` : "";
+  const more = items.length ? ` ${plan.next_cursor ? "The first of what" : "What"} differs since the snapshot:` : "";
   say(dialog.querySelector(".plan"), words + more);
-  fill(dialog.querySelector(".changes"), items, (change) => `${change.change} ${change.path}`, makeChange);
+  showChanges(dialog, items);
   return plan !== null && !plan.refused;
 }
 
-function makeChange(change) {
+/** Show differences in a dialog. */
+export function showChanges(dialog, items) {
+  const makeRow = (change) => ({ element: make("li", {}, describeChange(change)) });
+  fill(dialog.querySelector(".changes"), items, describeChange, makeRow);
+  show(dialog.querySelector(".changes"), items.length > 0);
+}
+
+function describeChange(change) {
   const what = change.what.length ? ` (${change.what.join(", ")})` : "";
-  return { element: make("li", {}, `since then ${change.change}: ${change.path}${what}`) };
+  return `${change.change}: ${change.path}${what}`;
 }
 
 function describeCounts({ created, replaced, removed, adjusted }) {

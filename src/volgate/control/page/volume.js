@@ -4,7 +4,7 @@ import {
   NOT_MOUNTED, describeBacklog, describeFlight, describeUse, formatInodes, levelOf, stateOf,
 } from "./describing.js";
 import { askForCopy } from "./copying.js";
-import { openDialog, run } from "./dialogs.js";
+import { openDialog, rest, run } from "./dialogs.js";
 import { byId, fill, make, makeBar, put, say, show } from "./dom.js";
 import { Poller } from "./poller.js";
 import { ADMIN, OWNER } from "./session.js";
@@ -57,6 +57,7 @@ export class VolumeView {
     const mayOwn = session.may(OWNER, volumeId);
     say(byId("volume-title"), volumeId);
     say(byId("volume-error"), "");
+    rest(byId("doing"));
     this.tasks.open(volumeId, mayOwn);
     this.snapshots.open(volumeId, mayOwn);
     this.#tellState("…");
@@ -145,14 +146,14 @@ export class VolumeView {
       ["Mount point", volume.mount_point ?? volume.configured_mount_point ?? "not known"],
       ["Source", volume.source],
       ["Options", volume.options || "none"],
-      ["To be read only", volume.read_only ? "yes" : "no"],
+      ["Read-only", volume.read_only ? "yes" : "no"],
     ];
     fill(byId("facts"), facts, ([name]) => name, makeFact);
   }
 
   #mount() {
     const id = this.#id;
-    run(byId("volume"), async () => {
+    run(byId("doing"), () => this.#id === id, async () => {
       await this.api.change("POST", `${pathOf(id)}/mount`);
       this.#done(id, `${id} is mounted.`);
     });

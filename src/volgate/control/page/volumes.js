@@ -51,6 +51,7 @@ export class VolumeList {
   poke(volumeId, isCatalog) {
     const detail = this.#details.get(volumeId);
     if (detail) detail.storedAt = 0;
+    this.#draw();
     if (isCatalog) this.catalog.poke();
     this.rows.poke();
   }
@@ -74,6 +75,7 @@ export class VolumeList {
     this.#isListing = isListing;
     for (const name of this.#details.keys()) if (!volumes.has(name)) this.#details.delete(name);
     this.#draw();
+    if (!this.#isWhole) this.rows.poke();
   }
 
   async #askRows() {
@@ -155,8 +157,8 @@ function makeRow({ volume_id: name }) {
   const link = make("a", { href: `#/volume/${encodeURIComponent(name)}`, class: "name" }, name);
   const bytes = makeBar("meter", "Bytes");
   const inodes = makeBar("meter", "Inodes");
-  const problem = make("p", { class: "problem" });
-  const element = make("li", { class: "volume" }, make("div", { class: "title" }, link, state), bytes.element, inodes.element, problem);
+  const remark = make("p", { class: "remark" });
+  const element = make("li", { class: "volume" }, make("div", { class: "title" }, link, state), bytes.element, inodes.element, remark);
   return {
     element,
     update(volume) {
@@ -164,8 +166,10 @@ function makeRow({ volume_id: name }) {
       put(state, "data-level", levelOf(volume.state));
       bytes.update(...describeUse(volume.quota?.used_bytes ?? null, volume.quota?.quota_bytes ?? null, formatBytes));
       inodes.update(...describeUse(volume.quota?.file_count ?? null, volume.quota?.quota_inodes ?? null, formatInodes));
-      const problems = volume.problems ?? [];
-      say(problem, problems.length ? problems.map((one) => one.message).join("; ") : "");
+      const problems = (volume.problems ?? []).map((problem) => problem.message).join("; ");
+      say(remark, problems || (volume.mount_point ?? volume.source));
+      put(remark, "data-level", problems ? "bad" : null);
+      put(remark, "title", remark.textContent);
       put(link, "aria-current", location.hash === link.getAttribute("href") ? "true" : null);
     },
   };
