@@ -24,7 +24,7 @@ class Page {
     this.events = new EventList();
     this.volume = new VolumeView(this.api, {
       told: (words) => this.#say(words),
-      changed: (volumeId) => this.list.poke(volumeId, false),
+      changed: (volumeId) => this.list.notice(volumeId, false),
       names: () => this.list.names,
     });
     this.stream = new EventStream(this.api, {
@@ -104,14 +104,14 @@ class Page {
     document.title = volumeId === null ? "volgate" : `${volumeId} · volgate`;
     this.volume.open(volumeId, this.#session);
     this.events.open(volumeId);
-    this.list.poke(null, false);
+    this.list.poke();
   }
 
   #take(event) {
     const volumeId = event.facts.volume_id;
     this.events.add(event);
-    this.list.poke(volumeId, event.kind.startsWith("volume."));
-    if (volumeId === this.volume.id) this.volume.poke();
+    this.list.notice(volumeId, event.kind.startsWith("volume."));
+    if (volumeId === this.volume.id) this.volume.notice();
   }
 
   #skip(event) {

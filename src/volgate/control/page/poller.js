@@ -4,9 +4,11 @@ import { NoAnswer } from "./api.js";
 
 const HIDDEN_S = 60;
 const LONGEST_S = 30;
+const SOON_MS = 700;
 
 export class Poller {
   #timer = null;
+  #soon = null;
   #isRunning = false;
   #isWanted = false;
   #again = false;
@@ -15,9 +17,7 @@ export class Poller {
   /** work: asks, and returns after how many seconds it wants to ask again. */
   constructor(work) {
     this.work = work;
-    document.addEventListener("visibilitychange", () => {
-      if (!document.hidden) this.poke();
-    });
+    document.addEventListener("visibilitychange", () => (document.hidden ? this.#wait(HIDDEN_S) : this.poke()));
   }
 
   start() {
@@ -38,6 +38,14 @@ export class Poller {
     else this.#run();
   }
 
+  /** Ask soon, once for all that call this meanwhile. */
+  pokeSoon() {
+    this.#soon ??= setTimeout(() => {
+      this.#soon = null;
+      this.poke();
+    }, SOON_MS);
+  }
+
   async #run() {
     this.#isRunning = true;
     this.#again = false;
@@ -45,7 +53,12 @@ export class Poller {
     this.#isRunning = false;
     if (!this.#isWanted) return;
     if (this.#again) this.#run();
-    else this.#timer = setTimeout(() => this.poke(), 1000 * (document.hidden ? Math.max(wait_s, HIDDEN_S) : wait_s));
+    else this.#wait(document.hidden ? HIDDEN_S : wait_s);
+  }
+
+  #wait(wait_s) {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.poke(), 1000 * wait_s);
   }
 
   async #ask() {

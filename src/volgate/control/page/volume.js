@@ -75,6 +75,12 @@ export class VolumeView {
     this.poller.poke();
   }
 
+  /** Something happened to this volume. */
+  notice() {
+    this.#seldomAt = 0;
+    this.poller.pokeSoon();
+  }
+
   async #refresh() {
     const id = this.#id;
     const isSeldom = Date.now() - this.#seldomAt > SELDOM_MS;

@@ -47,13 +47,18 @@ export class VolumeList {
     this.#draw();
   }
 
-  /** Look again at once: of a volume, or at which there are. */
-  poke(volumeId, isCatalog) {
+  /** Show at once which volume is looked at, and how volumes are. */
+  poke() {
+    this.#draw();
+    this.rows.poke();
+  }
+
+  /** Something happened to a volume; isCatalog: there may be others now. */
+  notice(volumeId, isCatalog) {
     const detail = this.#details.get(volumeId);
     if (detail) detail.storedAt = 0;
-    this.#draw();
-    if (isCatalog) this.catalog.poke();
-    this.rows.poke();
+    if (isCatalog) this.catalog.pokeSoon();
+    if (this.#select().shown.some((volume) => volume.volume_id === volumeId)) this.rows.pokeSoon();
   }
 
   async #askCatalog() {
@@ -71,11 +76,12 @@ export class VolumeList {
   }
 
   #take(volumes, isListing) {
+    const isFirst = this.#volumes.size === 0;
     this.#volumes = volumes;
     this.#isListing = isListing;
     for (const name of this.#details.keys()) if (!volumes.has(name)) this.#details.delete(name);
     this.#draw();
-    if (!this.#isWhole) this.rows.poke();
+    if (isFirst) this.rows.poke();
   }
 
   async #askRows() {

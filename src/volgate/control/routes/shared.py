@@ -25,7 +25,7 @@ from volgate.volume.sources import Locator
 
 @attrs.frozen
 class Services:
-    """What routes use; see each class."""
+    """What routes use; see each class. ``stopping``: the daemon ends, and with it answers that never would."""
 
     volumes: Volumes
     locator: Locator
@@ -36,6 +36,7 @@ class Services:
     scraper: Scraper
     events: EventLog
     followers: trio.CapacityLimiter
+    stopping: trio.Event
 
 
 def get_services(request: Request) -> Services:
