@@ -11,6 +11,8 @@ import pytest
 from playwright.sync_api import expect
 
 import browsing
+import s3_server
+import toxiproxy
 from browsing import PHONE, WIDE, sign_in, tab
 from controlling import forget, new_name, start
 from volgate.core.sizes import format_size, parse_count, parse_size
@@ -398,6 +400,34 @@ def test_a_daemon_that_is_gone_is_told_and_one_that_is_back_is_heard(browser, mo
         finally:
             again.process.send_signal(signal.SIGTERM)
             assert again.process.wait(60) == 0
+
+
+def test_what_a_bucket_does_not_have_yet_is_told(browser, site, signed_in, place):
+    name = new_name()
+    with s3_server.running(place / "s3") as server, toxiproxy.before(server.url) as line:
+        server.make_bucket("box")
+        secret = place / "credentials"
+        keys = f"aws_access_key_id = {s3_server.ACCESS_KEY}\naws_secret_access_key = {s3_server.SECRET_KEY}\n"
+        secret.write_text(f"[default]\n{keys}")
+        secret.chmod(0o600)
+        options = f"endpoint_url={line.url},region=us-east-1,addressing=path,credentials_file={secret}"
+        body = {"volume_id": name, "source": "s3://box/v", "mount_point": f"{place}/mnt", "options": options}
+        try:
+            site.api.ok("POST", "/v1/volumes", body)
+            site.api.ok("POST", f"/v1/volumes/{name}/mount")
+            with tab(browser) as page:
+                signed_in(page, fragment=f"#/volume/{name}")
+                backlog = page.locator("#backlog")
+                expect(backlog).to_contain_text("Storage has everything.")
+                with open(place / "mnt/letter", "wb") as letter:
+                    letter.write(bytes(3 * MIB))
+                    line.cut()
+                expect(backlog).to_contain_text(re.compile(r"1 file, 3 MiB, the oldest for \d+ s.*Last error: "))
+                line.heal()
+                expect(backlog).to_contain_text("Storage has everything.", timeout=60000)
+        finally:
+            line.heal()
+            forget(name)
 
 
 # -- for whom --------------------------------------------------------------------------------------------------------
