@@ -11,6 +11,7 @@ from volgate.control.problems import Refusal
     [
         {}, {"host": "x"}, {"host": "localhost"}, {"host": "localhost:8443"}, {"host": "127.0.0.1:8443"},
         {"host": "[::1]:8443"}, {"host": "[::1]"}, {"host": "10.0.0.7"}, {"host": "volgate.localhost:80"},
+        {"host": "%2Frun%2Fvolgate%2Fcontrol.sock"},
         {"host": "localhost:8443", "origin": "http://localhost:8443", "sec-fetch-site": "same-origin"},
         {"host": "localhost:8443", "origin": "HTTP://LocalHost:8443"}, {"host": "localhost", "sec-fetch-site": "none"},
     ],

@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import re
+import signal
 import ssl
 import urllib.parse
 from importlib.resources import files
@@ -17,6 +18,8 @@ from volgate.control import convert
 from volgate.control.page import FILES
 from volgate.control.roles import Grant, Principal, Role
 
+LONG_S = 15
+"""Half of what answers under way get."""
 ids = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,62}", fullmatch=True)
 
 
@@ -126,3 +129,15 @@ def test_who_comes_back_misses_no_event_though_he_saw_none(site, place, name):
         while not (line := stream.readline()).startswith(b"event: "):
             assert line
     assert line == b"event: volume.created\n"
+
+
+def test_a_stop_does_not_wait_for_those_who_follow_events(place):
+    with browsing.site_at(place / "site") as site:
+        connection = UnixConnection(site.api.path)
+        with contextlib.closing(connection):
+            connection.request("GET", "/v1/events/stream")
+            stream = connection.getresponse()
+            assert stream.readline() == b": volgate\n"
+            site.api.process.send_signal(signal.SIGTERM)
+            assert site.api.process.wait(LONG_S) == 0
+            assert stream.read().startswith(b"id: ")  # and the answer has an end

@@ -8,12 +8,15 @@ who forwards could ask as that user. What tells them apart is what browsers say 
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Mapping
 from typing import Final
 
 from volgate.control.problems import Refusal
 
 _LOOKS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_NAME: Final = re.compile(r"[a-z0-9._-]+")
+"""What a browser asks name servers for; programs put a socket's path, escaped, into a Host."""
 _OURS: Final = frozenset({"same-origin", "none"})
 
 
@@ -44,7 +47,7 @@ def _is_same(origin: str, host: str) -> bool:
 def _is_nobodys(host: str) -> bool:
     """Return whether no name server has a say in a Host: an address, or a name without a dot."""
     name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
-    if "." not in name or name.endswith(".localhost"):
+    if "." not in name or name.endswith(".localhost") or not _NAME.fullmatch(name):
         return True
     try:
         ipaddress.ip_address(name.strip("[]"))

@@ -105,7 +105,13 @@ export class Api {
     let response;
     try {
       response = await fetch(path, {
-        method, headers: all, body: content, signal, cache: "no-store", credentials: "omit", redirect: "error",
+        method,
+        headers: all,
+        body: content,
+        signal,
+        cache: "no-store",
+        credentials: "omit",
+        redirect: "error",
       });
     } catch (error) {
       throw this.#noAnswer(error);

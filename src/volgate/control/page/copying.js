@@ -13,19 +13,25 @@ export function askForCopy(api, volumeId, names, started) {
   const dialog = byId("copy-dialog");
   const form = dialog.querySelector("form");
   form.reset();
-  fill(byId("names"), names, (name) => name, (name) => ({ element: make("option", { value: name }) }));
+  fill(
+    byId("names"),
+    names,
+    (name) => name,
+    (name) => ({ element: make("option", { value: name }) }),
+  );
   byId("copy-volume").value = volumeId;
   form.oninput = () => look(dialog);
   look(dialog);
   const isShown = openDialog(dialog, async (fields) => {
     started(await api.change("POST", `${pathOf(volumeId)}/copies`, readRequest(fields)));
   });
-  dialog.querySelector(".try").onclick = () => run(form, isShown, async () => {
-    look(dialog);
-    const path = `${pathOf(volumeId)}/copies/plan?limit=${CHANGES}`;
-    const plan = await api.change("POST", path, readRequest(form.elements));
-    if (isShown()) tellPlan(dialog, plan);
-  });
+  dialog.querySelector(".try").onclick = () =>
+    run(form, isShown, async () => {
+      look(dialog);
+      const path = `${pathOf(volumeId)}/copies/plan?limit=${CHANGES}`;
+      const plan = await api.change("POST", path, readRequest(form.elements));
+      if (isShown()) tellPlan(dialog, plan);
+    });
 }
 
 /** Show what fits the kind of copy, and no plan any more. */
@@ -38,7 +44,10 @@ function look(dialog) {
 
 function tellPlan(dialog, plan) {
   const more = plan.next_cursor === null ? "" : "The first ";
-  say(dialog.querySelector(".plan"), plan.items.length ? `${more}${formatCount(plan.items.length, "change")}:` : "Nothing would change.");
+  say(
+    dialog.querySelector(".plan"),
+    plan.items.length ? `${more}${formatCount(plan.items.length, "change")}:` : "Nothing would change.",
+  );
   showChanges(dialog, plan.items);
 }
 

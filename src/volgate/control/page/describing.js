@@ -37,11 +37,7 @@ export const formatInodes = (count) => count.toLocaleString("en").replaceAll(","
 /** Return what storage does not have yet; storage: of `/status`, null where nothing is kept back. */
 export function describeBacklog(storage) {
   if (storage === null) return "Nothing is kept back: what is written is in the storage at once.";
-  const parts = [
-    storage.backlog_files === 0
-      ? "Storage has everything."
-      : `${formatCount(storage.backlog_files, "file")}, ${formatBytes(storage.backlog_bytes)}, the oldest for ${formatDuration(storage.oldest_s)}.`,
-  ];
+  const parts = [storage.backlog_files === 0 ? "Storage has everything." : describeWaiting(storage)];
   if (storage.refused) parts.push(`Storage refuses ${formatCount(storage.refused, "file")}.`);
   if (storage.last_error) parts.push(`Last error: ${storage.last_error}.`);
   parts.push(`Waiting room: ${formatBytes(storage.staged_bytes)} of ${formatBytes(storage.max_staged_bytes)}.`);
@@ -50,17 +46,22 @@ export function describeBacklog(storage) {
   return parts.join(" ");
 }
 
+function describeWaiting({ backlog_files, backlog_bytes, oldest_s }) {
+  const oldest = `the oldest for ${formatDuration(oldest_s)}`;
+  return `${formatCount(backlog_files, "file")}, ${formatBytes(backlog_bytes)}, ${oldest}.`;
+}
+
 /** Return what is under way in a volume. */
 export function describeFlight(status) {
   const waiting = status.in_flight
     ? `${formatCount(status.in_flight, "request")} in flight, the oldest for ${formatDuration(status.oldest_request_s)}`
     : "No request in flight";
-  return `${waiting}; ${formatCount(status.open_files, "open file")}; ${formatBytes(status.read_bytes)} read and ${formatBytes(status.written_bytes)} written since it is mounted.`;
+  const moved = `${formatBytes(status.read_bytes)} read and ${formatBytes(status.written_bytes)} written`;
+  return `${waiting}; ${formatCount(status.open_files, "open file")}; ${moved} since it is mounted.`;
 }
 
 /** Return [fraction, words] of a task. */
 export function describeTask(task) {
-  const fraction = task.total_bytes ? task.done_bytes / task.total_bytes : task.total_files ? task.done_files / task.total_files : null;
   const isOver = task.ended_at !== null;
   const parts = [
     `${formatBytes(task.done_bytes)} of ${formatBytes(task.total_bytes)}`,
@@ -69,5 +70,11 @@ export function describeTask(task) {
   if (!isOver && task.bytes_per_s !== null) parts.push(`${formatBytes(Math.round(task.bytes_per_s))}/s`);
   if (!isOver && task.remaining_s !== null) parts.push(`${formatDuration(task.remaining_s)} left`);
   if (isOver) parts.push(`took ${formatDuration(task.ended_at - task.created_at)}`);
-  return [task.state === "done" ? 1 : fraction, parts.join(" · ")];
+  return [progressOf(task), parts.join(" · ")];
+}
+
+function progressOf(task) {
+  if (task.state === "done") return 1;
+  if (task.total_bytes) return task.done_bytes / task.total_bytes;
+  return task.total_files ? task.done_files / task.total_files : null;
 }

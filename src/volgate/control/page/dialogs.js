@@ -30,8 +30,8 @@ export function rest(part) {
 }
 
 /**
- * Run what a part of the page asks for: its buttons rest meanwhile, and an error is said in it, or where it is not shown
- * any more, at the foot of the page. Buttons of the class `go` see to themselves.
+ * Run what a part of the page asks for: its buttons rest meanwhile, and an error is said in it, or, where it is not
+ * shown any more, at the foot of the page. Buttons of the class `go` see to themselves.
  */
 export async function run(part, isShown, work) {
   say(part.querySelector(".error"), "");

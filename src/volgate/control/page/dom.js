@@ -54,7 +54,11 @@ export function fill(list, items, keyOf, makeRow) {
 export function makeBar(role, label) {
   const filled = make("span", { class: "filled" });
   const text = make("span", { class: "bar-text" });
-  const track = make("span", { class: "track", role, "aria-label": label, "aria-valuemin": 0, "aria-valuemax": 100 }, filled);
+  const track = make(
+    "span",
+    { class: "track", role, "aria-label": label, "aria-valuemin": 0, "aria-valuemax": 100 },
+    filled,
+  );
   const element = make("div", { class: "bar" }, make("span", { class: "bar-label" }, label), track, text);
   const update = (fraction, words, level = "") => {
     const percent = fraction === null ? null : Math.max(0, Math.min(100, Math.round(fraction * 100)));

@@ -42,12 +42,20 @@ export class EventList {
 
 function makeRow(event) {
   const { volume_id: volumeId, ...facts } = event.facts;
-  const words = Object.entries(facts).map(([name, value]) => `${name}=${value}`).join(" ");
+  const words = Object.entries(facts)
+    .map(([name, value]) => `${name}=${value}`)
+    .join(" ");
   const element = make(
-    "li", {},
-    make("span", { class: "quiet moment" }, formatMoment(event.at)), " ",
-    volumeId === undefined ? "" : make("a", { href: `#/volume/${encodeURIComponent(volumeId)}` }, String(volumeId)), " ",
-    make("strong", {}, event.kind), " ", event.message, " ",
+    "li",
+    {},
+    make("span", { class: "quiet moment" }, formatMoment(event.at)),
+    " ",
+    volumeId === undefined ? "" : make("a", { href: `#/volume/${encodeURIComponent(volumeId)}` }, String(volumeId)),
+    " ",
+    make("strong", {}, event.kind),
+    " ",
+    event.message,
+    " ",
     make("span", { class: "quiet facts" }, words),
   );
   return { element };

@@ -19,7 +19,11 @@ class Page {
   #saidTimer = null;
 
   constructor() {
-    this.api = new Api({ heard: () => this.#hear(), silent: () => this.#missAnswer(), stranger: (problem) => this.#askWho(problem) });
+    this.api = new Api({
+      heard: () => this.#hear(),
+      silent: () => this.#missAnswer(),
+      stranger: (problem) => this.#askWho(problem),
+    });
     this.list = new VolumeList(this.api);
     this.events = new EventList();
     this.volume = new VolumeView(this.api, {
@@ -83,11 +87,15 @@ class Page {
   #signIn(event) {
     event.preventDefault();
     const field = byId("token");
-    run(byId("sign-in"), () => true, async () => {
-      this.api.setToken(field.value.trim());
-      field.value = "";
-      await this.#begin();
-    });
+    run(
+      byId("sign-in"),
+      () => true,
+      async () => {
+        this.api.setToken(field.value.trim());
+        field.value = "";
+        await this.#begin();
+      },
+    );
   }
 
   #signOut() {
@@ -138,7 +146,10 @@ class Page {
   #tellSilence() {
     const isSilent = this.#silentSince !== null;
     put(document.body, "data-silent", isSilent ? "" : null);
-    say(byId("silence"), isSilent ? "The control daemon does not answer. Mounts go on without it; what is shown here is old." : "");
+    say(
+      byId("silence"),
+      isSilent ? "The control daemon does not answer. Mounts go on without it; what is shown here is old." : "",
+    );
     if (isSilent) say(byId("events-state"), `no answer for ${formatDuration((Date.now() - this.#silentSince) / 1000)}`);
   }
 }

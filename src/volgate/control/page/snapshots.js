@@ -51,13 +51,26 @@ export class SnapshotList {
     const facts = make("span", { class: "quiet" });
     const damaged = make("p", { class: "problem" });
     const button = (label, work) =>
-      make("button", { type: "button", "aria-label": `${label} ${snapshotId}`, onclick: () => work(volumeId, snapshotId) }, `${label}…`);
+      make(
+        "button",
+        { type: "button", "aria-label": `${label} ${snapshotId}`, onclick: () => work(volumeId, snapshotId) },
+        `${label}…`,
+      );
     const actions = make(
-      "span", { class: "actions" },
-      button("Restore", (...of) => this.#askToRestore(...of)), button("Delete", (...of) => this.#askToDelete(...of)),
+      "span",
+      { class: "actions" },
+      button("Restore", (...of) => this.#askToRestore(...of)),
+      button("Delete", (...of) => this.#askToDelete(...of)),
     );
     show(actions, this.#mayChange);
-    const element = make("li", { class: "snapshot" }, make("span", { class: "name" }, snapshotId), actions, facts, damaged);
+    const element = make(
+      "li",
+      { class: "snapshot" },
+      make("span", { class: "name" }, snapshotId),
+      actions,
+      facts,
+      damaged,
+    );
     const update = (snapshot) => {
       say(facts, describe(snapshot));
       say(damaged, snapshot.damaged);
@@ -106,12 +119,15 @@ export class SnapshotList {
       if (isShown() && asked === path.value) go.disabled = !showPlan(dialog, plan);
       return false; // it stays open: the plan is to be read
     });
-    go.onclick = () => run(form, isShown, async () => {
-      go.disabled = true;
-      const done = await this.api.change("POST", `${pathOfSnapshot(volumeId, snapshotId)}/restore`, { path: path.value });
-      if (isShown()) dialog.close();
-      this.#done(`${volumeId} was restored from ${snapshotId}: ${describeCounts(done)}.`);
-    });
+    go.onclick = () =>
+      run(form, isShown, async () => {
+        go.disabled = true;
+        const done = await this.api.change("POST", `${pathOfSnapshot(volumeId, snapshotId)}/restore`, {
+          path: path.value,
+        });
+        if (isShown()) dialog.close();
+        this.#done(`${volumeId} was restored from ${snapshotId}: ${describeCounts(done)}.`);
+      });
   }
 
   #done(words) {

@@ -59,8 +59,16 @@ export class TaskList {
     const begun = make("p", { class: "quiet" });
     const error = make("p", { class: "error", role: "alert" });
     const element = make("li", { class: "task" }, make("div", { class: "title" }, title, state), bar.element, begun);
-    const steer = (verb) => run(element, () => element.isConnected, () => this.#steer(volumeId, taskId, verb));
-    const buttons = Object.entries(VERBS).map(([verb, label]) => [verb, make("button", { type: "button", onclick: () => steer(verb) }, label)]);
+    const steer = (verb) =>
+      run(
+        element,
+        () => element.isConnected,
+        () => this.#steer(volumeId, taskId, verb),
+      );
+    const buttons = Object.entries(VERBS).map(([verb, label]) => [
+      verb,
+      make("button", { type: "button", onclick: () => steer(verb) }, label),
+    ]);
     const actions = make("p", { class: "actions" }, ...buttons.map(([, button]) => button));
     element.append(actions, error);
     const update = (task) => {

@@ -48,7 +48,8 @@ export function parseCount(text) {
   const given = text.trim().toLowerCase();
   if (given === "none") return null;
   const found = /^(\d+)([kmg]?)$/.exec(given);
-  if (found === null) throw new Error(`'${text}' is no number of inodes; write for example 100000, 1M (= 1 000 000) or none`);
+  if (found === null)
+    throw new Error(`'${text}' is no number of inodes; write for example 100000, 1M (= 1 000 000) or none`);
   return bounded(Number(found[1]) * 1000 ** POWERS[found[2]], text);
 }
 

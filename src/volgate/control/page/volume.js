@@ -1,7 +1,13 @@
 /** One volume: how it is, what is wrong with it, and what may be done with it. */
 
 import {
-  NOT_MOUNTED, describeBacklog, describeFlight, describeUse, formatInodes, levelOf, stateOf,
+  NOT_MOUNTED,
+  describeBacklog,
+  describeFlight,
+  describeUse,
+  formatInodes,
+  levelOf,
+  stateOf,
 } from "./describing.js";
 import { askForCopy } from "./copying.js";
 import { openDialog, rest, run } from "./dialogs.js";
@@ -136,7 +142,12 @@ export class VolumeView {
     say(byId("no-problems"), status.problems.length ? "" : instead || "Nothing.");
     say(byId("backlog"), instead || describeBacklog(status.storage));
     say(byId("flight"), instead || describeFlight(status));
-    fill(byId("recent-errors"), status.recent_errors.map((error, at) => ({ error, at })), ({ at }) => at, makeError);
+    fill(
+      byId("recent-errors"),
+      status.recent_errors.map((error, at) => ({ error, at })),
+      ({ at }) => at,
+      makeError,
+    );
   }
 
   #tellQuota(quota) {
@@ -159,10 +170,14 @@ export class VolumeView {
 
   #mount() {
     const id = this.#id;
-    run(byId("doing"), () => this.#id === id, async () => {
-      await this.api.change("POST", `${pathOf(id)}/mount`);
-      this.#done(id, `${id} is mounted.`);
-    });
+    run(
+      byId("doing"),
+      () => this.#id === id,
+      async () => {
+        await this.api.change("POST", `${pathOf(id)}/mount`);
+        this.#done(id, `${id} is mounted.`);
+      },
+    );
   }
 
   #askToUnmount() {
@@ -208,7 +223,10 @@ function makeError() {
   const element = make("li", { class: "quiet" });
   const update = ({ error }) => {
     const where = error.path ? ` of ${error.path}` : "";
-    say(element, `${error.operation}${where}: ${error.error_message}${error.error_code ? ` (${error.error_code})` : ""}`);
+    say(
+      element,
+      `${error.operation}${where}: ${error.error_message}${error.error_code ? ` (${error.error_code})` : ""}`,
+    );
   };
   return { element, update };
 }

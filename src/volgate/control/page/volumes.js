@@ -95,9 +95,13 @@ export class VolumeList {
   async #askRow(name) {
     const known = this.#details.get(name) ?? { ...this.#volumes.get(name), problems: [], storedAt: 0 };
     try {
-      this.#details.set(name, known.state === NOT_MOUNTED ? await this.#lookAt(name, known) : await this.#askOwner(name));
+      this.#details.set(
+        name,
+        known.state === NOT_MOUNTED ? await this.#lookAt(name, known) : await this.#askOwner(name),
+      );
     } catch (error) {
-      if (error.code === "not_mounted") this.#details.set(name, { ...known, state: NOT_MOUNTED, problems: [], storedAt: 0 });
+      if (error.code === "not_mounted")
+        this.#details.set(name, { ...known, state: NOT_MOUNTED, problems: [], storedAt: 0 });
       else if (error.code === "not_found") this.catalog.poke();
       else if (error.status === undefined) throw error;
       else this.#details.set(name, { ...known, problems: [{ message: error.message, degrades: true }] });
@@ -109,7 +113,7 @@ export class VolumeList {
     return { state: stateOf(status), quota: status.quota, problems: status.problems, storedAt: 0 };
   }
 
-  /** Return how a volume is that was not mounted when it was last asked; its usage is as stored, and seldom asked for. */
+  /** Return how a volume is that was not mounted when it was last asked; its stored usage is seldom asked for. */
   async #lookAt(name, known) {
     const found = await this.api.get(pathOf(name));
     if (found.state !== NOT_MOUNTED) return { state: found.state, quota: found.quota, problems: [], storedAt: 0 };
@@ -164,7 +168,14 @@ function makeRow({ volume_id: name }) {
   const bytes = makeBar("meter", "Bytes");
   const inodes = makeBar("meter", "Inodes");
   const remark = make("p", { class: "remark" });
-  const element = make("li", { class: "volume" }, make("div", { class: "title" }, link, state), bytes.element, inodes.element, remark);
+  const element = make(
+    "li",
+    { class: "volume" },
+    make("div", { class: "title" }, link, state),
+    bytes.element,
+    inodes.element,
+    remark,
+  );
   return {
     element,
     update(volume) {
