@@ -20,7 +20,7 @@ from controlling import started
 from volgate.control.app import make_app
 
 NAME = "fuzzed"
-SERVICE_UNAVAILABLE = 503
+SERVICE_UNAVAILABLE, INSUFFICIENT_STORAGE = 503, 507
 IN_A_BOX = """
 set -eu
 mount --make-rprivate /
@@ -96,9 +96,12 @@ def session(boxed):
 
 
 def expected(ctx, response, case):
-    """Fail at a 5xx, but for 503 of a volume that is not ready, which is what is asked for there."""
+    """Fail at a 5xx, but for 503 of a volume that is not ready, which is what is asked for there, and 507."""
     if response.status_code == SERVICE_UNAVAILABLE and case.path.endswith("/ready"):
         assert response.json()["code"] == "not_ready"
+        return None
+    if response.status_code == INSUFFICIENT_STORAGE:
+        assert response.json()["code"] == "quota_exceeded"  # a limit was set on the way
         return None
     return not_a_server_error(ctx, response, case)
 

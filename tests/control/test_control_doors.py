@@ -6,6 +6,7 @@ import hmac
 import http.client
 import json
 import os
+import signal
 import socket
 import ssl
 import stat
@@ -13,13 +14,14 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jwt
 import pytest
 
 from controlling import Answer, UnixConnection, converse, serving, start
-from mounting import in_child, spawn, volgate
+from mounting import in_child, spawn, volgate, wait_until
 from volgate.control.tokens import TokenFile
 
 USER, READER, STRANGER = 12001, 12002, 12003
@@ -416,6 +418,23 @@ def test_heads_and_bodies_that_do_not_come_are_given_up_and_hold_nobody_up(api):
         assert all(b" 200 " not in content for content in ended[::2])
         thread.join()
         assert dripped == [True]
+
+
+def test_more_than_can_be_done_at_once_is_refused_and_the_daemon_still_says_that_it_lives(api, mounted_name):
+    pid = api.ok("GET", f"/v1/volumes/{mounted_name}/status")["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with ThreadPoolExecutor(90) as pool:
+            asked = [pool.submit(api.ask, "GET", f"/v1/volumes/{mounted_name}/snapshots") for _ in range(90)]
+            wait_until(lambda: any(one.done() for one in asked))
+            assert api.ask("GET", "/v1/health").status == 200
+            os.kill(pid, signal.SIGCONT)
+            answers = [one.result() for one in asked]
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    refused = [answer for answer in answers if answer.status != 200]
+    assert refused and {(a.status, a.code, a.headers["retry-after"]) for a in refused} == {(503, "overloaded", "1")}
+    assert len(answers) - len(refused) >= 64
 
 
 @pytest.mark.parametrize(

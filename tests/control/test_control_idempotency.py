@@ -1,5 +1,9 @@
 """A change that is asked for twice with one key is done once: at once, meanwhile, and after a restart."""
 
+import contextlib
+import http.client
+import os
+import signal
 import sqlite3
 import threading
 import uuid
@@ -56,26 +60,72 @@ def test_an_answer_outlives_a_restart_and_what_was_cut_off_is_not_done_again(pla
         assert api.ask("GET", f"/v1/volumes/{name}").status == 404
 
 
-def test_a_request_that_is_under_way_is_not_done_a_second_time(api, place, mounted_name):
-    """The first waits for a file that is being written: the freeze of a snapshot begins when it is over."""
-    url, with_key, answers = f"/v1/volumes/{mounted_name}/snapshots", key(), []
-    for number in range(3000):
-        (place / f"mnt/{number}").touch()
+def stopped_owner(api, name):
+    """Let the owner of a volume stand still; return what lets it go on."""
+    pid = api.ok("GET", f"/v1/volumes/{name}/status")["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    return lambda: os.kill(pid, signal.SIGCONT)
 
-    def ask():
-        answers.append(api.ask("POST", url, {}, with_key))
 
-    threads = [threading.Thread(target=ask) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    done = [answer for answer in answers if answer.status == 201]
-    refused = [answer for answer in answers if answer.status != 201]
-    assert len({answer.content for answer in done}) == 1
-    assert all((answer.code, answer.headers["retry-after"]) == ("request_in_progress", "1") for answer in refused)
+def gone(call):
+    """Call what ends without an answer."""
+    with pytest.raises((OSError, http.client.HTTPException)):
+        call()
+
+
+def in_background(call):
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(call()))
+    thread.start()
+    return thread, answers
+
+
+def has_begun(with_key):
+    with contextlib.closing(sqlite3.connect("/var/lib/volgate/control-answers.db")) as database:
+        query = "SELECT count(*) FROM answers WHERE key = ?"
+        return database.execute(query, (with_key["Idempotency-Key"],)).fetchone()[0] == 1
+
+
+def is_under_way(api, url, with_key):
+    answer = api.ask("POST", url, {}, with_key)
+    return answer.status == 409 and (answer.code, answer.headers["retry-after"]) == ("request_in_progress", "1")
+
+
+def test_a_request_that_is_under_way_is_not_done_a_second_time(api, mounted_name):
+    url, with_key = f"/v1/volumes/{mounted_name}/snapshots", key()
+    go_on = stopped_owner(api, mounted_name)
+    try:
+        thread, first = in_background(lambda: api.ask("POST", url, {}, with_key))
+        wait_until(lambda: has_begun(with_key))
+        assert is_under_way(api, url, with_key)
+    finally:
+        go_on()
+    thread.join()
+    assert first[0].status == 201 and api.ask("POST", url, {}, with_key).content == first[0].content
     assert len(api.ok("GET", url)["items"]) == 1
-    assert api.ask("POST", url, {}, with_key).content == done[0].content
+
+
+def test_a_change_in_whose_middle_the_daemon_died_is_not_done_again(place, name):
+    (place / "data").mkdir()
+    url, with_key = f"/v1/volumes/{name}/snapshots", key()
+    with controlling.serving(place) as api:
+        body = {"volume_id": name, "source": f"{place}/data", "mount_point": f"{place}/mnt"}
+        api.ok("POST", "/v1/volumes", body)
+        api.ok("POST", f"/v1/volumes/{name}/mount")
+        go_on = stopped_owner(api, name)
+        try:
+            thread, _ = in_background(lambda: gone(lambda: api.ask("POST", url, {}, with_key)))
+            wait_until(lambda: has_begun(with_key))
+            api.process.kill()
+            api.process.wait()
+            thread.join()
+        finally:
+            go_on()
+    with controlling.serving(place) as api:
+        for _ in range(2):
+            again = api.ask("POST", url, {}, with_key)
+            assert (again.status, again.code) == (409, "outcome_unknown") and "retry-after" not in again.headers
+        assert len(api.ok("GET", url)["items"]) <= 1
 
 
 def test_what_a_process_that_ended_had_begun_is_told_and_not_done_again(place):
@@ -92,6 +142,7 @@ def test_what_a_process_that_ended_had_begun_is_told_and_not_done_again(place):
         with pytest.raises(Refusal) as unknown:
             second.begin("uid:0", "k", "f")
         assert unknown.value.problem.code == "outcome_unknown"
+    second.close()
     assert path.stat().st_mode & 0o777 == 0o600
 
 
@@ -102,14 +153,15 @@ def test_answers_are_let_go_after_a_day_and_a_newer_format_is_refused(place):
     answers.finish("uid:0", "k", Answer(204, (("a", "b"),), b"c"))
     assert answers.begin("uid:0", "k", "f") == Answer(204, (("a", "b"),), b"c")
     answers.close()
-    with sqlite3.connect(path) as database:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
         database.execute("UPDATE answers SET begun_at = begun_at - ?", (KEPT_S + 1,))
     assert answers.begin("uid:0", "k", "g") is None
     answers.close()
-    with sqlite3.connect(path) as database:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
         database.execute("PRAGMA user_version = 99")
     with pytest.raises(Unsupported, match="upgrade volgate"):
         answers.begin("uid:0", "k", "g")
+    answers.close()
 
 
 def test_a_client_that_goes_away_does_not_break_off_what_it_asked_for(api, place, mounted_name):
@@ -118,7 +170,7 @@ def test_a_client_that_goes_away_does_not_break_off_what_it_asked_for(api, place
     url, with_key = f"/v1/volumes/{mounted_name}/snapshots", key()
     connection = controlling.UnixConnection(api.path)
     connection.request("POST", url, b"{}", {"Content-Type": "application/json", **with_key})
-    wait_until(lambda: api.ask("POST", url, {}, with_key).status in (409, 201))
+    wait_until(lambda: has_begun(with_key))
     connection.close()
     wait_until(lambda: api.ask("POST", url, {}, with_key).status == 201, 30)
     assert len(api.ok("GET", url)["items"]) == 1

@@ -1,10 +1,13 @@
 """One /metrics for the host: well formed whatever the mounts say, and no mount that hangs keeps the others' away."""
 
+import contextlib
 import os
 import re
+import shutil
 import signal
 import socket
 import threading
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -66,36 +69,73 @@ def test_a_mount_that_hangs_costs_only_its_own_series_and_is_told(api, place):
         wait_until(lambda: hung.status()["state"] == "ready")
 
 
+@contextlib.contextmanager
+def talking(path, said):
+    """Let somebody answer one question at a socket with these bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
+
+    def answer():
+        with contextlib.suppress(TimeoutError):
+            client, _ = listener.accept()
+            with client:
+                client.recv(65536)
+                client.sendall(head % len(said) + said)
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(os.fsencode(path))
+        listener.listen()
+        listener.settimeout(10)
+        thread = threading.Thread(target=answer)
+        thread.start()
+        try:
+            yield
+        finally:
+            thread.join()
+            path.unlink()
+
+
 @pytest.mark.parametrize(
     "said",
     [b"# TYPE volgate_ready gauge\nvolgate_ready{volume=\"x\n", b"volgate_ready 1\n", b"\xff\n", b"{}", b"",
-     b"# TYPE volgate_quota_used_bytes counter\nvolgate_quota_used_bytes 1\n"],
+     b"# TYPE volgate_quota_used_bytes counter\nvolgate_quota_used_bytes 1\n",
+     b"# TYPE volgate_control_scrape_up counter\nvolgate_control_scrape_up 1\n",
+     b"# TYPE a gauge\na{b=\"1\"} 1\na{b=\"1\"} 2\n"],
 )  # fmt: skip
 def test_a_mount_that_talks_nonsense_costs_only_its_own_series(api, place, said):
     name = f"zz-nonsense-{os.getpid()}"
-    path = f"/run/volgate/{name}.sock"
-
-    def answer():
-        client, _ = listener.accept()
-        with client:
-            client.recv(65536)
-            head = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
-            client.sendall(head % len(said) + said)
-
-    with mounted(place) as mount, socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(path)
-        try:
-            listener.listen()
-            listener.settimeout(30)
-            thread = threading.Thread(target=answer)
-            thread.start()
+    with mounted(place) as mount:
+        with talking(Path(f"/run/volgate/{name}.sock"), said):
             found = families(scrape(api))
-            thread.join()
-        finally:
-            os.unlink(path)
         up = {s.labels["volume"]: s.value for s in found["volgate_control_scrape_up"].samples}
         assert up[mount.volume_id()] == 1 and up[name] == (1 if said == b"" else 0)
         assert mount.volume_id() in {s.labels["volume"] for s in found["volgate_ready"].samples}
+
+
+@pytest.fixture
+def folder_of_user():
+    """Return where the sockets of another user's mounts lie."""
+    folder = Path("/run/user/4242424242")
+    yield folder / "volgate"
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.parametrize("type_", [b"gauge", b"counter"])
+def test_another_user_cannot_speak_for_a_mount_or_silence_it(api, place, folder_of_user, type_):
+    with mounted(place) as mount:
+        name = mount.volume_id()
+        said = b'# TYPE volgate_ready %s\nvolgate_ready{volume="%s"} 0\n' % (type_, name.encode())
+        with talking(folder_of_user / f"{name}.sock", said), talking(folder_of_user / "\udcff.sock", said):
+            text = scrape(api)
+        assert len(series(text)) == len(set(series(text)))
+        found = families(text)
+        ready = {s.labels.get("user"): s.value for s in found["volgate_ready"].samples if s.labels["volume"] == name}
+        assert ready == ({None: 1} if type_ == b"counter" else {None: 1, "4242424242": 0})
+
+
+def test_a_label_of_ours_is_nobody_elses():
+    with pytest.raises(InvalidArgument, match="has a label twice, or one that is not its own"):
+        Exposition().add('# TYPE a gauge\na{user="1"} 1\n', {"user": "2"})
 
 
 names = st.from_regex(r"[a-z][a-z0-9_]{0,10}", fullmatch=True)
@@ -122,7 +162,7 @@ def expositions(draw):
 def test_joining_keeps_every_sample_and_gives_each_family_one_head(texts):
     joined, expected = Exposition(), 0
     for number, text in enumerate(texts):
-        joined.add(text, f'mount="{number}"')
+        joined.add(text, {"mount": str(number)})
         expected += sum(line[:1] not in ("#", "") for line in text.split("\n"))
     text = joined.render().decode()
     found = families(text)

@@ -506,6 +506,11 @@ def test_verbs_about_a_bucket_that_is_not_mounted_are_told_its_server(bucket, se
     assert volgate("quota", "set", source, "1MiB", *there).returncode == 0
     assert volgate("quota", "check", source, *there).returncode == 0
     assert volgate("gc", source, *there).returncode == 0
+    assert volgate("umount", source).returncode == 0
+    assert volgate("snapshot", "create", source, *there).returncode == 0
+    assert volgate("umount", source).returncode == 0
+    assert json.loads(volgate("quarantine", "list", source, *there, "--json").stdout) == []
+    assert volgate("flush", source, *there).returncode == 0
     assert volgate("volume", "adopt", source, *there).returncode == 0
     (known,) = [v for v in json.loads(volgate("volume", "list", "--json").stdout) if v["source"] == source]
     assert volgate("quota", "show", known["volume_id"]).returncode == 0

@@ -394,12 +394,13 @@ def test_a_verb_on_what_is_no_volume_changes_nothing_and_says_so(folders):
 
 def test_a_verb_that_finds_the_volume_elsewhere_says_where(bucket, place, serve):
     process = serve(f"s3://{bucket.name}", "-o", f"cache_dir={place / 'others'}")
-    os.rename(f"/run/volgate/{bucket.name}.sock", place / "hidden")  # as if it were on another host
+    socket_path = Path(owner_of(f"s3://{bucket.name}")["socket"])
+    hidden = socket_path.rename(socket_path.with_suffix(".hidden"))  # as if it were on another host
     try:
         line = one_line(volgate("quota", "set", bucket.name, "1GiB"), 75)
         assert f"is in use without a mount by process {process.pid} on host" in line
     finally:
-        os.rename(place / "hidden", f"/run/volgate/{bucket.name}.sock")
+        hidden.rename(socket_path)
     assert process.stop() == 0
 
 

@@ -75,7 +75,9 @@ def test_a_unit_that_fails_is_told_with_where_to_look(box):
     status, refused = ask(box, "POST", "/v1/volumes/broken/mount")
     assert (status, refused["code"]) == (409, "mount_failed"), refused
     assert "journalctl -u volgate@broken" in refused["detail"]
-    box.run("systemctl stop volgate@broken")
+    assert ask(box, "POST", "/v1/volumes/broken/unmount", {})[0] == 200  # which it would go on trying to mount
+    assert box.run("systemctl show -P ActiveState volgate@broken") in ("inactive", "failed")
+    assert ask(box, "POST", "/v1/volumes/broken/unmount", {})[1]["code"] == "not_mounted"
 
 
 def test_mounts_outlive_the_control_daemon_and_it_comes_back(box):

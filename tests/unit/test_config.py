@@ -35,6 +35,13 @@ def test_later_files_and_then_the_environment_win_and_origins_are_known(director
     assert [file.name for file in configuration.files] == ["volgate.toml", "10-a.toml", "20-b.toml"]
 
 
+def test_a_list_of_texts_is_one_in_a_file_and_words_in_the_environment(directory):
+    (directory / "volgate.toml").write_text('[control]\nroles = ["ann=owner:projects", "bob=reader:*"]\n')
+    expected = ("ann=owner:projects", "bob=reader:*")
+    assert load(directory, {})["control.roles"] == expected
+    assert load(directory, {"VOLGATE_CONTROL__ROLES": "carl=admin:*"})["control.roles"] == ("carl=admin:*",)
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -49,6 +56,8 @@ def test_later_files_and_then_the_environment_win_and_origins_are_known(director
         ("[log]\nformat = 'xml'", ":2: section [log]: format: 'xml' is none of text, json"),
         ("[metrics]\nlisten = '9478'", "no address such as 127.0.0.1:9478"),
         ("[metrics]\nlisten = 9478", "no address such as 127.0.0.1:9478"),
+        ("[control]\nroles = [1]", "[1] is no list of texts"),
+        ("[control]\njwt_algorithm = 'none'", "'none' is none of EdDSA, ES256, RS256, HS256"),
         ("attr_timeout = 5", ":1: 'attr_timeout' stands outside a section"),
         ("[mount\n", "no valid TOML"),
         ("\xff", "no valid TOML"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from typing import Any
 
 import click
 
@@ -39,9 +40,17 @@ def show(origin: bool, as_json: bool) -> None:
     rows = []
     for setting in SETTINGS:
         value = configuration.values[setting.name]
-        shown = ":".join(map(str, value.value)) if isinstance(value.value, tuple) else str(value.value)
-        rows.append((setting.name, "-" if value.value is None else shown, value.origin if origin else setting.help))
+        rows.append((setting.name, _show(value.value), value.origin if origin else setting.help))
     print_table(rows)
+
+
+def _show(value: Any) -> str:
+    """Return a value as a file has it, or nearly."""
+    if value is None or value == ():
+        return "-"
+    if isinstance(value, tuple):
+        return " ".join(value) if isinstance(value[-1], str) else ":".join(map(str, value))
+    return str(value)
 
 
 @config.command()

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from volgate.cli.arguments import Target
+from volgate.cli.arguments import ENDPOINT, Target
 from volgate.cli.output import confirm
 from volgate.cli.owners import find_served
 from volgate.cli.storage import ask_patiently
@@ -30,6 +30,7 @@ def quarantine() -> None:
 
 @quarantine.command("list")
 @click.argument("target", type=Target())
+@ENDPOINT
 @click.option("--json", "as_json", is_flag=True, help="An array of {name, size, since, reason, is_orphan}.")
 def list_(target: str, as_json: bool) -> None:
     """List what is in quarantine: key, size, since when, and why.
@@ -58,6 +59,7 @@ def list_(target: str, as_json: bool) -> None:
 
 @quarantine.command()
 @click.argument("target", type=Target())
+@ENDPOINT
 @click.argument("keys", metavar="[KEY]...", nargs=-1)
 def retry(target: str, keys: tuple[str, ...]) -> None:
     """Store files over what the bucket has; all without KEY.
@@ -77,6 +79,7 @@ def retry(target: str, keys: tuple[str, ...]) -> None:
 
 @quarantine.command()
 @click.argument("target", type=Target())
+@ENDPOINT
 @click.argument("key")
 @click.argument("file", type=click.Path(path_type=Path))
 def export(target: str, key: str, file: Path) -> None:
@@ -93,6 +96,7 @@ def export(target: str, key: str, file: Path) -> None:
 
 @quarantine.command()
 @click.argument("target", type=Target())
+@ENDPOINT
 @click.argument("keys", metavar="KEY...", nargs=-1, required=True)
 def drop(target: str, keys: tuple[str, ...]) -> None:
     """Give contents up for good; the bucket's state counts.

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from volgate.cli.arguments import Size, Target
+from volgate.cli.arguments import ENDPOINT, Size, Target
 from volgate.cli.output import confirm
 from volgate.cli.owners import find_served
 from volgate.cli.storage import ask_patiently
@@ -39,6 +39,7 @@ def _to_pair(text: str) -> tuple[str, str]:
 
 @snapshot.command()
 @click.argument("target", type=Target())
+@ENDPOINT
 @click.argument("snapshot_id", metavar="[ID]", required=False)
 @click.option("--metadata", "pairs", metavar="KEY=VALUE", multiple=True, help="Kept with it; may be given again.")
 @click.option("--json", "as_json", is_flag=True, help="The snapshot as 'show --json' has it, and 'took_s'.")
@@ -63,6 +64,7 @@ def create(target: str, snapshot_id: str | None, pairs: tuple[str, ...], as_json
 
 @snapshot.command("list")
 @click.argument("target", type=Target())
+@ENDPOINT
 @click.option("--json", "as_json", is_flag=True, help="An array of what 'show --json' has.")
 def list_(target: str, as_json: bool) -> None:
     """List the snapshots, the oldest first.
@@ -92,6 +94,7 @@ def list_(target: str, as_json: bool) -> None:
 
 @snapshot.command()
 @click.argument("target", type=Target())
+@ENDPOINT
 @click.argument("snapshot_id", metavar="ID")
 @click.option("--json", "as_json", is_flag=True, help="An object of {snapshot_id, created_at, file_count, ...}.")
 def show(target: str, snapshot_id: str, as_json: bool) -> None:
@@ -122,6 +125,7 @@ def show(target: str, snapshot_id: str, as_json: bool) -> None:
 
 @snapshot.command()
 @click.argument("target", type=Target())
+@ENDPOINT
 @click.argument("snapshot_id", metavar="ID")
 @click.argument("later_id", metavar="[LATER]", required=False)
 @click.option("--json", "as_json", is_flag=True, help="An array of {path, change, what}.")
@@ -145,6 +149,7 @@ def diff(target: str, snapshot_id: str, later_id: str | None, as_json: bool) -> 
 
 @snapshot.command()
 @click.argument("target", type=Target())
+@ENDPOINT
 @click.argument("snapshot_id", metavar="ID")
 @click.argument("path", required=False)
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
@@ -192,6 +197,7 @@ def restore(target: str, snapshot_id: str, path: str | None, dry_run: bool, yes:
 
 @snapshot.command()
 @click.argument("target", type=Target())
+@ENDPOINT
 @click.argument("snapshot_ids", metavar="ID...", nargs=-1, required=True)
 def delete(target: str, snapshot_ids: tuple[str, ...]) -> None:
     """Delete snapshots; what earlier ones need of them stays.
@@ -212,6 +218,7 @@ def delete(target: str, snapshot_ids: tuple[str, ...]) -> None:
 
 @snapshot.command()
 @click.argument("target", type=Target())
+@ENDPOINT
 @click.argument("policy", required=False)
 @click.option("--off", is_flag=True, help="End the schedule; its snapshots stay.")
 @click.option("--json", "as_json", is_flag=True, help="An object of {policy}.")
@@ -241,6 +248,7 @@ def schedule(target: str, policy: str | None, off: bool, as_json: bool) -> None:
 
 @snapshot.command()
 @click.argument("target", type=Target())
+@ENDPOINT
 @click.argument("size", type=Size(), required=False)
 @click.option("--json", "as_json", is_flag=True, help="An object of {kept_bytes, limit_bytes, is_full}.")
 def limit(target: str, size: tuple[int | None] | None, as_json: bool) -> None:

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 from volgate.control.dto.response import ProblemResponse
 from volgate.control.problems import Problem, Refusal, describe
-from volgate.control.routes import copies, events, me, monitoring, page, quota, snapshots, volumes
+from volgate.control.routes import copies, events, files, me, monitoring, page, quota, snapshots, volumes
 from volgate.control.routes.shared import PROBLEMS, Services, refuse_other_sites
 from volgate.errors import StorageException
 
@@ -41,7 +41,7 @@ def make_app(services: Services) -> FastAPI:
         dependencies=[Depends(refuse_other_sites)],
     )
     app.state.services = services
-    for module in (volumes, quota, snapshots, copies, events, me, monitoring):
+    for module in (volumes, quota, snapshots, copies, files, events, me, monitoring):
         app.include_router(module.router, prefix="/v1")
     app.include_router(monitoring.metrics_router)
     app.include_router(page.router)

@@ -18,8 +18,8 @@ _THREADS: Final = 32
 _STORAGE_THREADS: Final = 16
 LOOK_S: Final = 30.0
 """How long a look at storage may take."""
-CHANGE_S: Final = 600.0
-"""Likewise a change of what storage has: a share is made by its server, a catalogue of objects is probed."""
+CHANGE_S: Final = 120.0
+"""Likewise a change of what storage has: a server makes a share, a bucket is probed."""
 
 
 class Aside:

@@ -6,9 +6,12 @@ is picked member by member, so that an owner of a newer version may say more.
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
+
+import attrs
 
 from volgate.control.dto.request import CreateCopyRequest, CreateSnapshotRequest, CreateVolumeRequest
 from volgate.control.dto.response import (
@@ -16,6 +19,7 @@ from volgate.control.dto.response import (
     ChangeField,
     CopyReportField,
     EventField,
+    FileField,
     GrantField,
     LocationField,
     OperationErrorField,
@@ -35,6 +39,7 @@ from volgate.copies.request import describe as describe_copy
 from volgate.copies.request import to_request as to_copy_request
 from volgate.drivers.registry import Source
 from volgate.dto import (
+    FileAttributes,
     SnapshotInfo,
     StorageLocation,
     StorageOperationError,
@@ -394,3 +399,34 @@ def to_event_field(event: Event) -> EventField:
 def from_event_field(field: EventField) -> Event:
     """Return the event that a field stands for."""
     return Event(field.cursor, field.at, field.kind, field.message, dict(field.facts))
+
+
+# -- files -----------------------------------------------------------------------------------------------------------
+
+
+def file_from_owner(answer: Mapping[str, Any]) -> FileField:
+    """Return an entry of an owner's answer."""
+    attributes = FileAttributes(**{name: answer[name] for name in _ATTRIBUTES})
+    return to_file_field(attributes, answer["name"], answer["target"])
+
+
+def to_file_field(attributes: FileAttributes, name: str, target: str | None) -> FileField:
+    """Return what stands under a name."""
+    return FileField(
+        name=printable(name),
+        type=_FILE_TYPES[stat.S_IFMT(attributes.mode)],
+        size=attributes.size,
+        mode=stat.S_IMODE(attributes.mode),
+        uid=attributes.uid,
+        gid=attributes.gid,
+        links=attributes.nlink,
+        mtime=attributes.mtime_ns / 1e9,
+        target=None if target is None else printable(target),
+    )
+
+
+_ATTRIBUTES: Final = tuple(field.name for field in attrs.fields(FileAttributes))
+_FILE_TYPES: Final[dict[int, Any]] = {
+    stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "symlink", stat.S_IFIFO: "fifo",
+    stat.S_IFSOCK: "socket", stat.S_IFCHR: "character device", stat.S_IFBLK: "block device",
+}  # fmt: skip

@@ -37,8 +37,14 @@ _BODY_S: Final = 20.0
 _DRAINED_BYTES: Final = 64 << 20
 _DRAIN_S: Final = 5.0
 _AT_ONCE: Final = 64
+HEALTH: Final = "/v1/health"
+"""Is answered also where much is under way, and over TCP to whoever asks: a load balancer has no token."""
 _LOOKS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _METHODS: Final = _LOOKS | {"POST", "PUT", "PATCH", "DELETE"}
+_NOTHING_COMES: Final = frozenset({"malformed_request", "request_timeout"})
+"""Codes that say that the rest of a body is not worth waiting for."""
+_UPLOAD: Final = re.compile(r"/v1/volumes/[^/]+/files/content")
+"""Where a body is a file's content."""
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
 
 
@@ -112,14 +118,23 @@ class Door:
     async def _admit(self, scope: Scope, receive: Receive, reply: _Reply) -> None:
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         try:
-            if self.statistics.in_flight > _AT_ONCE:
+            if self.statistics.in_flight > _AT_ONCE and scope["path"] != HEALTH:
                 raise Refusal("overloaded", f"{_AT_ONCE} requests are under way", retry_after_s=1)
             principal = await self._identify(scope, headers)
-            body = await self._read(receive, headers)
-        except Refusal:
-            await _drain(receive)
+            is_upload = scope["method"] == "PUT" and _UPLOAD.fullmatch(scope["path"]) is not None
+            body = b"" if is_upload else await self._read(receive, headers)
+            if is_upload and "idempotency-key" in headers:
+                raise Refusal(
+                    "malformed_request", "content takes no Idempotency-Key: it is stored whole, or not at all"
+                )
+        except Refusal as refusal:
+            if refusal.problem.code not in _NOTHING_COMES:
+                await _drain(receive)
             raise
         scope["state"]["principal"] = principal
+        if is_upload:
+            await self._upload(scope, receive, reply)
+            return
         if scope["method"] in _LOOKS:
             await self._look(scope, body, receive, reply)
         else:
@@ -142,6 +157,18 @@ class Door:
                 if not message.get("more_body", False):
                     return bytes(body)
         raise Refusal("request_timeout", f"the body did not come within {self._body_s:g} s")
+
+    async def _upload(self, scope: Scope, receive: Receive, reply: _Reply) -> None:
+        """Let the application have a body of any length as it comes, as long as it gets on."""
+
+        async def receive_in_time() -> MutableMapping[str, Any]:
+            with trio.move_on_after(self._body_s):
+                return await receive()
+            raise Refusal("request_timeout", f"the content stood still for {self._body_s:g} s")
+
+        with _as_problems():
+            await self.app(scope, receive_in_time, reply)
+        await _drain(receive)
 
     async def _look(self, scope: Scope, body: bytes, receive: Receive, reply: _Reply) -> None:
         """Answer while somebody waits for it. An answer that was begun is not cut off."""

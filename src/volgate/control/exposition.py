@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Final
 
 from volgate.errors import InvalidArgument
 
 _COMMENT: Final = re.compile(r"# (HELP|TYPE) ([a-zA-Z_:][a-zA-Z0-9_:]*)(?: (.*))?")
 _LABEL: Final = r'[a-zA-Z_][a-zA-Z0-9_]*="(?:[^"\\\n]|\\.)*"'
+_NAME_OF_LABEL: Final = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="(?:[^"\\\n]|\\.)*"')
 _SAMPLE: Final = re.compile(
     rf"([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{{((?:{_LABEL}(?:,{_LABEL})*)?,?)\}})? "
     r"([+-]?(?:Inf|NaN|[0-9][0-9.eE+-]*))( -?[0-9]+)?"
@@ -25,24 +27,33 @@ class Exposition:
         self._types: dict[str, str] = {}
         self._help: dict[str, str] = {}
         self._samples: dict[str, list[str]] = {}
+        self._series: set[str] = set()
 
-    def add(self, text: str, labels: str = "") -> None:
-        r"""Take in one exposition whole, or nothing of it.
+    def add(self, text: str, labels: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Take in one exposition whole, or nothing of it.
 
         Args:
-            text: of format 0.0.4. labels: to be added to each sample, as ``reader="7"``; the text has none of them.
+            text: of format 0.0.4. labels: to be added to each sample; their values need no escapes.
 
         Raises:
-            InvalidArgument: it is not well formed, or a family has another type than in one before.
+            InvalidArgument: it is not well formed, has such labels itself, has a series that is there already, or a
+                family of another type than before.
         """
-        found = list(_parse(text))
+        found = [
+            (name, type_, help_, [_with_labels(sample, labels) for sample in samples])
+            for name, type_, help_, samples in _parse(text)
+        ]
+        series = [sample.rpartition("}")[0] or sample.split(" ")[0] for *_, samples in found for sample in samples]
+        if len(series) != len(set(series)) or self._series & set(series):
+            raise InvalidArgument("a series comes twice")
         for name, type_, _, _ in found:
             if self._types.get(name, type_) != type_:
                 raise InvalidArgument(f"{name} is a {type_} here, and a {self._types[name]} elsewhere")
+        self._series.update(series)
         for name, type_, help_, samples in found:
             self._types.setdefault(name, type_)
             self._help.setdefault(name, help_)
-            self._samples.setdefault(name, []).extend(_with_labels(sample, labels) for sample in samples)
+            self._samples.setdefault(name, []).extend(samples)
 
     def render(self) -> bytes:
         """Return all of it as one."""
@@ -75,10 +86,11 @@ def _parse(text: str) -> Iterable[tuple[str, str, str, list[str]]]:
     return [(name, type_, text, samples) for name, (type_, text, samples) in families.items()]
 
 
-def _with_labels(sample: str, labels: str) -> str:
-    if not labels:
-        return sample
+def _with_labels(sample: str, labels: Mapping[str, str]) -> str:
     match = _SAMPLE.fullmatch(sample)
     assert match is not None
-    known = f"{match[2].rstrip(',')}," if match[2] else ""
-    return f"{match[1]}{{{known}{labels}}} {match[3]}{match[4] or ''}"
+    known = _NAME_OF_LABEL.findall(match[2] or "")
+    if len({*known, *labels}) != len(known) + len(labels):
+        raise InvalidArgument(f"'{sample[:100]}' has a label twice, or one that is not its own")
+    all_ = [*filter(None, [(match[2] or "").rstrip(",")]), *(f'{name}="{value}"' for name, value in labels.items())]
+    return f"{match[1]}{{{','.join(all_)}}} {match[3]}{match[4] or ''}" if all_ else sample

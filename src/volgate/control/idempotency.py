@@ -74,6 +74,14 @@ class KeptAnswers:
         except OSError as error:
             raise from_oserror_at(error) from error
         database = sqlite3.connect(self._path, timeout=10.0, check_same_thread=False, isolation_level=None)
+        try:
+            self._prepare(database)
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    def _prepare(self, database: sqlite3.Connection) -> None:
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")
         (version,) = database.execute("PRAGMA user_version").fetchone()
@@ -83,7 +91,6 @@ class KeptAnswers:
             )
         database.execute(_TABLE)
         database.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
-        return database
 
     def begin(self, principal: str, key: str, fingerprint: str) -> Answer | None:
         """Return the answer of a request that was made before; None: it was not, and may be begun now.

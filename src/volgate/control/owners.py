@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
@@ -66,19 +68,12 @@ class Owners:
         volume_id = of or socket.stem
         limit_s = math.inf if timeout_s is None else timeout_s
         try:
-            async with self._patient_places if timeout_s is None else self._places:
-                with trio.fail_after(limit_s):
-                    status, content = await _converse(socket, method, target, body, max_bytes)
-        except (FileNotFoundError, ConnectionRefusedError) as error:
-            raise NotMounted(
-                f"volume {volume_id} is not mounted here for writing, and only its owner can do this: mount it first"
-            ) from error
-        except PermissionError as error:
-            raise NotPermitted(f"the owner of volume {volume_id} answers its own user alone") from error
+            with self._told(volume_id):
+                async with self._patient_places if timeout_s is None else self._places:
+                    with trio.fail_after(limit_s):
+                        status, content = await _converse(socket, method, target, body, max_bytes)
         except trio.TooSlowError as error:
             raise TimedOut(f"the owner of volume {volume_id} did not answer within {limit_s:g} s") from error
-        except (OSError, trio.BrokenResourceError, h11.RemoteProtocolError) as error:
-            raise Unavailable(f"the owner of volume {volume_id} ended before it answered") from error
         if status >= 400:
             raise from_problem(status, content)
         return content
@@ -102,29 +97,115 @@ class Owners:
                 nursery.start_soon(fetch_one, socket)
         return sorted(answers, key=lambda answer: answer[0])
 
+    @contextlib.asynccontextmanager
+    async def reading(self, volume_id: str, target: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Give what an owner answers to a GET in a stream, piece by piece. Raises as ``ask``, also in the middle.
+
+        May be left by another task than entered it.
+        """
+        with self._told(volume_id):
+            async with _place(self._patient_places), await self._connect(volume_id) as stream:
+                connection = h11.Connection(h11.CLIENT)
+                await _send(stream, connection, h11.Request(method="GET", target=target, headers=list(_HEADERS)))
+                await _send(stream, connection, h11.EndOfMessage())
+                response = await _next(stream, connection)
+                assert isinstance(response, h11.Response)
+                if response.status_code >= HTTPStatus.BAD_REQUEST:
+                    raise from_problem(response.status_code, await _rest(stream, connection))
+                yield self._pieces(volume_id, stream, connection)
+
+    async def _pieces(
+        self, volume_id: str, stream: trio.SocketStream, connection: h11.Connection
+    ) -> AsyncIterator[bytes]:
+        with self._told(volume_id):
+            while isinstance(event := await _next(stream, connection), h11.Data):
+                yield bytes(event.data)
+
+    async def store(self, volume_id: str, target: str, content: AsyncIterable[bytes], length: int) -> Any:
+        """Send content by a PUT, piece by piece, and return the JSON answer. Raises as ``ask``."""
+        with self._told(volume_id):
+            async with self._patient_places, await self._connect(volume_id) as stream:
+                connection = h11.Connection(h11.CLIENT)
+                headers = [*_HEADERS, ("content-length", str(length))]
+                await _send(stream, connection, h11.Request(method="PUT", target=target, headers=headers))
+                with contextlib.suppress(trio.BrokenResourceError):  # it has refused: its answer says why
+                    async for piece in content:
+                        await _send(stream, connection, h11.Data(data=piece))
+                    await _send(stream, connection, h11.EndOfMessage())
+                response = await _next(stream, connection)
+                assert isinstance(response, h11.Response)
+                answer = await _rest(stream, connection)
+        if response.status_code >= HTTPStatus.BAD_REQUEST:
+            raise from_problem(response.status_code, answer)
+        return json.loads(answer)
+
+    async def _connect(self, volume_id: str) -> trio.SocketStream:
+        return await trio.open_unix_socket(str(self._runtime_directory / f"{volume_id}.sock"))
+
+    @contextlib.contextmanager
+    def _told(self, volume_id: str) -> Iterator[None]:
+        """Raise what becomes of a conversation as what it means."""
+        try:
+            yield
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            raise NotMounted(
+                f"volume {volume_id} is not mounted here for writing, and only its owner can do this: mount it first"
+            ) from error
+        except PermissionError as error:
+            raise NotPermitted(f"the owner of volume {volume_id} answers its own user alone") from error
+        except (OSError, trio.BrokenResourceError, h11.ProtocolError) as error:
+            raise Unavailable(f"the owner of volume {volume_id} ended before it answered") from error
+
+
+@contextlib.asynccontextmanager
+async def _place(limiter: trio.CapacityLimiter) -> AsyncIterator[None]:
+    """Hold a place that is no task's."""
+    borrower = object()
+    await limiter.acquire_on_behalf_of(borrower)
+    try:
+        yield
+    finally:
+        limiter.release_on_behalf_of(borrower)
+
+
+_HEADERS: Final = (("host", "localhost"), ("connection", "close"))
+
+
+async def _send(stream: trio.SocketStream, connection: h11.Connection, event: h11.Event) -> None:
+    await stream.send_all(connection.send(event) or b"")
+
+
+async def _next(stream: trio.SocketStream, connection: h11.Connection) -> h11.Event:
+    """Return what comes next. Raises RemoteProtocolError: it ended early."""
+    while True:
+        event = connection.next_event()
+        if event is h11.NEED_DATA:
+            connection.receive_data(await stream.receive_some(_CHUNK_BYTES))
+        elif isinstance(event, h11.Response | h11.Data | h11.EndOfMessage):
+            return event
+        elif not isinstance(event, h11.InformationalResponse):
+            raise h11.RemoteProtocolError("it ended early")
+
+
+async def _rest(stream: trio.SocketStream, connection: h11.Connection, max_bytes: int = _MAX_ANSWER_BYTES) -> bytes:
+    content = bytearray()
+    while isinstance(event := await _next(stream, connection), h11.Data):
+        content += event.data
+        if len(content) > max_bytes:
+            raise h11.RemoteProtocolError("the answer is too large")
+    return bytes(content)
+
 
 async def _converse(socket: Path, method: str, target: str, body: Any, max_bytes: int) -> tuple[int, bytes]:
     content = b"" if body is None else json.dumps(body).encode()
     connection = h11.Connection(h11.CLIENT)
-    headers = [("host", "localhost"), ("content-length", str(len(content))), ("connection", "close")]
+    headers = [*_HEADERS, ("content-length", str(len(content)))]
     async with await trio.open_unix_socket(str(socket)) as stream:
         request = h11.Request(method=method, target=target, headers=headers)
         sent = b"".join(
             part or b"" for part in map(connection.send, (request, h11.Data(data=content), h11.EndOfMessage()))
         )
         await stream.send_all(sent)
-        status, answer = 0, bytearray()
-        while True:
-            event = connection.next_event()
-            if event is h11.NEED_DATA:
-                connection.receive_data(await stream.receive_some(_CHUNK_BYTES))
-            elif isinstance(event, h11.Response):
-                status = event.status_code
-            elif isinstance(event, h11.Data):
-                answer += event.data
-                if len(answer) > max_bytes:
-                    raise h11.RemoteProtocolError("the answer is too large")
-            elif isinstance(event, h11.EndOfMessage):
-                return status, bytes(answer)
-            else:
-                raise h11.RemoteProtocolError("it ended early")
+        response = await _next(stream, connection)
+        assert isinstance(response, h11.Response)
+        return response.status_code, await _rest(stream, connection, max_bytes)

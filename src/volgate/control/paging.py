@@ -33,24 +33,26 @@ def cut_page(
     """
     ordered = sorted(items, key=key)
     if cursor is not None:
-        after = _decode(cursor)
+        after = decode_cursor(cursor)
         try:
             ordered = [item for item in ordered if key(item) > after]
         except TypeError as error:
             raise InvalidArgument("the cursor is another list's") from error
     page = ordered[:limit]
-    return page, _encode(key(page[-1])) if len(ordered) > limit else None
+    return page, encode_cursor(key(page[-1])) if len(ordered) > limit else None
 
 
-def _encode(key: tuple[Any, ...]) -> str:
+def encode_cursor(key: tuple[Any, ...]) -> str:
+    """Return the cursor of a list that goes on behind a key."""
     return base64.urlsafe_b64encode(json.dumps(key).encode()).rstrip(b"=").decode()
 
 
-def _decode(cursor: str) -> tuple[Any, ...]:
+def decode_cursor(cursor: str, length: int | None = None) -> tuple[Any, ...]:
+    """Return the key of a cursor; ``length``: of how many members. Raises InvalidArgument: it is none."""
     try:
         key = json.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True))
     except (binascii.Error, ValueError, RecursionError) as error:
         raise InvalidArgument("the cursor is none that an answer gave") from error
-    if not isinstance(key, list):
+    if not isinstance(key, list) or (length is not None and len(key) != length):
         raise InvalidArgument("the cursor is none that an answer gave")
     return tuple(key)

@@ -19,6 +19,7 @@ from volgate.dto import StorageOperationError
 
 CONTENT_TYPE: Final = "application/problem+json"
 _RETRY_S: Final = 5
+_CONTEXT: Final = tuple(field.name for field in attrs.fields(StorageOperationError))
 
 _STATUS: Final[dict[type[errors.StorageException], int]] = {
     errors.NotFound: 404,
@@ -58,7 +59,9 @@ _REFUSALS: Final = {
     "outcome_unknown": 409,
     "mount_failed": 409,
     "unmount_failed": 409,
+    "length_required": 411,
     "body_too_large": 413,
+    "range_not_satisfiable": 416,
     "invalid_request": 422,
     "idempotency_key_reused": 422,
     "internal": 500,
@@ -160,8 +163,9 @@ def from_problem(status: int, content: bytes) -> errors.StorageException:
     try:
         body = json.loads(content)
         code, detail = body.get("code"), str(body.get("detail", ""))
-        context = StorageOperationError(**body["context"]) if body.get("context") else None
-    except (ValueError, TypeError, AttributeError):
+        known = body.get("context")
+        context = None if known is None else StorageOperationError(*(known[name] for name in _CONTEXT))
+    except (ValueError, TypeError, AttributeError, KeyError):
         code, detail, context = None, content.decode(errors="replace")[:200], None
     fallback = next((class_ for class_, number in _STATUS.items() if number == status), errors.InvalidArgument)
     return _CLASS_OF.get(str(code), fallback)(detail, context=context)

@@ -2,7 +2,7 @@
 
 Requests are bounded: 64 KiB, 10 seconds, 16 connections at once beside 100 that wait long. A bad one ends its own
 connection, nothing else. The answer of a patient route may take as long as it takes, while its client is there; it is
-sent also when the server ends.
+sent also when the server ends. Content of files passes in streams, of any length, as long as it gets on.
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ import logging
 import os
 import socket
 import struct
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import parse_qsl
 
+import attrs
 import h11
 import trio
 
 from volgate.control.problems import problem, to_problem
-from volgate.errors import Busy, StorageException
+from volgate.errors import Busy, StorageException, Unavailable
 from volgate.errors.errno_map import from_oserror_at
 
 log = logging.getLogger(__name__)
@@ -32,8 +34,38 @@ _MAX_CONNECTIONS: Final = 16
 _MAX_PATIENT: Final = 100
 _SEND_S: Final = 2.0
 
+_DRAINED_BYTES: Final = 64 << 20
+_DRAIN_S: Final = 5.0
+_STALL_S: Final = 30.0
+"""How long the other side of a stream may let it stand still."""
+
 Reply = tuple[int, str, bytes]
 Route = Callable[[bytes], Awaitable[Reply]]
+
+
+@attrs.frozen
+class Stream:
+    """An answer in pieces. Where they end by an exception, the connection ends before the answer does.
+
+    Attributes:
+        content_type: of it. length: in bytes, None = not known before. pieces: of it.
+    """
+
+    content_type: str
+    length: int | None
+    pieces: AsyncGenerator[bytes, None]
+
+
+@attrs.frozen
+class Upload:
+    """A request's body, in pieces. Attributes: length: as was announced, None = it was not. pieces: of it."""
+
+    length: int | None
+    pieces: AsyncGenerator[bytes, None]
+
+
+StreamRoute = Callable[[Mapping[str, str], Upload], Awaitable[Stream | Reply]]
+"""Answers to the parameters of a target, behind its question mark, and a body; may raise StorageExceptions."""
 
 
 def json_reply(value: Any) -> Reply:
@@ -47,11 +79,18 @@ class _HttpServer:
     Args:
         routes: (method, path) to what answers; may raise StorageExceptions.
         patient: those of them that may take longer than a request's time.
+        streams: (method, path) to what answers in a stream.
     """
 
-    def __init__(self, routes: dict[tuple[str, str], Route], patient: Collection[tuple[str, str]] = ()) -> None:
+    def __init__(
+        self,
+        routes: Mapping[tuple[str, str], Route],
+        patient: Collection[tuple[str, str]] = (),
+        streams: Mapping[tuple[str, str], StreamRoute] | None = None,
+    ) -> None:
         self._routes = routes
         self._patient = frozenset(patient)
+        self._streams = streams or {}
         self._answering = 0
         self._answered = trio.Event()
         self._limiter = trio.CapacityLimiter(_MAX_CONNECTIONS)
@@ -75,7 +114,13 @@ class _HttpServer:
     async def _answer(self, stream: trio.SocketStream, limit: trio.CancelScope) -> None:
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_MAX_BODY_BYTES)
         try:
-            request, body = await _receive(connection, stream)
+            request = await _receive_head(connection, stream)
+            path, _, query = request.target.decode("ascii", "replace").partition("?")
+            by_stream = self._streams.get((request.method.decode(), path))
+            if by_stream is not None:
+                await self._answer_by_stream(connection, stream, limit, request, by_stream, query)
+                return
+            body = await _receive_body(connection, stream)
             if (request.method.decode(), request.target.decode("ascii", "replace")) in self._patient:
                 await self._answer_patiently(connection, stream, limit, request, body)
                 return
@@ -93,22 +138,74 @@ class _HttpServer:
         body: bytes,
     ) -> None:
         """Answer without a time limit, until the client goes away."""
-        limit.deadline = float("inf")
-        self._answering += 1
-        more = int(self._answering <= _MAX_PATIENT)  # who waits long takes nobody's place
-        self._limiter.total_tokens += more
-        try:
+        with self._taking_long(limit):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_wait_for_end, stream, nursery.cancel_scope)
                 reply = await self._dispatch(request, body)
                 with trio.CancelScope(shield=True), trio.move_on_after(_SEND_S):
                     await self._send(connection, stream, reply)
                 nursery.cancel_scope.cancel()
+
+    @contextlib.contextmanager
+    def _taking_long(self, limit: trio.CancelScope) -> Iterator[None]:
+        """Let what is inside take as long as it takes."""
+        limit.deadline = float("inf")
+        self._answering += 1
+        more = int(self._answering <= _MAX_PATIENT)  # who waits long takes nobody's place
+        self._limiter.total_tokens += more
+        try:
+            yield
         finally:
             self._limiter.total_tokens -= more
             self._answering -= 1
             self._answered.set()
             self._answered = trio.Event()
+
+    async def _answer_by_stream(
+        self,
+        connection: h11.Connection,
+        stream: trio.SocketStream,
+        limit: trio.CancelScope,
+        request: h11.Request,
+        route: StreamRoute,
+        query: str,
+    ) -> None:
+        announced = next((value for name, value in request.headers if name == b"content-length"), None)
+        length = None if announced is None else int(announced)
+        parameters = dict(parse_qsl(query, keep_blank_values=True, errors="surrogateescape"))
+        with self._taking_long(limit):
+            async with contextlib.aclosing(_pieces_of(connection, stream)) as pieces:
+                answer: Stream | Reply
+                try:
+                    answer = await route(parameters, Upload(length, pieces))
+                except StorageException as error:
+                    status, content = to_problem(error)
+                    answer = status, "application/problem+json", content
+                if not isinstance(answer, Stream):
+                    await self._send(connection, stream, answer)
+                    await _drain(stream)
+                    return
+            async with contextlib.aclosing(answer.pieces) as pieces:
+                await self._send_stream(connection, stream, answer, pieces)
+
+    async def _send_stream(
+        self,
+        connection: h11.Connection,
+        stream: trio.SocketStream,
+        answer: Stream,
+        pieces: AsyncGenerator[bytes, None],
+    ) -> None:
+        headers = [("content-type", answer.content_type), ("connection", "close")]
+        if answer.length is not None:
+            headers.append(("content-length", str(answer.length)))
+        try:
+            await _send_in_time(stream, connection.send(h11.Response(status_code=200, headers=headers)))
+            async for piece in pieces:
+                if piece:
+                    await _send_in_time(stream, connection.send(h11.Data(data=piece)))
+            await _send_in_time(stream, connection.send(h11.EndOfMessage()))
+        except (StorageException, h11.LocalProtocolError) as error:  # it was begun: only its end can tell
+            log.warning("an answer ends before it is whole", extra={"error": str(error)})
 
     async def _send(self, connection: h11.Connection, stream: trio.SocketStream, answer: Reply) -> None:
         """Send an answer; whoever asked may be gone."""
@@ -146,9 +243,13 @@ class ControlServer(_HttpServer):
     """
 
     def __init__(
-        self, path: Path, routes: dict[tuple[str, str], Route], patient: Collection[tuple[str, str]] = ()
+        self,
+        path: Path,
+        routes: Mapping[tuple[str, str], Route],
+        patient: Collection[tuple[str, str]] = (),
+        streams: Mapping[tuple[str, str], StreamRoute] | None = None,
     ) -> None:
-        super().__init__(routes, patient)
+        super().__init__(routes, patient, streams)
         self._path = path
 
     def _is_welcome(self, stream: trio.SocketStream) -> bool:
@@ -227,22 +328,64 @@ async def _wait_for_end(stream: trio.SocketStream, scope: trio.CancelScope) -> N
     scope.cancel()
 
 
-async def _receive(connection: h11.Connection, stream: trio.SocketStream) -> tuple[h11.Request, bytes]:
-    request, body = None, b""
+async def _receive(connection: h11.Connection, stream: trio.SocketStream) -> h11.Event:
+    """Return what comes next. Raises RemoteProtocolError: nothing does."""
     while True:
         event = connection.next_event()
         if event is h11.NEED_DATA:
             connection.receive_data(await stream.receive_some(_MAX_BODY_BYTES))
-        elif isinstance(event, h11.Request):
-            request = event
-        elif isinstance(event, h11.Data):
-            body += event.data
-            if len(body) > _MAX_BODY_BYTES:
-                raise h11.RemoteProtocolError("the body is too large")
-        elif isinstance(event, h11.EndOfMessage) and request is not None:
-            return request, body
+        elif isinstance(event, h11.Request | h11.Data | h11.EndOfMessage):
+            return event
         else:
             raise h11.RemoteProtocolError("the connection ended early")
+
+
+async def _receive_head(connection: h11.Connection, stream: trio.SocketStream) -> h11.Request:
+    event = await _receive(connection, stream)
+    assert isinstance(event, h11.Request)  # h11 lets nothing else come first
+    return event
+
+
+async def _receive_body(connection: h11.Connection, stream: trio.SocketStream) -> bytes:
+    body = b""
+    while isinstance(event := await _receive(connection, stream), h11.Data):
+        body += event.data
+        if len(body) > _MAX_BODY_BYTES:
+            raise h11.RemoteProtocolError("the body is too large")
+    return body
+
+
+async def _pieces_of(connection: h11.Connection, stream: trio.SocketStream) -> AsyncGenerator[bytes, None]:
+    """Yield a body as it comes. Raises Unavailable: it does not come any more."""
+    if connection.they_are_waiting_for_100_continue:
+        await stream.send_all(connection.send(h11.InformationalResponse(status_code=100, headers=[])) or b"")
+    while True:
+        event = None
+        with trio.move_on_after(_STALL_S):
+            try:
+                event = await _receive(connection, stream)
+            except (h11.RemoteProtocolError, trio.BrokenResourceError) as error:
+                raise Unavailable("the content ended early") from error
+        if event is None:
+            raise Unavailable(f"the content stood still for {_STALL_S:g} s")
+        if not isinstance(event, h11.Data):
+            return
+        yield bytes(event.data)
+
+
+async def _drain(stream: trio.SocketStream) -> None:
+    """Read what a refused client still sends, within bounds: else it would see a broken connection, and no answer."""
+    left = _DRAINED_BYTES
+    with trio.move_on_after(_DRAIN_S), contextlib.suppress(trio.BrokenResourceError):
+        await stream.send_eof()
+        while left > 0 and (data := await stream.receive_some(_MAX_BODY_BYTES)):
+            left -= len(data)
+
+
+async def _send_in_time(stream: trio.SocketStream, data: bytes | None) -> None:
+    """Send, unless the other side takes nothing. Raises trio.TooSlowError."""
+    with trio.fail_after(_STALL_S):
+        await stream.send_all(data or b"")
 
 
 def _peer_uid(stream: trio.SocketStream) -> int:

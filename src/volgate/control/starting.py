@@ -22,6 +22,7 @@ MOUNT_S: Final = 120.0
 UNMOUNT_S: Final = 120.0
 _CHECK_S: Final = 10.0
 _SAID_BYTES: Final = 2000
+_AT_IT: Final = frozenset({"active", "activating", "reloading", "deactivating"})
 _OURS: Final = frozenset({"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"})
 """What the service manager says to this process, and to no child."""
 
@@ -59,7 +60,7 @@ class Starter:
         Raises:
             Busy: somebody has files open, and it is not ``lazy``. TimedOut: it goes on. Refusal: it failed.
         """
-        if self._by_systemd and await self._has_unit(volume_id):
+        if await self.has_unit(volume_id):
             status, said = await _run(("systemctl", "stop", "--", f"volgate@{volume_id}.service"), UNMOUNT_S)
             if status:
                 raise Refusal("unmount_failed", f"{said}; see 'journalctl -u volgate@{volume_id}'")
@@ -69,11 +70,13 @@ class Starter:
         if status:
             raise Busy(said) if "busy" in said else Refusal("unmount_failed", said)
 
-    async def _has_unit(self, volume_id: str) -> bool:
-        """Return whether the mount is its unit's; else somebody mounted it by hand."""
-        unit = f"volgate@{volume_id}.service"
-        status, _ = await _run(("systemctl", "is-active", "--quiet", "--", unit), _CHECK_S)
-        return status == 0
+    async def has_unit(self, volume_id: str) -> bool:
+        """Return whether the volume's unit is at it, or tries to be; else it is mounted by hand, or not at all."""
+        if not self._by_systemd:
+            return False
+        words = ("systemctl", "show", "--property=ActiveState", "--value", "--", f"volgate@{volume_id}.service")
+        _, said = await _run(words, _CHECK_S)
+        return said in _AT_IT
 
 
 async def _run(words: Sequence[str], limit_s: float) -> tuple[int, str]:
@@ -92,5 +95,6 @@ async def _run(words: Sequence[str], limit_s: float) -> tuple[int, str]:
         raise TimedOut(f"'{' '.join(words)}' takes longer than {limit_s:g} s; look at the volume's status") from error
     except FileNotFoundError as error:
         raise Unsupported(f"the program {words[0]} is missing") from error
-    lines = done.stderr[-_SAID_BYTES:].decode(errors="backslashreplace").strip().splitlines()
+    said = done.stderr.strip() or done.stdout.strip()
+    lines = said[-_SAID_BYTES:].decode(errors="backslashreplace").splitlines()
     return done.returncode, lines[-1].removeprefix("volgate: ") if lines else f"{words[0]} ended with {done.returncode}"

@@ -7,6 +7,7 @@ The catalog says which there are, the owners' sockets how they are; what no daem
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -86,8 +87,8 @@ class Volumes:
         entries = list(entries)
         mounts: dict[str, dict[str, Any]] = {}
         for mount in join(self._table, {entry.volume_id for entry in entries}, self._timeout_s):
-            if mount.get("socket") and Path(mount["socket"]).parent != paths.runtime_directory():
-                continue  # another user's, who may call his own as he likes
+            if not _is_ours(mount):
+                continue
             known = mounts.get(mount["volume_id"])
             if known is None or known["read_only"]:  # who writes it is its owner, and says most
                 mounts[mount["volume_id"]] = mount
@@ -165,6 +166,13 @@ def _with_mount_point(entry: CatalogEntry) -> CatalogEntry:
     if entry.mount_point:
         registration.make_mount_point(entry.mount_point)
     return entry
+
+
+def _is_ours(mount: dict[str, Any]) -> bool:
+    """Return whether a mount is this user's: others call their own as they like."""
+    if mount.get("socket"):
+        return Path(mount["socket"]).parent == paths.runtime_directory()
+    return bool(mount["uid"] == os.geteuid())
 
 
 def _describe(entry: CatalogEntry, mount: dict[str, Any] | None) -> VolumeDescription:

@@ -80,4 +80,5 @@ class Pacer:
 
     async def wait(self) -> None:
         """Wait while it is paused."""
-        await self._going.wait()
+        if not self._going.is_set():
+            await self._going.wait()

@@ -28,7 +28,7 @@ from volgate.control.server import ControlServer, Reply, Route, TcpServer, json_
 from volgate.copies.tasks import Tasks
 from volgate.core.id_map import IdMap
 from volgate.core.sizes import format_count, format_size
-from volgate.daemon import checks, metrics, operating, service_manager, snapshots, split, tasks
+from volgate.daemon import checks, files, metrics, operating, service_manager, snapshots, split, tasks
 from volgate.daemon.activity import Activity
 from volgate.daemon.draining import drain
 from volgate.daemon.headless import HeadlessSession
@@ -43,6 +43,7 @@ from volgate.events import EventLog, Recorder
 from volgate.fuse.mounting import Mounter
 from volgate.fuse.session import SessionStatistics
 from volgate.vfs.file_system import FileSystem
+from volgate.vfs.files import Files
 from volgate.volume.storage import make_backend
 from volgate.volume.volume import UNCHANGED, Limit, Volume, open_volume
 
@@ -56,6 +57,8 @@ _PATIENCE_S: Final = 60.0
 _FIRST_DELAY_S: Final = 0.5
 _LAST_DELAY_S: Final = 8.0
 _IDLE_LOOK_S: Final = 1.0
+_BREAK_OFF_S: Final = 10.0
+"""How long requests under way have at the end of a mount; a stop by systemd has to fit its time."""
 _UNWATCHED: Final = frozenset(
     {("GET", "/v1/status"), ("GET", "/v1/ops"), ("GET", "/metrics"), ("GET", "/v1/drained")}
     | {("POST", f"/v1/{verb}") for verb in ("release", "hold")}
@@ -224,18 +227,21 @@ class MountDaemon:
                 path = settings.runtime_directory / f"{volume.identity.volume_id}{suffix}.sock"
                 of_snapshots, keep_snapshots = snapshots.routes(file_system, session, self._activity)
                 of_tasks = await self._open_tasks(file_system, session)
+                of_files = Files(file_system, session.drop_caches)
                 routes = self._activity.watch(
                     {
                         **self._routes(volume, session),
                         **operating.routes(volume, session),
                         **of_snapshots,
                         **tasks.routes(of_tasks, settings.source),
+                        **files.routes(of_files),
                     },
                     unwatched=_UNWATCHED,
                     broken_off=operating.BROKEN_OFF | snapshots.BROKEN_OFF | tasks.BROKEN_OFF,
                     drained=operating.DRAINED,
                 )
-                server = ControlServer(path, routes, operating.PATIENT | snapshots.PATIENT | tasks.PATIENT)
+                patient = operating.PATIENT | snapshots.PATIENT | tasks.PATIENT | files.PATIENT
+                server = ControlServer(path, routes, patient, files.streams(of_files, self._activity.under_way))
                 await nursery.start(server.run)
                 if settings.metrics_address is not None:
                     scrape = {("GET", "/metrics"): routes["GET", "/metrics"]}
@@ -374,7 +380,7 @@ class MountDaemon:
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(hurry)
-            with trio.move_on_after(self._settings.stop_deadline_s):
+            with trio.move_on_after(min(_BREAK_OFF_S, self._settings.stop_deadline_s)):
                 await self._activity.break_off()
             await file_system.close()
             await drain(file_system.volume.backend, self._settings.stop_deadline_s)

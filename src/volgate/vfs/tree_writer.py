@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from volgate.concurrency import note_progress
+from volgate.concurrency import give_turn, note_progress
 from volgate.core.checksums import crc64nvme, to_text
 from volgate.core.names import DRAFT_PREFIX
 from volgate.drivers.base import NodeOwner
 from volgate.dto import AttributeChanges, FileAttributes, FileTransferMetadata
 from volgate.errors import AlreadyExists, InputOutput, NoAttribute, NotFound, Stale, Unsupported
+from volgate.vfs.paths import held
 from volgate.volume.snapshots.base import Place
 from volgate.volume.snapshots.comparing import open_directory
 from volgate.volume.snapshots.recording import read_xattrs
@@ -107,18 +108,12 @@ class TreeWriter:
     @contextlib.asynccontextmanager
     async def at(self, path: bytes) -> AsyncIterator[Inode]:
         """Hold the live inode of a path. Raises Stale: somebody took it away meanwhile."""
-        inode = self._fs.tree.inodes.root
-        held: list[Inode] = []
-        try:
-            for name in path.split(b"/") if path else []:
-                found = await self._names.lookup(inode, name)
-                if found is None:
-                    raise Stale(f"{os.fsdecode(path)!r} was removed meanwhile")
-                inode = found[0]
-                self._hold(inode, held)
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                inode = await stack.enter_async_context(held(self._fs, self._names, path))
+            except NotFound as error:
+                raise Stale(f"{os.fsdecode(path)!r} was removed meanwhile") from error
             yield inode
-        finally:
-            self._let_go(held)
 
     @contextlib.asynccontextmanager
     async def within(self, source_path: bytes, path: bytes) -> AsyncIterator[Pair]:
@@ -126,12 +121,12 @@ class TreeWriter:
         async with self.at(path) as live:
             yield Pair(source_path, path, live)
 
-    def _hold(self, inode: Inode, held: list[Inode]) -> None:
+    def _hold(self, inode: Inode, holding: list[Inode]) -> None:
         self._fs.tree.inodes.count_lookup(inode)
-        held.append(inode)
+        holding.append(inode)
 
-    def _let_go(self, held: list[Inode]) -> None:
-        for inode in reversed(held):
+    def _let_go(self, holding: list[Inode]) -> None:
+        for inode in reversed(holding):
             self._fs.tree.inodes.forget(inode.ino, 1)
 
     # -- one name -----------------------------------------------------------------------------------------------
@@ -140,18 +135,18 @@ class TreeWriter:
         """Remove a name, with all that is below it; nothing happens where it is gone."""
         self.touched.add((parent.ino, name))
         waiting = [(parent, name)]
-        held: list[Inode] = []
+        holding: list[Inode] = []
         try:
             while waiting:
                 above, name = waiting[-1]
-                if not await self._remove_one(above, name, waiting, held):
+                if not await self._remove_one(above, name, waiting, holding):
                     waiting.pop()
-                await trio.lowlevel.checkpoint()
+                await give_turn()
         finally:
-            self._let_go(held)
+            self._let_go(holding)
 
     async def _remove_one(
-        self, above: Inode, name: bytes, waiting: list[tuple[Inode, bytes]], held: list[Inode]
+        self, above: Inode, name: bytes, waiting: list[tuple[Inode, bytes]], holding: list[Inode]
     ) -> bool:
         """Remove a name; returns whether that has to wait for what is below it, which was added to ``waiting``."""
         found = await self._names.lookup(above, name)
@@ -159,7 +154,7 @@ class TreeWriter:
             return False
         inode = found[0]
         if inode.is_directory:
-            self._hold(inode, held)
+            self._hold(inode, holding)
             names = await self._backend.list_names(await self._fs.tree.directory_of(inode))
             below = [below for below in names if not self._fs.tree.is_hidden(inode, below, drafts=True)]
             if below:
@@ -188,7 +183,7 @@ class TreeWriter:
             await self._write_file(pair, name, live_name, replaces=False)
         else:
             source = await pair.source(self._source)
-            held: list[Inode] = []
+            holding: list[Inode] = []
             async with self._fs.turnstile.passed():
                 try:
                     if stat.S_ISLNK(was.mode):
@@ -196,11 +191,11 @@ class TreeWriter:
                         made, _ = await self._names.create_symlink(pair.live, live_name, target, owner)
                     else:
                         made, _ = await self._names.create_node(pair.live, live_name, was.mode, owner, rdev=was.rdev)
-                    self._hold(made, held)
+                    self._hold(made, holding)
                     if not made.is_directory:
                         await self._take_attributes(made, await self._read_xattrs(source, name, was), was)
                 finally:
-                    self._let_go(held)
+                    self._let_go(holding)
         self._note_link(was, _join(pair.path, live_name))
 
     async def replace(self, pair: Pair, name: bytes, was: FileAttributes, live_name: bytes | None = None) -> None:
@@ -305,14 +300,14 @@ class TreeWriter:
             if self._pace is not None:
                 await self._pace(len(content))
             note_progress()
-            await trio.lowlevel.checkpoint()
+            await give_turn()
         if end < was.size:
             async with self._fs.turnstile.passed():
                 await self._fs.attributes.resize(inode, file, was.size, privileged=True)
         for start in range(0, was.size, _CHUNK_BYTES):
             found = crc64nvme(await file.read(start, _CHUNK_BYTES), found)
             note_progress()
-            await trio.lowlevel.checkpoint()
+            await give_turn()
         if read != found and was.size:
             raise InputOutput(f"what was written is read back otherwise: {to_text(read)}, then {to_text(found)}")
         return read

@@ -113,3 +113,24 @@ class CreateCopyRequest(Model):
     delete: bool = False
     accept_losses: bool = False
     bytes_per_s: Annotated[int, Field(ge=1, le=2**63 - 1)] | None = None
+
+
+class MakeDirectoryRequest(Model):
+    """A directory to be made; ``parents``: with those above it, and one that is there is fine."""
+
+    path: RelativePath
+    parents: bool = False
+
+
+class MoveFileRequest(Model):
+    """A file or directory that shall have another path."""
+
+    source: RelativePath
+    target: RelativePath
+
+
+class DeleteFileRequest(Model):
+    """A file or directory to be removed; ``recursive``: with all below it."""
+
+    path: RelativePath
+    recursive: bool = False

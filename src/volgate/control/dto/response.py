@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from volgate.control.dto.fields import Count, Model, Seconds
 
@@ -281,6 +283,30 @@ class EventPage(Model):
 
     items: list[EventField]
     next_after: str
+
+
+class FileField(Model):
+    r"""What stands under a name. ``name``: "" for the root. ``target``: where a symlink leads.
+
+    Bytes of names that are not UTF-8 are shown as ``\xNN``, and cannot be asked for by that.
+    """
+
+    name: str
+    type: Literal["file", "directory", "symlink", "fifo", "socket", "character device", "block device"]
+    size: Count
+    mode: Annotated[int, Field(ge=0, le=0o7777)]
+    uid: Count
+    gid: Count
+    links: Count
+    mtime: float
+    target: str | None
+
+
+class FilePage(Model):
+    """Entries of a directory by name."""
+
+    items: list[FileField]
+    next_cursor: str | None
 
 
 class InvalidField(Model):

@@ -13,17 +13,12 @@ from volgate.control.dto.response import ChangePage, TaskPage, TaskResponse
 from volgate.control.paging import DEFAULT_LIMIT, After, Limit, cut_page
 from volgate.control.problems import Refusal
 from volgate.control.roles import Principal, Role
-from volgate.control.routes.shared import Asking, InVolume, Services, Using, may
+from volgate.control.routes.shared import Asking, InVolume, Services, Using, ask_owner, may
 from volgate.drivers.registry import Source
 from volgate.errors import InvalidArgument, NotFound, NotMounted
 
 router = APIRouter(tags=["copies"])
 OfTask = Annotated[TaskId, Path(description="The task's 'operation_id'.")]
-
-
-async def _ask(services: Services, volume_id: str, method: str, target: str, body: Any = None) -> Any:
-    await services.aside.call(lambda: services.volumes.find_entry(volume_id))
-    return await services.owners.ask(volume_id, method, target, body, timeout_s=None)
 
 
 async def _find_source(
@@ -49,12 +44,12 @@ async def _find_source(
     if not principal.may(Role.READER, other):
         raise Refusal("forbidden", f"{principal.name} has not the role 'reader' for volume {other}")
     if source.snapshot_id is not None:
-        status = await _ask(services, other, "GET", "/v1/status")
+        status = await ask_owner(services, other, "GET", "/v1/status")
         if status["mount_point"] is None:
             raise NotMounted(f"the snapshots of volume {other} are seen while it is mounted: mount it first")
         return Source("posix", f"{status['mount_point']}/.snapshots/{source.snapshot_id}"), ""
     try:
-        lies = await _ask(services, other, "GET", "/v1/source")
+        lies = await ask_owner(services, other, "GET", "/v1/source")
     except NotMounted:
         return await services.aside.call(lambda: services.locator.locate(other)), other
     return Source(lies["type"], lies["text"], lies["options"]), other
@@ -73,7 +68,7 @@ async def create_copy(
 ) -> TaskResponse:
     """Copy a file or tree into a volume, or make a directory of it like another one. It goes on by itself."""
     body = await _to_body(services, principal, volume_id, request)
-    return convert.task_from_owner(await _ask(services, volume_id, "POST", "/v1/copies", body))
+    return convert.task_from_owner(await ask_owner(services, volume_id, "POST", "/v1/copies", body))
 
 
 @router.post("/volumes/{volume_id}/copies/plan", dependencies=[may(Role.OWNER)])
@@ -87,7 +82,7 @@ async def plan_copy(
 ) -> ChangePage:
     """Say what a sync would change, and do nothing. Each page compares anew."""
     body = await _to_body(services, principal, volume_id, request)
-    found = convert.changes_from_owner(await _ask(services, volume_id, "POST", "/v1/copies/plan", body))
+    found = convert.changes_from_owner(await ask_owner(services, volume_id, "POST", "/v1/copies/plan", body))
     page, next_cursor = cut_page(found, lambda change: (change.path, change.change), limit, cursor)
     return ChangePage(items=page, next_cursor=next_cursor)
 
@@ -97,7 +92,7 @@ async def list_tasks(
     services: Using, volume_id: InVolume, limit: Limit = DEFAULT_LIMIT, cursor: After = None
 ) -> TaskPage:
     """List the tasks of a volume, the oldest first; of those that have ended, the last hundred."""
-    found = [convert.task_from_owner(task) for task in await _ask(services, volume_id, "GET", "/v1/tasks")]
+    found = [convert.task_from_owner(task) for task in await ask_owner(services, volume_id, "GET", "/v1/tasks")]
     page, next_cursor = cut_page(found, lambda task: (task.created_at, task.operation_id), limit, cursor)
     return TaskPage(items=page, next_cursor=next_cursor)
 
@@ -105,7 +100,7 @@ async def list_tasks(
 @router.get("/volumes/{volume_id}/tasks/{task_id}", dependencies=[may(Role.READER)])
 async def show_task(services: Using, volume_id: InVolume, task_id: OfTask) -> TaskResponse:
     """Say how a task stands."""
-    for task in await _ask(services, volume_id, "GET", "/v1/tasks"):
+    for task in await ask_owner(services, volume_id, "GET", "/v1/tasks"):
         if task["operation_id"] == task_id:
             return convert.task_from_owner(task)
     raise NotFound(f"volume {volume_id} has no task {task_id}")
@@ -113,7 +108,7 @@ async def show_task(services: Using, volume_id: InVolume, task_id: OfTask) -> Ta
 
 async def _steer(services: Services, volume_id: str, task_id: str, verb: str) -> TaskResponse:
     body = {"operation_id": task_id}
-    return convert.task_from_owner(await _ask(services, volume_id, "POST", f"/v1/tasks/{verb}", body))
+    return convert.task_from_owner(await ask_owner(services, volume_id, "POST", f"/v1/tasks/{verb}", body))
 
 
 @router.post("/volumes/{volume_id}/tasks/{task_id}/pause", dependencies=[may(Role.OWNER)])

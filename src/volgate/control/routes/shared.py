@@ -62,6 +62,12 @@ async def refuse_other_sites(request: Request) -> None:
     origin.check(request.method, request.headers, is_local=request.scope.get(PEER) is not None)
 
 
+async def ask_owner(services: Services, volume_id: str, method: str, target: str, body: Any = None) -> Any:
+    """Ask the owner of a volume of the catalog, as long as it takes. Raises NotFound, and as ``Owners.ask``."""
+    await services.aside.call(lambda: services.volumes.find_entry(volume_id))
+    return await services.owners.ask(volume_id, method, target, body, timeout_s=None)
+
+
 def may(role: Role) -> Any:
     """Return what lets in only those with a role for the route's volume."""
 
@@ -94,6 +100,8 @@ _WHAT: Final = {
     405: "There is no such method here.",
     408: "The body did not come in time.",
     409: "It is in the way of what is: not mounted, in use, there already, or under way.",
+    411: "The body has no Content-Length.",
+    416: "The file has no such range.",
     413: "The body is too large.",
     422: "The request, or its Idempotency-Key, cannot be used.",
     500: "A bug.",

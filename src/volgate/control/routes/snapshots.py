@@ -27,21 +27,15 @@ from volgate.control.dto.response import (
 )
 from volgate.control.paging import DEFAULT_LIMIT, After, Limit, cut_page
 from volgate.control.roles import Role
-from volgate.control.routes.shared import InVolume, OfSnapshot, Services, Using, may
+from volgate.control.routes.shared import InVolume, OfSnapshot, Services, Using, ask_owner, may
 from volgate.errors import NotFound
 
 router = APIRouter(tags=["snapshots"])
 _COUNTS: Final = ("created", "replaced", "removed", "adjusted")
 
 
-async def _ask(services: Services, volume_id: str, method: str, target: str, body: Any = None) -> Any:
-    """Ask the owner of a volume of the catalog, as long as it takes."""
-    await services.aside.call(lambda: services.volumes.find_entry(volume_id))
-    return await services.owners.ask(volume_id, method, target, body, timeout_s=None)
-
-
 async def _list(services: Services, volume_id: str) -> list[SnapshotResponse]:
-    found = await _ask(services, volume_id, "GET", "/v1/snapshots")
+    found = await ask_owner(services, volume_id, "GET", "/v1/snapshots")
     return [convert.to_snapshot_response(convert.snapshot_from_owner(info)) for info in found]
 
 
@@ -59,7 +53,7 @@ async def list_snapshots(
 async def create_snapshot(services: Using, volume_id: InVolume, request: CreateSnapshotRequest) -> SnapshotResponse:
     """Take a snapshot: all that was written before is in it, and nothing that is written later."""
     body = {"snapshot_id": request.snapshot_id, "metadata": request.metadata}
-    taken = await _ask(services, volume_id, "POST", "/v1/snapshots", body)
+    taken = await ask_owner(services, volume_id, "POST", "/v1/snapshots", body)
     return convert.to_snapshot_response(convert.snapshot_from_owner(taken))
 
 
@@ -76,7 +70,7 @@ async def show_snapshot(services: Using, volume_id: InVolume, snapshot_id: OfSna
 @router.delete("/volumes/{volume_id}/snapshots/{snapshot_id}", status_code=204, dependencies=[may(Role.OWNER)])
 async def delete_snapshot(services: Using, volume_id: InVolume, snapshot_id: OfSnapshot) -> None:
     """Delete a snapshot; what earlier ones need of it stays."""
-    await _ask(services, volume_id, "POST", "/v1/snapshots/delete", {"snapshot_id": snapshot_id})
+    await ask_owner(services, volume_id, "POST", "/v1/snapshots/delete", {"snapshot_id": snapshot_id})
 
 
 @router.get("/volumes/{volume_id}/snapshots/{snapshot_id}/diff", dependencies=[may(Role.READER)])
@@ -90,7 +84,7 @@ async def show_differences(
 ) -> ChangePage:
     """Say what changed since a snapshot, or from it to a later one. Each page compares anew."""
     body = {"snapshot_id": snapshot_id, "later_id": later_id}
-    found = convert.changes_from_owner(await _ask(services, volume_id, "POST", "/v1/snapshots/diff", body))
+    found = convert.changes_from_owner(await ask_owner(services, volume_id, "POST", "/v1/snapshots/diff", body))
     page, next_cursor = cut_page(found, _by_path, limit, cursor)
     return ChangePage(items=page, next_cursor=next_cursor)
 
@@ -106,7 +100,7 @@ async def plan_restore(
 ) -> RestorePlanResponse:
     """Say what a restore would do, and do nothing. Each page looks anew."""
     body = {"snapshot_id": snapshot_id, "path": path, "dry_run": True}
-    plan = await _ask(services, volume_id, "POST", "/v1/snapshots/restore", body)
+    plan = await ask_owner(services, volume_id, "POST", "/v1/snapshots/restore", body)
     page, next_cursor = cut_page(convert.changes_from_owner(plan["changes"]), _by_path, limit, cursor)
     counts = {name: plan[name] for name in _COUNTS}
     return RestorePlanResponse(**counts, refused=plan["refused"], items=page, next_cursor=next_cursor)
@@ -118,34 +112,36 @@ async def restore(
 ) -> RestoreResponse:
     """Make a file, a directory or all of the volume what it was. ``plan`` says before what that would do."""
     body = {"snapshot_id": snapshot_id, "path": request.path, "dry_run": False}
-    done = await _ask(services, volume_id, "POST", "/v1/snapshots/restore", body)
+    done = await ask_owner(services, volume_id, "POST", "/v1/snapshots/restore", body)
     return RestoreResponse(**{name: done[name] for name in _COUNTS})
 
 
 @router.get("/volumes/{volume_id}/snapshot-schedule", dependencies=[may(Role.READER)])
 async def show_schedule(services: Using, volume_id: InVolume) -> ScheduleResponse:
     """Say when snapshots are taken and let go."""
-    return ScheduleResponse(policy=(await _ask(services, volume_id, "GET", "/v1/snapshots/schedule"))["policy"])
+    return ScheduleResponse(policy=(await ask_owner(services, volume_id, "GET", "/v1/snapshots/schedule"))["policy"])
 
 
 @router.put("/volumes/{volume_id}/snapshot-schedule", dependencies=[may(Role.OWNER)])
 async def set_schedule(services: Using, volume_id: InVolume, request: SetScheduleRequest) -> ScheduleResponse:
     """Set when snapshots are taken and let go; those that people took stay."""
     body = {"policy": request.policy}
-    return ScheduleResponse(policy=(await _ask(services, volume_id, "PUT", "/v1/snapshots/schedule", body))["policy"])
+    return ScheduleResponse(
+        policy=(await ask_owner(services, volume_id, "PUT", "/v1/snapshots/schedule", body))["policy"]
+    )
 
 
 @router.get("/volumes/{volume_id}/snapshot-limit", dependencies=[may(Role.READER)])
 async def show_limit(services: Using, volume_id: InVolume) -> SnapshotLimitResponse:
     """Say what snapshots keep, and may keep."""
-    return convert.limit_from_owner(await _ask(services, volume_id, "GET", "/v1/snapshots/limit"))
+    return convert.limit_from_owner(await ask_owner(services, volume_id, "GET", "/v1/snapshots/limit"))
 
 
 @router.put("/volumes/{volume_id}/snapshot-limit", dependencies=[may(Role.ADMIN)])
 async def set_limit(services: Using, volume_id: InVolume, request: SetSnapshotLimitRequest) -> SnapshotLimitResponse:
     """Set what snapshots may keep; it is not the volume's limit."""
     body = {"limit_bytes": request.limit_bytes}
-    return convert.limit_from_owner(await _ask(services, volume_id, "PUT", "/v1/snapshots/limit", body))
+    return convert.limit_from_owner(await ask_owner(services, volume_id, "PUT", "/v1/snapshots/limit", body))
 
 
 def _by_path(change: ChangeField) -> tuple[Any, ...]:

@@ -132,7 +132,7 @@ async def unmount_volume(services: Using, volume_id: InVolume, request: UnmountR
     async with services.turns.of(volume_id):
         entry = await _find(services, volume_id)
         found = await _describe(services, entry)
-        if found.state == NOT_MOUNTED:
+        if found.state == NOT_MOUNTED and not await services.starter.has_unit(volume_id):
             raise NotMounted(f"volume {volume_id} is not mounted")
         lazy = request is not None and request.lazy
         if not lazy and found.state in _SERVING and not found.read_only:

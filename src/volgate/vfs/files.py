@@ -1,0 +1,276 @@
+"""Files by their paths, for programs that have no mount: listed, made, moved, removed, read, written.
+
+All is done by the calls that users make, so the quota holds and snapshots keep what goes. No symlink is ever followed:
+one on the way of a path is an error, one at its end is itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import trio
+
+from volgate.core.names import DRAFT_PREFIX, RESERVED_ROOT_NAMES
+from volgate.core.sizes import format_size
+from volgate.drivers.base import NodeOwner, attributes_by_name
+from volgate.dto import FileAttributes
+from volgate.errors import (
+    AlreadyExists,
+    DirectoryNotEmpty,
+    InvalidArgument,
+    IsADirectory,
+    NotADirectory,
+    NotFound,
+    QuotaExceeded,
+    ReadOnly,
+    StorageException,
+)
+from volgate.vfs.paths import held
+from volgate.vfs.tree_writer import TreeWriter
+from volgate.volume.snapshots.base import Place
+
+if TYPE_CHECKING:
+    from volgate.core.inode_table import Inode
+    from volgate.vfs.file_system import FileSystem
+
+CHUNK_BYTES: Final = 1 << 20
+Read = Callable[[int, int], Awaitable[bytes]]
+"""Reads (offset, length) of a file; shorter only at its end."""
+
+
+@attrs.frozen
+class Entry:
+    """What stands under a name.
+
+    Attributes:
+        name: "" for the root. attributes: of it. target: where a symlink leads, b"" for all else.
+    """
+
+    name: bytes
+    attributes: FileAttributes
+    target: bytes = b""
+
+
+def to_path(text: str) -> bytes:
+    """Return a path in a volume, without slashes at its ends; b"" = the root. Raises InvalidArgument: it is none."""
+    try:
+        path = os.fsencode(text).strip(b"/")
+    except UnicodeEncodeError as error:
+        raise InvalidArgument(f"{text!r} is no text") from error
+    parts = path.split(b"/") if path else []
+    if b"\0" in path or any(part in (b"", b".", b"..") for part in parts):
+        raise InvalidArgument(f"{text!r} is no path within a volume")
+    if parts and parts[0] in RESERVED_ROOT_NAMES:
+        raise InvalidArgument(f"{text!r} is not the users'")
+    if any(part.startswith(DRAFT_PREFIX) for part in parts):
+        raise NotFound(f"there is no {text!r}")
+    return path
+
+
+class Files:
+    """The files of one volume.
+
+    Args:
+        drop_caches: has the kernel forget names, each with its directory's number.
+    """
+
+    def __init__(
+        self, file_system: FileSystem, drop_caches: Callable[[Collection[tuple[int, bytes]]], Awaitable[None]]
+    ) -> None:
+        self._fs = file_system
+        self._drop_caches = drop_caches
+        self._backend = file_system.volume.backend
+
+    # -- places -------------------------------------------------------------------------------------------------
+
+    def _at(self, path: bytes) -> contextlib.AbstractAsyncContextManager[Inode]:
+        return held(self._fs, self._fs.namespace, path)
+
+    @contextlib.asynccontextmanager
+    async def _parent_of(self, path: bytes) -> AsyncIterator[tuple[Inode, bytes]]:
+        """Hold the directory that a path's last name is in. Raises as ``_at``; InvalidArgument: it is the root."""
+        above, _, name = path.rpartition(b"/")
+        if not name:
+            raise InvalidArgument("the root of a volume is what it is")
+        async with self._at(above) as parent:
+            if not parent.is_directory:
+                raise NotADirectory(f"{os.fsdecode(above)!r} is no directory")
+            yield parent, name
+
+    @contextlib.asynccontextmanager
+    async def _changing(self, *names: tuple[Inode, bytes]) -> AsyncIterator[None]:
+        """Run a change of names that is inside, and have the kernel forget them. Raises ReadOnly."""
+        if self._fs.read_only:
+            raise ReadOnly
+        try:
+            async with self._fs.turnstile.passed():
+                yield
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._drop_caches({(parent.ino, name) for parent, name in names})
+
+    # -- looking ------------------------------------------------------------------------------------------------
+
+    async def stat(self, path: bytes) -> Entry:
+        """Return what stands at a path. Raises NotFound, NotADirectory."""
+        async with self._at(path) as inode:
+            target = b""
+            if inode.file_type == stat.S_IFLNK:
+                target = await self._fs.namespace.read_link(inode)
+            return Entry(path.rpartition(b"/")[2], await self._fs.attributes.get(inode), target)
+
+    async def list(self, path: bytes, after: bytes, limit: int) -> tuple[list[Entry], bytes | None]:
+        """Return entries of a directory by name, behind a name, and behind which there are more; None = there are none.
+
+        Raises:
+            NotADirectory: it is none.
+        """
+        async with self._at(path) as inode:
+            if not inode.is_directory:
+                raise NotADirectory(f"{os.fsdecode(path)!r} is no directory")
+            directory = await self._fs.tree.directory_of(inode)
+            names = sorted(
+                name
+                for name in await self._backend.list_names(directory)
+                if name > after and not self._fs.tree.is_hidden(inode, name)
+            )
+            found = await attributes_by_name(self._backend, directory, names[:limit])
+            entries = []
+            for name, attributes in found:
+                target = b""
+                if stat.S_ISLNK(attributes.mode):
+                    target = await self._backend.read_link(directory, name, attributes.ino)
+                entries.append(Entry(name, attributes, target))
+            return entries, names[limit - 1] if len(names) > limit else None
+
+    # -- names --------------------------------------------------------------------------------------------------
+
+    async def make_directory(self, path: bytes, *, parents: bool) -> Entry:
+        """Make a directory; ``parents``: with those above it, and one that is there is fine.
+
+        Raises:
+            AlreadyExists: something is there. QuotaExceeded: no inode is left under the limit.
+        """
+        parts = path.split(b"/")
+        first = 1 if parents else len(parts)
+        for end in range(first, len(parts) + 1):
+            async with self._parent_of(b"/".join(parts[:end])) as (parent, name):
+                found = await self._fs.namespace.lookup(parent, name)
+                if found is not None and parents and found[0].is_directory:
+                    continue
+                if found is not None:
+                    raise AlreadyExists(f"{os.fsdecode(b'/'.join(parts[:end]))!r} is there already")
+                async with self._changing((parent, name)):
+                    await self._fs.namespace.create_node(parent, name, stat.S_IFDIR | 0o755, _owner())
+        return await self.stat(path)
+
+    async def move(self, source: bytes, target: bytes) -> None:
+        """Give what stands at a path another one. Raises AlreadyExists: the target is there."""
+        if (target + b"/").startswith(source + b"/"):
+            raise InvalidArgument(f"{os.fsdecode(source)!r} cannot be moved into itself")
+        async with self._parent_of(source) as old, self._parent_of(target) as new, self._changing(old, new):
+            if await self._fs.namespace.lookup(*old) is None:
+                raise NotFound(f"there is no {os.fsdecode(source)!r}")
+            if await self._fs.namespace.lookup(*new) is not None:
+                raise AlreadyExists(f"{os.fsdecode(target)!r} is there already")
+            await self._fs.namespace.rename(*old, *new, 0)
+
+    async def remove(self, path: bytes, *, recursive: bool) -> None:
+        """Remove what stands at a path; ``recursive``: a directory with all below it. Raises DirectoryNotEmpty."""
+        async with self._parent_of(path) as (parent, name):
+            found = await self._fs.namespace.lookup(parent, name)
+            if found is None:
+                raise NotFound(f"there is no {os.fsdecode(path)!r}")
+            if self._fs.read_only:
+                raise ReadOnly
+            if found[0].is_directory and not recursive:
+                names = await self._backend.list_names(await self._fs.tree.directory_of(found[0]))
+                if names:
+                    raise DirectoryNotEmpty(f"{os.fsdecode(path)!r} is not empty; say 'recursive'")
+            writer = TreeWriter(self._fs, Place(self._backend, self._fs.volume.root), "remove")
+            try:
+                await writer.remove(parent, name)
+            finally:
+                with trio.CancelScope(shield=True):
+                    await self._drop_caches(writer.touched)
+
+    # -- content ------------------------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def reading(
+        self, path: bytes
+    ) -> AsyncIterator[tuple[FileAttributes, Callable[[int, int], Awaitable[bytes]]]]:
+        """Hold a regular file open; gives its attributes, and what reads (offset, length) of it.
+
+        Raises:
+            IsADirectory, InvalidArgument: it is no regular file.
+        """
+        async with self._at(path) as inode:
+            if inode.is_directory:
+                raise IsADirectory(f"{os.fsdecode(path)!r} is a directory")
+            if inode.file_type != stat.S_IFREG:
+                raise InvalidArgument(f"{os.fsdecode(path)!r} is no regular file")
+            fh, _ = await self._fs.file_io.open(inode, os.O_RDONLY, privileged=True)
+            try:
+                attributes = await self._fs.attributes.get(inode)
+
+                async def read(offset: int, length: int) -> bytes:
+                    return await self._fs.file_io.read(fh, offset, length)
+
+                yield attributes, read
+            finally:
+                with trio.CancelScope(shield=True):
+                    await self._fs.file_io.release(fh)
+
+    async def write(self, path: bytes, size: int, chunks: AsyncIterator[bytes], *, overwrite: bool) -> Entry:
+        """Store a file of so many bytes, whole or not at all; durable after return as after fsync(2).
+
+        Raises:
+            AlreadyExists: it is there. QuotaExceeded: it does not fit, which is found out before anything is read.
+            InvalidArgument: there are more or fewer bytes than was said.
+        """
+        async with self._parent_of(path) as (parent, name):
+            found = await self._fs.namespace.lookup(parent, name)
+            if found is not None and not overwrite:
+                raise AlreadyExists(f"{os.fsdecode(path)!r} is there already")
+            if found is not None and found[0].is_directory:
+                raise IsADirectory(f"{os.fsdecode(path)!r} is a directory")
+            free = self._fs.volume.gate.info().free_bytes
+            if free is not None and size > free:
+                raise QuotaExceeded(f"it is {format_size(size)}, and {format_size(free)} are free under the limit")
+            draft = DRAFT_PREFIX + b"upload-" + os.urandom(8).hex().encode()
+            async with self._changing():
+                inode, attributes, file = await self._fs.own_names.create_file(parent, draft, 0o644, _owner())
+                fh = self._fs.file_io.register(inode, file, attributes, writable=True, privileged=True)
+            try:
+                if await self._store(fh, chunks) != size:
+                    raise InvalidArgument(f"the content was not of {size} bytes")
+                await self._fs.file_io.sync(fh, data_only=False)
+                async with self._changing((parent, name)):
+                    await self._fs.own_names.rename(parent, draft, parent, name, 0)
+            except BaseException:
+                with trio.CancelScope(shield=True), contextlib.suppress(StorageException):
+                    await self._fs.own_names.unlink(parent, draft)
+                raise
+            finally:
+                with trio.CancelScope(shield=True):
+                    await self._fs.file_io.release(fh)
+        return await self.stat(path)
+
+    async def _store(self, fh: int, chunks: AsyncIterator[bytes]) -> int:
+        offset = 0
+        async for chunk in chunks:
+            while chunk:
+                async with self._fs.turnstile.passed():
+                    written = await self._fs.file_io.write(fh, offset, chunk)
+                chunk, offset = chunk[written:], offset + written
+        return offset
+
+
+def _owner() -> NodeOwner:
+    return NodeOwner(os.geteuid(), os.getegid(), 0)
