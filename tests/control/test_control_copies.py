@@ -66,10 +66,12 @@ def test_a_tree_is_copied_synced_and_told_of(api, volumes, place):
     assert describe(volumes["copy-into"] / "old") == describe(garden.path)
     outside = {"source": {"source": str(place / "copy-from-mnt/tree")}, "target_path": "outside"}
     assert wait(api, api.ok("POST", "/v1/volumes/copy-into/copies", outside))["state"] == "done"
-    events = api.ok("GET", "/v1/events?volume_id=copy-into&limit=1000")
-    kinds = [event["kind"] for event in events["items"]]
+    kinds, after = [], "0-0"
+    while (page := api.ok("GET", f"/v1/events?volume_id=copy-into&limit=1000&after={after}"))["items"]:
+        kinds += [event["kind"] for event in page["items"]]
+        after = page["next_after"]
+    kinds = kinds[len(kinds) - 1 - kinds[::-1].index("volume.created") :]  # the host's log outlives a run
     assert kinds[:2] == ["volume.created", "volume.served"] and kinds.count("task.ended") == 4
-    assert api.ok("GET", f"/v1/events?volume_id=copy-into&after={events['next_after']}")["items"] == []
 
 
 def test_a_task_is_steered_and_its_end_is_followed(api, volumes):

@@ -6,15 +6,15 @@ import re
 from importlib.metadata import version
 from typing import Any, Final
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 
 from volgate.control.dto.response import ProblemResponse
 from volgate.control.problems import Problem, Refusal, describe
-from volgate.control.routes import copies, events, files, monitoring, quota, snapshots, volumes
-from volgate.control.routes.shared import PROBLEMS, Services
+from volgate.control.routes import copies, events, files, me, monitoring, page, quota, snapshots, volumes
+from volgate.control.routes.shared import PROBLEMS, Services, refuse_other_sites
 from volgate.errors import StorageException
 
 _BEFORE: Final = frozenset({"forbidden", "invalid_request", "malformed_request", "unknown_route", "method_not_allowed"})
@@ -38,11 +38,13 @@ def make_app(services: Services) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         responses=PROBLEMS,
+        dependencies=[Depends(refuse_other_sites)],
     )
     app.state.services = services
-    for module in (volumes, quota, snapshots, copies, files, events, monitoring):
+    for module in (volumes, quota, snapshots, copies, files, events, me, monitoring):
         app.include_router(module.router, prefix="/v1")
     app.include_router(monitoring.metrics_router)
+    app.include_router(page.router)
     app.add_exception_handler(StorageException, _on_storage_exception)
     app.add_exception_handler(Refusal, _on_refusal)
     app.add_exception_handler(RequestValidationError, _on_invalid)
@@ -123,7 +125,7 @@ def _allowed(request: Request) -> str:
         if re.fullmatch(_PARAMETER.sub("[^/]+", template), request.url.path)
         for method in operations
     }
-    return ", ".join(sorted(methods))
+    return ", ".join(sorted(methods)) or "GET"  # what is not described is the page
 
 
 _PARAMETER: Final = re.compile(r"\{[a-z_]+\}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import attrs
 
@@ -20,8 +20,10 @@ from volgate.control.dto.response import (
     CopyReportField,
     EventField,
     FileField,
+    GrantField,
     LocationField,
     OperationErrorField,
+    PrincipalResponse,
     QuotaResponse,
     SnapshotLimitResponse,
     SnapshotResponse,
@@ -30,6 +32,7 @@ from volgate.control.dto.response import (
     VolumeProblemField,
     VolumeResponse,
 )
+from volgate.control.roles import Grant, Principal, Role
 from volgate.control.text import printable
 from volgate.control.volumes import VolumeDescription
 from volgate.copies.request import describe as describe_copy
@@ -52,6 +55,28 @@ _VIEWS: Final = ".snapshots"
 """Where snapshots are read, from the root of a mount."""
 _ANYWHERE: Final = Path("/")
 """Stands for the mount point of a volume that has none."""
+
+
+# -- who asks --------------------------------------------------------------------------------------------------------
+
+_ROLE_NAMES: Final[dict[Role, Literal["reader", "owner", "admin"]]] = {
+    Role.READER: "reader",
+    Role.OWNER: "owner",
+    Role.ADMIN: "admin",
+}
+
+
+def to_principal_response(principal: Principal) -> PrincipalResponse:
+    """Return who asks."""
+    grants = [GrantField(role=_ROLE_NAMES[grant.role], volume_id=grant.volume_id) for grant in principal.grants]
+    return PrincipalResponse(name=printable(principal.name), grants=grants)
+
+
+def from_principal_response(response: PrincipalResponse) -> Principal:
+    """Return the principal that a response stands for."""
+    return Principal(
+        response.name, tuple(Grant(Role[grant.role.upper()], grant.volume_id) for grant in response.grants)
+    )
 
 
 # -- volumes ---------------------------------------------------------------------------------------------------------

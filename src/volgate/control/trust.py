@@ -11,11 +11,14 @@ from typing import Any, Final
 from volgate.control.aside import Aside
 from volgate.control.door import HEALTH
 from volgate.control.http_server import PEER, Peer
+from volgate.control.page import FILES
 from volgate.control.problems import Refusal
 from volgate.control.roles import ADMIN_OF_ALL, Grant, Principal
 from volgate.control.signed_tokens import SignedTokens
 from volgate.control.tokens import PREFIX, TokenFile
 
+_OPEN_TO_ALL: Final = frozenset({HEALTH, *FILES})
+"""What is answered over TCP to whoever asks, and tells nothing: load balancers, and the page where tokens are typed."""
 _BEARER: Final = re.compile(r"bearer +([\x21-\x7e]+)", re.IGNORECASE)
 _ASK: Final = (("www-authenticate", "Bearer"),)
 
@@ -43,7 +46,7 @@ class Doorkeeper:
         peer: Peer | None = scope.get(PEER)
         if peer is not None:
             return self._by_peer(peer)
-        if scope["path"] == HEALTH:
+        if scope["path"] in _OPEN_TO_ALL:
             return Principal("nobody", ())
         return await self._by_token(headers.get("authorization", ""))
 

@@ -96,6 +96,7 @@ class ControlDaemon:
         self._settings = settings
         self._on_ready = on_ready
         self._aside = Aside()
+        self._stopping = trio.Event()
         self._answers = KeptAnswers(settings.state_directory / _ANSWERS)
         signed = None
         if settings.jwt_key is not None:
@@ -145,6 +146,7 @@ class ControlDaemon:
                     async for _ in signals:
                         break
                     service_manager.notify(STOPPING=1, STATUS="waiting for answers under way")
+                    self._stopping.set()
                     server.stop()
                 nursery.cancel_scope.cancel()
 
@@ -165,6 +167,7 @@ class ControlDaemon:
                 scraper=Scraper(owners, self._aside, door.statistics),
                 events=EventLog(settings.state_directory / "events"),
                 followers=trio.CapacityLimiter(FOLLOWERS),
+                stopping=self._stopping,
             )
         )
         return door

@@ -22,6 +22,20 @@ class VersionResponse(Model):
     api: Literal["v1"] = "v1"
 
 
+class GrantField(Model):
+    """A role; ``volume_id``: null is all volumes."""
+
+    role: Literal["reader", "owner", "admin"]
+    volume_id: str | None
+
+
+class PrincipalResponse(Model):
+    """Who asks, and what that one may do."""
+
+    name: str
+    grants: list[GrantField]
+
+
 class QuotaResponse(Model):
     """Limits and usage, the same for every kind of storage.
 

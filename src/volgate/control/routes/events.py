@@ -75,8 +75,8 @@ async def follow_events(
     async def follow() -> AsyncIterator[bytes]:
         cursor, silent_s = begin, 0.0
         try:
-            yield b": volgate\n\n"
-            while True:
+            yield f": volgate\nid: {begin}\n\n".encode()  # so that who saw no event yet misses none either
+            while not services.stopping.is_set():
                 found, cursor = await _read(services, principal, volume_id, cursor, DEFAULT_LIMIT)
                 for event in found:
                     field = convert.to_event_field(event)
@@ -87,7 +87,8 @@ async def follow_events(
                     silent_s = 0.0
                     yield b": nothing new\n\n"
                 if not found:
-                    await trio.sleep(_LOOK_S)
+                    with trio.move_on_after(_LOOK_S):
+                        await services.stopping.wait()
         finally:
             services.followers.release_on_behalf_of(follower)
 

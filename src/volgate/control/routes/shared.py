@@ -8,8 +8,10 @@ import attrs
 import trio
 from fastapi import Depends, Path, Request
 
+from volgate.control import origin
 from volgate.control.aside import Aside
 from volgate.control.dto.fields import SnapshotId, VolumeId
+from volgate.control.http_server import PEER
 from volgate.control.owners import Owners
 from volgate.control.problems import CONTENT_TYPE, Refusal
 from volgate.control.roles import Principal, Role
@@ -23,7 +25,7 @@ from volgate.volume.sources import Locator
 
 @attrs.frozen
 class Services:
-    """What routes use; see each class."""
+    """What routes use; see each class. ``stopping``: the daemon ends, and with it answers that never would."""
 
     volumes: Volumes
     locator: Locator
@@ -34,6 +36,7 @@ class Services:
     scraper: Scraper
     events: EventLog
     followers: trio.CapacityLimiter
+    stopping: trio.Event
 
 
 def get_services(request: Request) -> Services:
@@ -52,6 +55,11 @@ Using = Annotated[Services, Depends(get_services)]
 Asking = Annotated[Principal, Depends(get_principal)]
 InVolume = Annotated[VolumeId, Path(description="The volume's id.")]
 OfSnapshot = Annotated[SnapshotId, Path(description="The snapshot's id.")]
+
+
+async def refuse_other_sites(request: Request) -> None:
+    """Refuse what another web site asks for in somebody's browser; see ``control.origin``."""
+    origin.check(request.method, request.headers, is_local=request.scope.get(PEER) is not None)
 
 
 async def ask_owner(services: Services, volume_id: str, method: str, target: str, body: Any = None) -> Any:
