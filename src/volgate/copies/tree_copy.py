@@ -21,6 +21,7 @@ import trio
 from volgate.cache.together import together
 from volgate.copies.pacing import Pacer, Progress
 from volgate.copies.survey import Surveyor, find_losses, is_kept
+from volgate.core.inode_table import FIRST_SHOWN_INO
 from volgate.core.names import DRAFT_PREFIX, RESERVED_ROOT_NAMES
 from volgate.core.sizes import format_count, format_size
 from volgate.drivers.base import RENAME_NOREPLACE, BackendDirectory
@@ -185,7 +186,7 @@ class TreeCopy:
             raise NotFound(
                 "the source is another than when this was begun: is the file system that it lies on mounted? Begin anew"
             )
-        if self._source.backend.capabilities.directory_rename:  # its numbers outlive the process
+        if self._source.backend.capabilities.directory_rename and top.ino < FIRST_SHOWN_INO:  # it outlives processes
             self._stage.source_ino = top.ino
 
     # -- what is asked before -----------------------------------------------------------------------------------
@@ -279,7 +280,8 @@ class TreeCopy:
             if self._stage.publishing and there is None:
                 return  # it was shown just before this process began
             raise self._taken()
-        if draft == target and there is not None and not self._stage.begun:
+        is_hidden = (parent.backing_ino, target) in self._fs.tree.hidden  # another's, which may not stand there yet
+        if draft == target and (there is not None or is_hidden) and not self._stage.begun:
             raise self._taken()
         await self._stage.note("begun")
         self._hide(parent, target)
