@@ -430,6 +430,16 @@ def test_what_a_bucket_does_not_have_yet_is_told(browser, site, signed_in, place
             forget(name)
 
 
+def test_an_owner_that_does_not_answer_is_not_taken_for_the_daemon(browser, site, volume, signed_in):
+    with tab(browser) as page:
+        page.route(re.compile(r"/v1/volumes/[^/]+/tasks"), lambda route: None)  # never answered
+        signed_in(page)
+        open_volume(page, volume[0])
+        refused = page.get_by_role("alert").filter(has_text="the owner of the volume has not answered for 20 s")
+        expect(refused).to_be_visible(timeout=40000)
+        expect(page.get_by_text("The control daemon does not answer")).to_have_count(0)
+
+
 # -- for whom --------------------------------------------------------------------------------------------------------
 
 

@@ -6,6 +6,9 @@
 const TOKEN = "volgate.token";
 const AT_ONCE = 4; // of the six connections that a browser has, one follows events
 const WAIT_MS = 20000;
+const HEALTH_MS = 5000;
+
+const NO_ANSWER = "the control daemon does not answer";
 
 /** What the API refused, in its own words. */
 export class Problem extends Error {
@@ -48,6 +51,9 @@ export class Api {
     else await new Promise((resolve) => this.#waiting.push(resolve));
     try {
       return await this.#ask("GET", path, {}, AbortSignal.timeout(WAIT_MS));
+    } catch (error) {
+      if (error.name === "TimeoutError") await this.#blame();
+      throw error;
     } finally {
       const next = this.#waiting.shift();
       if (next) next();
@@ -90,6 +96,18 @@ export class Api {
     return this.#fetch("GET", path, headers, signal);
   }
 
+  /** Say who gave no answer in time: the daemon, or an owner that it asked. Throws NoAnswer, Problem. */
+  async #blame() {
+    try {
+      await this.#ask("GET", "/v1/health", {}, AbortSignal.timeout(HEALTH_MS));
+    } catch (error) {
+      if (error.name !== "TimeoutError") throw error;
+      this.silent();
+      throw new NoAnswer(NO_ANSWER);
+    }
+    throw new Problem(504, "timed_out", `the owner of the volume has not answered for ${WAIT_MS / 1000} s`);
+  }
+
   async #ask(method, path, headers, signal, content) {
     const response = await this.#fetch(method, path, headers, signal, content);
     try {
@@ -124,9 +142,9 @@ export class Api {
   }
 
   #noAnswer(error) {
-    if (error.name === "AbortError") return error; // somebody here has stopped waiting
+    if (error.name === "AbortError" || error.name === "TimeoutError") return error; // who asks has stopped waiting
     this.silent();
-    return new NoAnswer("the control daemon does not answer");
+    return new NoAnswer(NO_ANSWER);
   }
 }
 
