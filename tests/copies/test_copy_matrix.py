@@ -20,6 +20,7 @@ from volgate.drivers.hammerspace.anvil import MARK
 
 FILES = int(os.environ.get("VOLGATE_COPY_FILES", "400"))
 KILLS = int(os.environ.get("VOLGATE_COPY_KILLS", "3"))
+LIMIT_S = 100 + FILES // 20 + 5 * KILLS
 KINDS = ["posix", "s3", "ceph", "share"]
 PAIRS = [(source, target) for source in KINDS for target in KINDS]
 
@@ -80,7 +81,7 @@ def sources(storages, module_place):
         for kind in KINDS:
             mounts[kind] = mount = storages["from", kind].start()
             stack.callback(mounting._end, mount)
-            done = volgate("copy", gardens[kind == "s3"].path, f"{mount.path}/tree", timeout_s=100)
+            done = volgate("copy", gardens[kind == "s3"].path, f"{mount.path}/tree", timeout_s=LIMIT_S)
             assert done.returncode == 0, done.stderr
         yield mounts, gardens
 
@@ -113,9 +114,9 @@ def test_a_tree_is_identical_after_kills_on_the_way(storages, sources, pair):
             if state == "done":
                 break
             if state != "done" and (Path(mount.path) / name).exists():  # shown just now
-                done = volgate("task", "wait", mount.path, operation_id, timeout_s=100)
+                done = volgate("task", "wait", mount.path, operation_id, timeout_s=LIMIT_S)
                 assert done.returncode == 0
-        done = volgate("task", "wait", mount.path, operation_id, timeout_s=100)
+        done = volgate("task", "wait", mount.path, operation_id, timeout_s=LIMIT_S)
         assert done.returncode == 0, done.stderr
         assert seen(mount.path / name, pair) == seen(garden.path, pair)
         assert not [entry for entry in os.listdir(mount.path) if entry.startswith(".volgate")]
