@@ -263,6 +263,8 @@ class MountDaemon:
                 await self._drain(file_system, signals)
                 await server.settle()
                 nursery.cancel_scope.cancel()
+        for number in (signal.SIGTERM, signal.SIGINT):  # what is left is closing, which nobody shall cut off
+            signal.signal(number, signal.SIG_IGN)
         return status
 
     def _make_session(self, file_system: FileSystem) -> Session:
