@@ -21,10 +21,8 @@ def check_path(path: str) -> str:
     """Return a path within a volume, without slashes at its ends; "" = the root. Raises InvalidArgument."""
     path = path.strip("/")
     parts = path.split("/") if path else []
-    try:
-        os.fsencode(path)
-    except UnicodeEncodeError as error:
-        raise InvalidArgument(f"{path!a} is no text") from error
+    if not _is_text(path):
+        raise InvalidArgument(f"{path!a} is no text")
     if any(part in ("", ".", "..") for part in parts) or "\0" in path:
         raise InvalidArgument(f"{path!r} is no path within a volume")
     return path

@@ -20,7 +20,7 @@ import trio
 
 from volgate.cache.together import together
 from volgate.copies.pacing import Pacer, Progress
-from volgate.copies.survey import Surveyor, find_losses, is_kept
+from volgate.copies.survey import Surveyor, find_losses, is_kept, usage_of
 from volgate.core.inode_table import FIRST_SHOWN_INO
 from volgate.core.names import DRAFT_PREFIX, RESERVED_ROOT_NAMES
 from volgate.core.sizes import format_count, format_size
@@ -200,7 +200,7 @@ class TreeCopy:
         self._losses = tuple(find_losses(found, self._source.backend.capabilities, target))
         if self._losses and not self._request.accept_losses:
             raise InvalidArgument(f"the target cannot keep {'; '.join(self._losses)}; accept that, or copy elsewhere")
-        self._usage = Usage(found.bytes_, found.inodes)
+        self._usage = usage_of(found)
         self._stored_bytes = found.stored_bytes
         if self._request.delete and found.mounted:
             raise InvalidArgument(
@@ -354,7 +354,7 @@ class TreeCopy:
         surveyor = Surveyor(place, self._backend.capabilities)
         await surveyor.look(await self._fs.tree.directory_of(parent), draft, attributes)
         self._progress.begin(surveyor.found.bytes_, surveyor.found.files)
-        return Usage(surveyor.found.bytes_, surveyor.found.inodes)
+        return usage_of(surveyor.found)
 
     async def discard(self) -> None:
         """Remove what is there of a copy that is not whole; nothing happens where nothing is."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any, Final
@@ -11,6 +10,7 @@ from typing import Any, Final
 import attrs
 
 from volgate.control.server import Reply, Route, Stream, StreamRoute, Upload, json_reply
+from volgate.daemon.bodies import to_object
 from volgate.errors import InvalidArgument
 from volgate.vfs.archives import FORMATS, check
 from volgate.vfs.files import CHUNK_BYTES, Entry, Files, to_path
@@ -25,7 +25,7 @@ def routes(files: Files) -> dict[tuple[str, str], Route]:
     """Return (method, path) to what answers."""
 
     async def list_(body: bytes) -> Reply:
-        wanted = _object(body, {"path", "after", "limit"})
+        wanted = to_object(body, {"path", "after", "limit"})
         limit = wanted.get("limit", _MOST)
         if type(limit) is not int or not 1 <= limit <= _MOST:
             raise InvalidArgument(f"'limit' is a number from 1 to {_MOST}")
@@ -35,20 +35,20 @@ def routes(files: Files) -> dict[tuple[str, str], Route]:
         return json_reply({**found, "last": None if last is None else os.fsdecode(last)})
 
     async def stat(body: bytes) -> Reply:
-        return json_reply(describe(await files.stat(to_path(_text(_object(body, {"path"}), "path")))))
+        return json_reply(describe(await files.stat(to_path(_text(to_object(body, {"path"}), "path")))))
 
     async def mkdir(body: bytes) -> Reply:
-        wanted = _object(body, {"path", "parents"})
+        wanted = to_object(body, {"path", "parents"})
         made = await files.make_directory(to_path(_text(wanted, "path")), parents=_flag(wanted, "parents"))
         return json_reply(describe(made))
 
     async def move(body: bytes) -> Reply:
-        wanted = _object(body, {"source", "target"})
+        wanted = to_object(body, {"source", "target"})
         await files.move(to_path(_text(wanted, "source")), to_path(_text(wanted, "target")))
         return json_reply({})
 
     async def delete(body: bytes) -> Reply:
-        wanted = _object(body, {"path", "recursive"})
+        wanted = to_object(body, {"path", "recursive"})
         await files.remove(to_path(_text(wanted, "path")), recursive=_flag(wanted, "recursive"))
         return json_reply({})
 
@@ -126,16 +126,6 @@ def describe(entry: Entry) -> dict[str, Any]:
         "target": os.fsdecode(entry.target) if entry.target else None,
         **attrs.asdict(entry.attributes),
     }
-
-
-def _object(body: bytes, known: set[str]) -> dict[str, Any]:
-    try:
-        found = json.loads(body or b"{}")
-    except (ValueError, RecursionError) as error:
-        raise InvalidArgument(f"the body is no JSON: {error}") from error
-    if not isinstance(found, dict) or not set(found) <= known:
-        raise InvalidArgument(f"the body is an object of {', '.join(sorted(known))}")
-    return found
 
 
 def _text(wanted: Mapping[str, Any], name: str, default: str | None = None) -> str:

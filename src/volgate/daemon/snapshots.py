@@ -22,6 +22,7 @@ import trio
 from volgate.control.server import Reply, Route, json_reply
 from volgate.core.names import SNAPSHOTS_NAME
 from volgate.daemon.activity import Activity
+from volgate.daemon.bodies import to_object
 from volgate.daemon.schedule import Schedule
 from volgate.daemon.session import Session
 from volgate.dto import SnapshotInfo, VolumeSnapshotContext
@@ -203,7 +204,7 @@ def _routes(file_system: FileSystem, restores: _Restores, schedule: Schedule) ->
         return json_reply([_describe(info) for info in await snapshots.list_all()])
 
     async def create(body: bytes) -> Reply:
-        wanted = _object(body, {"snapshot_id", "metadata"})
+        wanted = to_object(body, {"snapshot_id", "metadata"})
         started = time.monotonic()
         if wanted.get("snapshot_id") is not None:
             _text(wanted, "snapshot_id")
@@ -214,7 +215,7 @@ def _routes(file_system: FileSystem, restores: _Restores, schedule: Schedule) ->
         return json_reply({"policy": None if schedule.policy is None else str(schedule.policy)})
 
     async def set_schedule(body: bytes) -> Reply:
-        wanted = _object(body, {"policy"})
+        wanted = to_object(body, {"policy"})
         if isinstance(snapshots, NoSnapshots):
             raise Unsupported(snapshots.reason)
         await schedule.set_policy(None if wanted.get("policy") is None else _text(wanted, "policy"))
@@ -226,7 +227,7 @@ def _routes(file_system: FileSystem, restores: _Restores, schedule: Schedule) ->
         return json_reply(describe_allowance(volume))
 
     async def set_limit(body: bytes) -> Reply:
-        limit_bytes = _object(body, {"limit_bytes"}).get("limit_bytes")
+        limit_bytes = to_object(body, {"limit_bytes"}).get("limit_bytes")
         if limit_bytes is not None and (type(limit_bytes) is not int or limit_bytes < 0):
             raise InvalidArgument("'limit_bytes' is a number of bytes, or null")
         if isinstance(snapshots, NoSnapshots):
@@ -238,7 +239,7 @@ def _routes(file_system: FileSystem, restores: _Restores, schedule: Schedule) ->
         return json_reply(describe_allowance(volume))
 
     async def diff(body: bytes) -> Reply:
-        wanted = _object(body, {"snapshot_id", "later_id"})
+        wanted = to_object(body, {"snapshot_id", "later_id"})
         snapshot_id, later_id = _text(wanted, "snapshot_id"), wanted.get("later_id")
         before, after = await snapshots.open(snapshot_id), Place(volume.backend, volume.root)
         if later_id is not None:
@@ -248,14 +249,14 @@ def _routes(file_system: FileSystem, restores: _Restores, schedule: Schedule) ->
         return json_reply(sorted(found, key=operator.itemgetter("path")))
 
     async def restore(body: bytes) -> Reply:
-        wanted = _object(body, {"snapshot_id", "path", "dry_run"})
+        wanted = to_object(body, {"snapshot_id", "path", "dry_run"})
         path, dry_run = wanted.get("path", ""), wanted.get("dry_run", False)
         if not isinstance(path, str) or not isinstance(dry_run, bool):
             raise InvalidArgument("'path' is text, and 'dry_run' true or false")
         return await restores.run(_text(wanted, "snapshot_id"), path, dry_run=dry_run)
 
     async def delete(body: bytes) -> Reply:
-        snapshot_id = _text(_object(body, {"snapshot_id"}), "snapshot_id")
+        snapshot_id = _text(to_object(body, {"snapshot_id"}), "snapshot_id")
         await restores.delete(snapshot_id)
         log.info("a snapshot was deleted", extra={"event": "snapshot.deleted", "snapshot": snapshot_id})
         return json_reply({})
@@ -318,14 +319,3 @@ def _new_id(now: float, taken: set[str]) -> str:
     """Return an id for a snapshot that nobody gave one: when it was taken, UTC."""
     moment = time.strftime("%Y-%m-%dT%H%M%SZ", time.gmtime(now))
     return next(name for n in itertools.count(1) if (name := moment if n == 1 else f"{moment}-{n}") not in taken)
-
-
-def _object(body: bytes, known: set[str]) -> dict[str, Any]:
-    """Return a body that is a JSON object of known members. Raises InvalidArgument."""
-    try:
-        found = json.loads(body or b"{}")
-    except (ValueError, RecursionError) as error:
-        raise InvalidArgument(f"the body is no JSON: {error}") from error
-    if not isinstance(found, dict) or not set(found) <= known:
-        raise InvalidArgument(f"the body is an object of {', '.join(sorted(known))}")
-    return found

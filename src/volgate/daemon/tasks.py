@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +12,7 @@ from volgate.control.client import ask
 from volgate.control.server import Reply, Route, json_reply
 from volgate.copies.request import to_request
 from volgate.copies.tasks import Tasks
+from volgate.daemon.bodies import to_object
 from volgate.drivers.registry import Source
 from volgate.errors import InvalidArgument, NotFound
 
@@ -45,17 +45,17 @@ def routes(tasks: Tasks, source: Source) -> dict[tuple[str, str], Route]:
         return json_reply({"type": source.backend_type, "text": source.text, "options": dict(source.options)})
 
     async def submit(body: bytes) -> Reply:
-        return json_reply(await tasks.submit(to_request(_object(body))))
+        return json_reply(await tasks.submit(to_request(to_object(body))))
 
     async def plan(body: bytes) -> Reply:
-        return json_reply(await tasks.plan(to_request(_object(body))))
+        return json_reply(await tasks.plan(to_request(to_object(body))))
 
     async def list_(_body: bytes) -> Reply:
         return json_reply(tasks.list_all())
 
     def on_one(call: Callable[[str], Awaitable[dict[str, Any]]]) -> Route:
         async def route(body: bytes) -> Reply:
-            found = _object(body).get("operation_id")
+            found = to_object(body).get("operation_id")
             if not isinstance(found, str):
                 raise InvalidArgument("the body is an object with 'operation_id'")
             return json_reply(await call(found))
@@ -72,13 +72,3 @@ def routes(tasks: Tasks, source: Source) -> dict[tuple[str, str], Route]:
         ("POST", "/v1/tasks/resume"): on_one(tasks.resume),
         ("POST", "/v1/tasks/cancel"): on_one(tasks.cancel),
     }
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        found = json.loads(body or b"{}")
-    except (ValueError, RecursionError) as error:
-        raise InvalidArgument(f"the body is no JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise InvalidArgument("the body is an object")
-    return found

@@ -166,7 +166,7 @@ class TreeWriter:
         return False
 
     async def create(self, pair: Pair, name: bytes, was: FileAttributes, live_name: bytes | None = None) -> None:
-        """Make what the source has under a name; a directory gets its attributes by ``end_directory``.
+        """Make what the source has under a name; a directory gets its attributes by ``adjust``.
 
         Args:
             live_name: what it is called in the volume; None = the same.
