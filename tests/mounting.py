@@ -404,3 +404,19 @@ def wait_until(condition: Callable[[], bool], limit_s: float = KERNELS_FORGETS_S
     while not condition():
         assert time.monotonic() < deadline, "it did not come"
         time.sleep(0.01)
+
+
+def ended(pid: int) -> bool:
+    """Return whether a process has ended, reaped by its parent or not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def one_line(done: subprocess.CompletedProcess[str], status: int) -> str:
+    """Assert that a command failed with one clear line and this exit status; return the line."""
+    assert done.returncode == status, done
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("volgate: "), done.stderr
+    return lines[0]

@@ -17,7 +17,7 @@ import pytest
 
 import mounting
 import s3_server
-from mounting import find_mount, volgate, wait_until
+from mounting import ended, find_mount, one_line, volgate, wait_until
 from volgate.cli import ending, owners
 from volgate.cli.mounts import find, find_all
 from volgate.cli.owners import end_headless
@@ -113,20 +113,6 @@ def is_gone(target):
     except NotFound:
         return True
     return False
-
-
-def ended(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
-
-
-def one_line(done, status):
-    assert done.returncode == status, done
-    lines = done.stderr.strip().splitlines()
-    assert len(lines) == 1 and lines[0].startswith("volgate: "), done.stderr
-    return lines[0]
 
 
 def leave_behind(bucket, server, mnt, content="hello", count=1):

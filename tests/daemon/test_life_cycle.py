@@ -15,23 +15,7 @@ from pathlib import Path
 import pytest
 
 import mounting
-from mounting import find_mount, fuse_control, in_namespace, mounted, volgate, wait_until
-
-
-def ended(pid):
-    """Return whether a process has ended, reaped by its parent or not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
-
-
-def one_line(done, status):
-    """Assert that a command failed with one clear line and this exit status; return the line."""
-    assert done.returncode == status, done
-    lines = done.stderr.strip().splitlines()
-    assert len(lines) == 1 and lines[0].startswith("volgate: "), done.stderr
-    return lines[0]
+from mounting import ended, find_mount, fuse_control, in_namespace, mounted, one_line, volgate, wait_until
 
 
 def test_detach_returns_when_the_mount_answers_and_umount_when_the_daemon_has_ended(folders):
