@@ -414,6 +414,15 @@ def ended(pid: int) -> bool:
         return True
 
 
+def signal_until_it_ends(process: subprocess.Popen[bytes], timeout_s: float = 30) -> None:
+    """Send SIGTERM again and again until a process is gone."""
+    deadline = time.monotonic() + timeout_s
+    while process.poll() is None:
+        assert time.monotonic() < deadline, "it does not end"
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.001)
+
+
 def one_line(done: subprocess.CompletedProcess[str], status: int) -> str:
     """Assert that a command failed with one clear line and this exit status; return the line."""
     assert done.returncode == status, done

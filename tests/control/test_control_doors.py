@@ -21,7 +21,7 @@ import jwt
 import pytest
 
 from controlling import Answer, UnixConnection, converse, serving, start
-from mounting import in_child, spawn, volgate, wait_until
+from mounting import in_child, signal_until_it_ends, spawn, volgate, wait_until
 from volgate.control.tokens import TokenFile
 
 USER, READER, STRANGER = 12001, 12002, 12003
@@ -546,6 +546,13 @@ def test_a_stop_lets_answers_under_way_end(place, name):
         assert answers[0].status == 200 and answers[0].json["state"] == "ready"
         assert api.process.wait(60) == 0
     assert volgate("umount", name).returncode == 0
+
+
+def test_signals_that_go_on_cut_off_nothing_of_a_stop(place):
+    with serving(place) as api:
+        signal_until_it_ends(api.process)
+        assert api.process.returncode == 0, api.log()
+        assert "the control daemon ended" in api.log() and not api.path.exists()
 
 
 def children_of(pid):

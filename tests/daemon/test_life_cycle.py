@@ -15,7 +15,17 @@ from pathlib import Path
 import pytest
 
 import mounting
-from mounting import ended, find_mount, fuse_control, in_namespace, mounted, one_line, volgate, wait_until
+from mounting import (
+    ended,
+    find_mount,
+    fuse_control,
+    in_namespace,
+    mounted,
+    one_line,
+    signal_until_it_ends,
+    volgate,
+    wait_until,
+)
 
 
 def test_detach_returns_when_the_mount_answers_and_umount_when_the_daemon_has_ended(folders):
@@ -210,6 +220,15 @@ def test_sigterm_waits_for_an_open_file_and_loses_nothing(place):
             file.write(b"y" * 100_000)
         assert mount.process.wait(20) == 0
         assert (mount.backing / "file").read_bytes() == b"x" * 100_000 + b"y" * 100_000
+
+
+def test_signals_that_go_on_cut_off_nothing_of_a_stop(place):
+    with mounted(place, alarms=True) as mount:
+        (mount.path / "file").write_text("kept")
+        signal_until_it_ends(mount.process)
+        assert mount.process.returncode == 0, mount.log()
+        assert find_mount(mount.path) is None
+        assert (mount.backing / "file").read_text() == "kept"
 
 
 @pytest.mark.parametrize("control", ["without", "with"])

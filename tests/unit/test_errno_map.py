@@ -23,7 +23,13 @@ def test_every_exception_has_a_number_and_words(class_):
     assert str(class_("words")) == "words"
 
 
-ONE_WAY = (errors.Unavailable, errors.BadConfiguration, errors.VolumeInUse, errors.NotMounted)
+ONE_WAY = (
+    errors.Unavailable,
+    errors.BadConfiguration,
+    errors.VolumeInUse,
+    errors.NotMounted,
+    errors.SourceChanged,
+)
 
 
 @pytest.mark.parametrize("class_", [c for c in ERRNO_OF if c not in ONE_WAY], ids=lambda c: c.__name__)

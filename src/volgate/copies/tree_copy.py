@@ -36,12 +36,13 @@ from volgate.errors import (
     NotADirectory,
     NotFound,
     QuotaExceeded,
+    SourceChanged,
     Stale,
     StorageException,
     TooManySymlinks,
     Unsupported,
 )
-from volgate.vfs.tree_writer import Pair, SourceChanged, TreeWriter
+from volgate.vfs.tree_writer import Pair, TreeWriter
 from volgate.volume.snapshots.base import Place
 from volgate.volume.snapshots.comparing import TreeChange, compare, open_directory
 

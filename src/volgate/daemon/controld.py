@@ -10,13 +10,12 @@ import grp
 import logging
 import os
 import pwd
-import signal
 import socket
 import ssl
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import attrs
 import trio
@@ -39,6 +38,7 @@ from volgate.control.trust import Doorkeeper
 from volgate.control.turns import Turns
 from volgate.control.volumes import Volumes
 from volgate.daemon import checks, service_manager
+from volgate.daemon.signals import received_signals
 from volgate.errors import BadConfiguration, StorageException
 from volgate.events import EventLog
 from volgate.volume.catalog import Catalog
@@ -133,8 +133,7 @@ class ControlDaemon:
 
     async def _serve(self, listeners: list[tuple[socket.socket, ssl.SSLContext | None]]) -> None:
         server = HttpServer(self._make_door())
-        signals: Any
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        with received_signals() as signals:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_feed_watchdog)
                 async with trio.open_nursery() as serving:

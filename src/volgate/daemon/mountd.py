@@ -16,7 +16,7 @@ import math
 import os
 import resource
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -35,6 +35,7 @@ from volgate.daemon.headless import HeadlessSession
 from volgate.daemon.health import Problem, Standstill, find_problems, find_storage_problems
 from volgate.daemon.observing import Observer
 from volgate.daemon.session import MountedSession, Session
+from volgate.daemon.signals import received_signals
 from volgate.daemon.watchdog import Watchdog
 from volgate.drivers.registry import Source
 from volgate.dto import Usage
@@ -221,7 +222,7 @@ class MountDaemon:
         settings, volume = self._settings, file_system.volume
         session = self._make_session(file_system)
         volume.backend.watch_inodes(session.forget_attributes)
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        with received_signals(signal.SIGHUP) as signals:
             async with trio.open_nursery() as nursery:
                 suffix = f".ro-{os.getpid()}" if settings.read_only else ""
                 path = settings.runtime_directory / f"{volume.identity.volume_id}{suffix}.sock"
@@ -263,8 +264,6 @@ class MountDaemon:
                 await self._drain(file_system, signals)
                 await server.settle()
                 nursery.cancel_scope.cancel()
-        for number in (signal.SIGTERM, signal.SIGINT):  # what is left is closing, which nobody shall cut off
-            signal.signal(number, signal.SIG_IGN)
         return status
 
     def _make_session(self, file_system: FileSystem) -> Session:
@@ -313,7 +312,7 @@ class MountDaemon:
         self._activity.note()
         self._on_ready(_ready_line(volume, session))
 
-    async def _obey_signals(self, signals: Any, session: Session) -> None:
+    async def _obey_signals(self, signals: AsyncIterator[int], session: Session) -> None:
         async for number in signals:
             if number != signal.SIGHUP:
                 break
@@ -365,7 +364,7 @@ class MountDaemon:
         else:
             log.info("the configuration was read again")
 
-    async def _drain(self, file_system: FileSystem, signals: Any) -> None:
+    async def _drain(self, file_system: FileSystem, signals: AsyncIterator[int]) -> None:
         """Store what is left, until nothing moves, or whoever asked to stop asks again.
 
         What is at work still is broken off before: what it changes later would not be stored, and it has files open.

@@ -157,6 +157,10 @@ class Stale(StorageException):
     """The name or handle no longer means the inode it meant."""
 
 
+class SourceChanged(Stale):
+    """A file was changed while it was read."""
+
+
 class QuotaExceeded(StorageException):
     """The volume's limit is reached."""
 

@@ -35,6 +35,7 @@ ERRNO_OF: Final[dict[type[errors.StorageException], int]] = {
     errors.TextFileBusy: errno.ETXTBSY,
     errors.NotMounted: errno.EBUSY,
     errors.Stale: errno.ESTALE,
+    errors.SourceChanged: errno.ESTALE,
     errors.QuotaExceeded: errno.EDQUOT,
     errors.NoSpace: errno.ENOSPC,
     errors.Unsupported: errno.EOPNOTSUPP,
@@ -46,7 +47,13 @@ ERRNO_OF: Final[dict[type[errors.StorageException], int]] = {
     errors.Unavailable: errno.EIO,
     errors.BadConfiguration: errno.EINVAL,
 }
-_NOT_FROM_ERRNO: Final = (errors.Unavailable, errors.BadConfiguration, errors.VolumeInUse, errors.NotMounted)
+_NOT_FROM_ERRNO: Final = (
+    errors.Unavailable,
+    errors.BadConfiguration,
+    errors.VolumeInUse,
+    errors.NotMounted,
+    errors.SourceChanged,
+)
 
 _CLASS_OF: Final[dict[int, type[errors.StorageException]]] = {
     **{number: class_ for class_, number in ERRNO_OF.items() if class_ not in _NOT_FROM_ERRNO},

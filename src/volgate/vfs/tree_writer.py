@@ -20,7 +20,7 @@ from volgate.core.checksums import crc64nvme, to_text
 from volgate.core.names import DRAFT_PREFIX
 from volgate.drivers.base import RENAME_NOREPLACE, NodeOwner
 from volgate.dto import AttributeChanges, FileAttributes, FileTransferMetadata
-from volgate.errors import AlreadyExists, InputOutput, NoAttribute, NotFound, Stale, Unsupported
+from volgate.errors import AlreadyExists, InputOutput, NoAttribute, NotFound, SourceChanged, Stale, Unsupported
 from volgate.vfs.paths import held
 from volgate.volume.snapshots.base import Place
 from volgate.volume.snapshots.comparing import open_directory
@@ -40,10 +40,6 @@ Pace = Callable[[int], Awaitable[None]]
 """Called after so many bytes were moved: it may wait."""
 OnFile = Callable[[FileTransferMetadata], None]
 """Called after a file's content was moved."""
-
-
-class SourceChanged(Stale):
-    """A file was changed while it was read."""
 
 
 class Pair:
