@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from controlling import new_name
-from mounting import find_mount, mounted, volgate, wait_until
+from mounting import ended, find_mount, mounted, volgate, wait_until
 
 
 def test_a_volume_is_made_mounted_limited_unmounted_and_deleted(api, place, name):
@@ -62,7 +62,8 @@ def test_what_is_changed_of_a_volume_holds_at_its_next_mount(api, place, made):
     assert (changed["mount_point"], changed["options"]) == (f"{place}/elsewhere", "ro")
     assert api.ok("POST", f"/v1/volumes/{made}/mount")["read_only"]
     assert find_mount(place / "elsewhere") is not None
-    assert api.ask("PATCH", f"/v1/volumes/{made}/quota", {"quota_bytes": 1}).code == "not_mounted"
+    refused = api.ask("PATCH", f"/v1/volumes/{made}/quota", {"quota_bytes": 1})
+    assert (refused.status, refused.code) == (409, "serve_failed") and "read only" in refused.json["detail"]
     api.ok("POST", f"/v1/volumes/{made}/unmount")
     assert api.ok("PATCH", f"/v1/volumes/{made}", {"mount_point": None, "options": ""})["mount_point"] is None
     assert api.ask("POST", f"/v1/volumes/{made}/mount").code == "invalid_argument"
@@ -86,17 +87,40 @@ def test_who_sits_in_a_mount_holds_an_unmount_up(api, place, mounted_name, monke
     api.ok("POST", f"/v1/volumes/{mounted_name}/unmount")
 
 
-def test_what_needs_the_owner_is_refused_where_none_is(api, made):
-    for method, target, body in (
-        ("GET", "status", None), ("PATCH", "quota", {"quota_bytes": 1}), ("GET", "snapshots", None),
-        ("POST", "snapshots", {}), ("DELETE", "snapshots/one", None), ("GET", "snapshots/one/diff", None),
-        ("GET", "snapshots/one/plan", None), ("POST", "snapshots/one/restore", {}),
-        ("PUT", "snapshot-schedule", {"policy": None}), ("PUT", "snapshot-limit", {"limit_bytes": None}),
-        ("POST", "unmount", None),
-    ):  # fmt: skip
-        answer = api.ask(method, f"/v1/volumes/{made}/{target}", body)
+def test_how_a_mount_is_is_not_told_where_none_is(api, made):
+    for method, target in (("GET", "status"), ("POST", "unmount")):
+        answer = api.ask(method, f"/v1/volumes/{made}/{target}")
         assert (answer.status, answer.code) == (409, "not_mounted"), target
     assert api.ask("GET", f"/v1/volumes/{made}/ready").code == "not_ready"
+
+
+def test_what_is_asked_of_a_volume_that_nobody_serves_is_done_by_an_owner_that_goes_again(api, place, made):
+    (place / "data/file").write_text("first")
+    (place / "other").mkdir()
+    (place / "other/file").write_text("copied")
+    volume = f"/v1/volumes/{made}"
+    with ThreadPoolExecutor() as pool:  # who asks at the same moment is answered by the same owner
+        taken = list(pool.map(lambda n: api.ask("POST", f"{volume}/snapshots", {"snapshot_id": f"s{n}"}), range(4)))
+    assert [answer.status for answer in taken] == [201] * 4, [answer.json for answer in taken]
+    assert "not mounted" in api.ok("GET", volume)["state"]
+    pid = json.loads(volgate("status", made, "--json").stdout)["pid"]
+    wait_until(lambda: ended(pid), 60)
+    sent = api.ask("PUT", f"{volume}/files/content?path=new", {"a": 1})
+    assert sent.status == 201, sent.json
+    assert api.ok("PATCH", f"{volume}/quota", {"quota_bytes": 2 << 20})["quota_bytes"] == 2 << 20
+    changes = api.ok("GET", f"{volume}/snapshots/s0/diff")["items"]
+    assert [change["path"] for change in changes] == ["new"]
+    copied = api.ok("POST", f"{volume}/copies", {"source": {"source": f"{place}/other"}, "target_path": "copy"})
+    api.ok("POST", f"{volume}/mount")  # takes the volume, and goes on with what was begun
+    wait_until(lambda: api.ok("GET", f"{volume}/tasks/{copied['operation_id']}")["state"] == "done", 60)
+    assert (place / "mnt/copy/file").read_text() == "copied"
+    assert len(api.ok("GET", f"{volume}/snapshots")["items"]) == 4
+
+
+def test_an_owner_that_cannot_begin_says_why(api, place, made):
+    (place / "data").rename(place / "away")
+    refused = api.ask("GET", f"/v1/volumes/{made}/files")
+    assert (refused.status, refused.code) == (409, "serve_failed") and str(place / "data") in refused.json["detail"]
 
 
 def test_a_mount_by_hand_is_known_by_the_volumes_name(api, place, name):

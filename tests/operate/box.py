@@ -55,6 +55,12 @@ class Box:
         assert status == 0, f"{script}\nended with {status} and printed:\n{printed}\n{self.log()}"
         return printed.strip()
 
+    def wait_for(self, condition: str, limit_s: int = 30) -> None:
+        """Wait until a script succeeds."""
+        self.run(
+            f"for i in $(seq {limit_s * 10}); do if {condition}; then exit 0; fi; sleep 0.1; done; exit 1", limit_s + 10
+        )
+
     def log(self) -> str:
         """Return what the services said."""
         return self.try_("journalctl --no-pager -o cat -n 200")[1]

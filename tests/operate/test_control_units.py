@@ -61,6 +61,21 @@ def test_a_volume_is_mounted_by_its_unit_for_the_whole_host_and_unmounted(box):
     assert (box.out / "srv/united/f").read_text() == "kept\n"
 
 
+def test_what_nobody_serves_is_served_by_a_unit_that_ends_when_it_is_idle(box):
+    make(box, "brief")
+    status, snapshot = ask(box, "POST", "/v1/volumes/brief/snapshots", {"snapshot_id": "one"})
+    assert (status, snapshot["snapshot_id"]) == (201, "one"), snapshot
+    assert box.run("systemctl show -P ActiveState volgate-brief@brief") == "active"
+    box.run("systemctl restart volgate-control.service")  # which it does not depend on
+    assert ask(box, "GET", "/v1/volumes/brief/snapshots")[1]["items"][0]["snapshot_id"] == "one"
+    box.wait_for("[ $(systemctl show -P ActiveState volgate-brief@brief) = inactive ]")
+    assert box.run("systemctl show -P Result volgate-brief@brief") == "success"
+    ask(box, "GET", "/v1/volumes/brief/files")
+    assert ask(box, "POST", "/v1/volumes/brief/mount")[0] == 200  # which takes it
+    assert box.run("systemctl show -P ActiveState volgate-brief@brief") == "inactive"
+    ask(box, "POST", "/v1/volumes/brief/unmount")
+
+
 def test_what_was_mounted_by_hand_is_unmounted_too(box):
     make(box, "manual")
     box.run("volgate mount manual -d; echo kept >/mnt/manual/f")

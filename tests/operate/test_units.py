@@ -32,12 +32,6 @@ def state(box, name):
     return box.run(f"systemctl show -P ActiveState volgate@{name}")
 
 
-def wait_for(box, condition, limit_s=30):
-    box.run(
-        f"for i in $(seq {limit_s * 10}); do if {condition}; then exit 0; fi; sleep 0.1; done; exit 1", limit_s + 10
-    )
-
-
 def test_a_unit_mounts_its_volume_for_the_whole_host_and_stops_it(box):
     make_volume(box, "plain")
     box.run("systemctl start volgate@plain; echo hello >/mnt/plain/f")
@@ -59,11 +53,11 @@ def test_a_unit_owns_a_volume_without_a_mount_until_one_comes(box):
     assert "bare" in box.run("volgate list") and box.try_("mountpoint -q /mnt/bare")[0] != 0
     pid = box.run("systemctl show -P MainPID volgate-serve@bare")
     box.run(f"kill -9 {pid}")
-    wait_for(box, f"[ $(systemctl show -P MainPID volgate-serve@bare) != {pid} ] && volgate status bare | grep ready")
+    box.wait_for(f"[ $(systemctl show -P MainPID volgate-serve@bare) != {pid} ] && volgate status bare | grep ready")
     box.run("systemctl start volgate@bare; ls /mnt/bare/.snapshots/one")
     assert box.run("systemctl show -P ActiveState volgate-serve@bare") == "inactive"
     box.run("systemctl stop volgate@bare; systemctl start volgate-serve@bare; volgate mount bare -d")
-    wait_for(box, "[ $(systemctl show -P ActiveState volgate-serve@bare) = inactive ]")
+    box.wait_for("[ $(systemctl show -P ActiveState volgate-serve@bare) = inactive ]")
     assert box.run("systemctl show -P Result volgate-serve@bare") == "success"
     box.run("volgate umount bare; systemctl start volgate-serve@bare; systemctl stop volgate-serve@bare")
     assert "one" in box.run("volgate snapshot list bare")
@@ -107,7 +101,7 @@ def test_a_killed_daemon_comes_back_and_the_ledger_is_exact(box):
     box.run(
         "exec 5>/mnt/killed/open; head -c 2000000 /dev/zero >&5; kill -9 $(systemctl show -P MainPID volgate@killed)"
     )
-    wait_for(box, "[ $(systemctl show -P ActiveState volgate@killed) = active ] && [ -e /mnt/killed/kept ]")
+    box.wait_for("[ $(systemctl show -P ActiveState volgate@killed) = active ] && [ -e /mnt/killed/kept ]")
     assert int(box.run("stat -c %s /mnt/killed/kept")) == 1_000_000
     shown = json.loads(box.run("volgate status killed --json"))
     assert (shown["used_bytes"], shown["file_count"]) == (3_000_000, 2)
@@ -126,7 +120,7 @@ def test_a_hung_daemon_is_ended_by_the_watchdog_and_serves_again(box):
     box.run("sleep 5")
     assert box.run("systemctl show -P MainPID volgate@hung") == pid  # idle is not hung
     box.run(f"kill -STOP {pid}")
-    wait_for(box, f"[ $(systemctl show -P MainPID volgate@hung) != {pid} ] && [ -e /mnt/hung/f ]")
+    box.wait_for(f"[ $(systemctl show -P MainPID volgate@hung) != {pid} ] && [ -e /mnt/hung/f ]")
     assert box.run("cat /mnt/hung/f") == "kept"
     box.run("systemctl stop volgate@hung")
 
@@ -140,18 +134,18 @@ def test_a_driver_that_hangs_is_ended_by_the_watchdog_and_serves_again(box):
     )
     pid = box.run("systemctl show -P MainPID volgate@moody")
     box.run("touch /host/hang; stat /mnt/moody/f >/host/stat 2>&1 &")
-    wait_for(box, f"[ $(systemctl show -P MainPID volgate@moody) != {pid} ]")
+    box.wait_for(f"[ $(systemctl show -P MainPID volgate@moody) != {pid} ]")
     box.run("rm /host/hang")
-    wait_for(box, "[ $(systemctl show -P ActiveState volgate@moody) = active ] && [ -e /mnt/moody/f ]")
+    box.wait_for("[ $(systemctl show -P ActiveState volgate@moody) = active ] && [ -e /mnt/moody/f ]")
     assert box.run("cat /mnt/moody/f") == "kept"
     box.run("systemctl stop volgate@moody")
 
 
 def test_a_volume_whose_server_comes_later_waits_for_it(box):
     box.run("touch /host/down; systemctl start --no-block volgate@moody")
-    wait_for(box, "systemctl show -P StatusText volgate@moody | grep 'waiting for the storage: its server does not'")
+    box.wait_for("systemctl show -P StatusText volgate@moody | grep 'waiting for the storage: its server does not'")
     box.run("rm /host/down")
-    wait_for(box, "[ $(systemctl show -P ActiveState volgate@moody) = active ]")
+    box.wait_for("[ $(systemctl show -P ActiveState volgate@moody) = active ]")
     assert (
         box.run("cat /mnt/moody/f; systemctl show -P NRestarts volgate@moody; systemctl stop volgate@moody")
         == "kept\n0"
@@ -164,9 +158,9 @@ def test_a_volume_whose_disk_is_mounted_later_waits_for_it(box):
         "systemctl start volgate@later; echo kept >/mnt/later/f; systemctl stop volgate@later;"
         "mount -t tmpfs over /host/srv/later; systemctl start --no-block volgate@later"
     )
-    wait_for(box, "systemctl show -P StatusText volgate@later | grep 'is its storage mounted'")
+    box.wait_for("systemctl show -P StatusText volgate@later | grep 'is its storage mounted'")
     box.run("umount /host/srv/later")
-    wait_for(box, "[ $(systemctl show -P ActiveState volgate@later) = active ]")
+    box.wait_for("[ $(systemctl show -P ActiveState volgate@later) = active ]")
     assert box.run("cat /mnt/later/f; systemctl stop volgate@later") == "kept"
 
 
@@ -178,7 +172,7 @@ def test_a_dead_mount_is_detached_also_where_nothing_is_started_again(box):
         "systemctl daemon-reload; systemctl start volgate@ended;"
         "kill -9 $(systemctl show -P MainPID volgate@ended)"
     )
-    wait_for(box, "[ $(systemctl show -P ActiveState volgate@ended) = failed ]")
+    box.wait_for("[ $(systemctl show -P ActiveState volgate@ended) = failed ]")
     assert box.try_("grep /mnt/ended /proc/self/mountinfo")[0] == 1
     box.run("systemctl reset-failed volgate@ended")
 
@@ -195,7 +189,7 @@ def test_a_split_worker_serves_and_feeds_the_watchdog(box):
     assert parent != str(worker)
     assert box.run(f"stat -c %U /proc/{worker}") == "volgate"
     box.run(f"kill -STOP {worker}")
-    wait_for(box, f"[ $(systemctl show -P MainPID volgate@split) != {parent} ] && [ -e /mnt/split/f ]")
+    box.wait_for(f"[ $(systemctl show -P MainPID volgate@split) != {parent} ] && [ -e /mnt/split/f ]")
     assert box.run("cat /mnt/split/f; systemctl stop volgate@split") == "kept"
 
 
@@ -231,9 +225,9 @@ def test_a_stop_writes_back_what_was_stored_through_a_mapping(box):
     (box.out / "store.py").write_text(STORE)
     box.run("systemctl start volgate@dirty; python3 /host/store.py & until [ -e /host/stored ]; do sleep 0.1; done")
     box.run("systemctl stop --no-block volgate@dirty")
-    wait_for(box, "[ $(systemctl show -P ActiveState volgate@dirty) = deactivating ]")
+    box.wait_for("[ $(systemctl show -P ActiveState volgate@dirty) = deactivating ]")
     box.run("touch /host/stopping")
-    wait_for(box, "[ $(systemctl show -P ActiveState volgate@dirty) = inactive ]")
+    box.wait_for("[ $(systemctl show -P ActiveState volgate@dirty) = inactive ]")
     assert (box.out / "srv/dirty/f").read_bytes() == b"d" * (1 << 20)
     assert box.run("systemctl show -P Result volgate@dirty") == "success"
 
@@ -265,7 +259,7 @@ def test_many_volumes_start_and_stop_at_once(box):
 def test_the_target_takes_all_its_volumes_down(box):
     make_volume(box, "one")
     box.run("systemctl enable --now volgate@one; systemctl start volgate.target; systemctl stop volgate.target")
-    wait_for(box, "[ $(systemctl show -P ActiveState volgate@one) = inactive ]")
+    box.wait_for("[ $(systemctl show -P ActiveState volgate@one) = inactive ]")
     box.run("systemctl disable volgate@one")
 
 
@@ -309,9 +303,9 @@ def test_a_unit_mounts_a_bucket_with_its_credential_and_stores_all_before_it_sto
 
 def test_the_units_are_well_formed_and_hardened(box):
     assert box.try_(
-        "cd /usr/lib/systemd/system; systemd-analyze verify volgate@.service volgate-serve@.service volgate.target"
+        "cd /usr/lib/systemd/system; systemd-analyze verify volgate{,-serve,-brief}@.service volgate.target"
     ) == (0, "")
-    for unit in ("volgate@.service", "volgate-serve@.service"):
+    for unit in ("volgate@.service", "volgate-serve@.service", "volgate-brief@.service"):
         done = subprocess.run(
             ["systemd-analyze", "security", "--offline=true", "--threshold=50", UNITS / unit],
             capture_output=True, text=True, timeout=30,

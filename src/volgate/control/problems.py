@@ -59,6 +59,7 @@ _REFUSALS: Final = {
     "outcome_unknown": 409,
     "mount_failed": 409,
     "unmount_failed": 409,
+    "serve_failed": 409,
     "length_required": 411,
     "body_too_large": 413,
     "range_not_satisfiable": 416,

@@ -1,4 +1,4 @@
-"""Mounting and unmounting volumes for others: by their systemd units where systemd runs, else by the command line.
+"""Starting and ending owners for others: by their systemd units where systemd runs, else by the command line.
 
 Programs get lists of words, never a shell's line, nothing on standard input, and bounded time. What a client wrote
 reaches them as the id of a volume that the catalog knows, and nothing else.
@@ -15,13 +15,15 @@ from typing import Final
 import trio
 
 from volgate.control.problems import Refusal
-from volgate.errors import Busy, TimedOut, Unsupported
+from volgate.errors import Busy, TimedOut, TryAgain, Unsupported
 
 _SYSTEMD: Final = Path("/run/systemd/system")
 MOUNT_S: Final = 120.0
 UNMOUNT_S: Final = 120.0
 _CHECK_S: Final = 10.0
 _SAID_BYTES: Final = 2000
+_IDLE: Final = "10s"
+"""How long an owner without a mount waits for the next question; its unit says the same."""
 _AT_IT: Final = frozenset({"active", "activating", "reloading", "deactivating"})
 _OURS: Final = frozenset({"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"})
 """What the service manager says to this process, and to no child."""
@@ -53,6 +55,28 @@ class Starter:
         status, said = await _run((*self._command, "mount", "-d", volume_id), MOUNT_S)
         if status:
             raise Refusal("mount_failed", said)
+
+    async def serve(self, volume_id: str) -> None:
+        """Start an owner without a mount that ends when it is idle; returns when it answers.
+
+        Raises:
+            TryAgain: another has the volume, or is just giving it up. TimedOut: it goes on, and is not ready yet.
+            Refusal: it failed; says why.
+        """
+        if self._by_systemd:
+            unit = f"volgate-brief@{volume_id}.service"
+            status, said = await _run(("systemctl", "start", "--", unit), MOUNT_S)
+            if status:
+                show = ("systemctl", "show", "--property=ExecMainStatus", "--value", "--", unit)
+                status = int((await _run(show, _CHECK_S))[1])
+                said = f"{said}; see 'journalctl -u volgate-brief@{volume_id}'"
+        else:
+            words = (*self._command, "serve", "-d", "--existing", "--until-idle", _IDLE, volume_id)
+            status, said = await _run(words, MOUNT_S)
+        if status == os.EX_TEMPFAIL:
+            raise TryAgain(said)
+        if status:
+            raise Refusal("serve_failed", said)
 
     async def unmount(self, volume_id: str, *, lazy: bool) -> None:
         """Unmount a volume; returns when its daemon has ended.

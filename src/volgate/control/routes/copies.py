@@ -43,13 +43,14 @@ async def _find_source(
         return None, ""
     if not principal.may(Role.READER, other):
         raise Refusal("forbidden", f"{principal.name} has not the role 'reader' for volume {other}")
+    await services.aside.call(lambda: services.volumes.find_entry(other))
     if source.snapshot_id is not None:
-        status = await ask_owner(services, other, "GET", "/v1/status")
+        status = await services.owners.ask(other, "GET", "/v1/status")
         if status["mount_point"] is None:
             raise NotMounted(f"the snapshots of volume {other} are seen while it is mounted: mount it first")
         return Source("posix", f"{status['mount_point']}/.snapshots/{source.snapshot_id}"), ""
     try:
-        lies = await ask_owner(services, other, "GET", "/v1/source")
+        lies = await services.owners.ask(other, "GET", "/v1/source")
     except NotMounted:
         return await services.aside.call(lambda: services.locator.locate(other)), other
     return Source(lies["type"], lies["text"], lies["options"]), other

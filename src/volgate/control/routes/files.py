@@ -19,7 +19,7 @@ from volgate.control.dto.response import FileField, FilePage
 from volgate.control.paging import DEFAULT_LIMIT, After, Limit, decode_cursor, encode_cursor
 from volgate.control.problems import Refusal
 from volgate.control.roles import Role
-from volgate.control.routes.shared import InVolume, Services, Using, ask_owner, may
+from volgate.control.routes.shared import InVolume, Services, Using, ask_owner, hold_owner, may
 from volgate.errors import InvalidArgument
 
 router = APIRouter(tags=["files"], prefix="/volumes/{volume_id}/files")
@@ -134,7 +134,7 @@ async def _pass_on(
     services: Services, volume_id: str, target: str, media_type: str, headers: dict[str, str], status: int
 ) -> Response:
     """Return what an owner answers in a stream, once it has begun."""
-    await services.aside.call(lambda: services.volumes.find_entry(volume_id))
+    await hold_owner(services, volume_id)
     async with contextlib.AsyncExitStack() as stack:
         pieces = await stack.enter_async_context(services.owners.reading(volume_id, target))
         kept = stack.pop_all()
@@ -155,7 +155,7 @@ async def upload(
     announced = request.headers.get("content-length", "")
     if not announced.isdigit():
         raise Refusal("length_required", "say how long the content is: Content-Length")
-    await services.aside.call(lambda: services.volumes.find_entry(volume_id))
+    await hold_owner(services, volume_id)
     target = f"/v1/files/content?{urlencode({'path': path, 'overwrite': str(overwrite).lower()})}"
     stored = await services.owners.store(volume_id, target, _content_of(request), int(announced))
     return convert.file_from_owner(stored)

@@ -9,7 +9,7 @@ from volgate.control import convert
 from volgate.control.dto.request import SetQuotaRequest
 from volgate.control.dto.response import QuotaResponse
 from volgate.control.roles import Role
-from volgate.control.routes.shared import InVolume, Using, may
+from volgate.control.routes.shared import InVolume, Using, ask_owner, may
 from volgate.errors import InvalidArgument, NotMounted
 from volgate.volume.unmounted import StoredState, read_stored
 
@@ -36,7 +36,5 @@ async def set_quota(services: Using, volume_id: InVolume, request: SetQuotaReque
     """Change limits, at once. One below what is in use is allowed: then only growth is refused."""
     if not request.model_fields_set:
         raise InvalidArgument("nothing is to be changed: give quota_bytes, quota_inodes, or both")
-    await services.aside.call(lambda: services.volumes.find_entry(volume_id))
-    body = request.model_dump(exclude_unset=True)
-    answer = await services.owners.ask(volume_id, "PUT", "/v1/quota", body)
+    answer = await ask_owner(services, volume_id, "PUT", "/v1/quota", request.model_dump(exclude_unset=True))
     return convert.to_quota_response(convert.quota_from_owner(answer))

@@ -19,6 +19,7 @@ from volgate.control.scraping import Scraper
 from volgate.control.starting import Starter
 from volgate.control.turns import Turns
 from volgate.control.volumes import Volumes
+from volgate.errors import NotMounted, ShuttingDown, TryAgain
 from volgate.events import EventLog
 from volgate.volume.sources import Locator
 
@@ -54,6 +55,9 @@ def get_principal(request: Request) -> Principal:
 Using = Annotated[Services, Depends(get_services)]
 Asking = Annotated[Principal, Depends(get_principal)]
 InVolume = Annotated[VolumeId, Path(description="The volume's id.")]
+_RIVAL_S: Final = 5.0
+"""How long to look for an owner that somebody else started, or that ends, at the same moment."""
+_LOOK_S: Final = 0.2
 OfSnapshot = Annotated[SnapshotId, Path(description="The snapshot's id.")]
 
 
@@ -62,9 +66,37 @@ async def refuse_other_sites(request: Request) -> None:
     origin.check(request.method, request.headers, is_local=request.scope.get(PEER) is not None)
 
 
-async def ask_owner(services: Services, volume_id: str, method: str, target: str, body: Any = None) -> Any:
-    """Ask the owner of a volume of the catalog, as long as it takes. Raises NotFound, and as ``Owners.ask``."""
+async def hold_owner(services: Services, volume_id: str) -> None:
+    """Have a volume of the catalog owned for the next seconds: where nobody serves it, start an owner without a mount.
+
+    Raises:
+        NotFound: no such volume. Refusal, TimedOut: its owner does not start, or does not answer; says why.
+    """
     await services.aside.call(lambda: services.volumes.find_entry(volume_id))
+    if await _is_held(services, volume_id):
+        return
+    async with services.turns.of(volume_id):
+        deadline = trio.current_time() + _RIVAL_S
+        while not await _is_held(services, volume_id):
+            try:
+                await services.starter.serve(volume_id)
+            except TryAgain as error:
+                if trio.current_time() > deadline:
+                    raise Refusal("serve_failed", str(error)) from error
+                await trio.sleep(_LOOK_S)
+
+
+async def _is_held(services: Services, volume_id: str) -> bool:
+    try:
+        await services.owners.ask(volume_id, "POST", "/v1/hold")
+    except (NotMounted, ShuttingDown):
+        return False
+    return True
+
+
+async def ask_owner(services: Services, volume_id: str, method: str, target: str, body: Any = None) -> Any:
+    """Ask the owner of a volume of the catalog, as long as it takes. Raises as ``hold_owner`` and ``Owners.ask``."""
+    await hold_owner(services, volume_id)
     return await services.owners.ask(volume_id, method, target, body, timeout_s=None)
 
 
