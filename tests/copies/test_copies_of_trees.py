@@ -19,7 +19,8 @@ from volgate.copies.request import to_request
 from volgate.copies.tasks import Tasks
 from volgate.drivers.memory import MemoryBackend, MemoryTree
 from volgate.drivers.memory_store import MemoryObjectStore
-from volumes import CONTEXT
+from volgate.errors import InvalidArgument, Unavailable
+from volumes import CONTEXT, HookedStore
 
 LIMIT_S = 60
 
@@ -203,6 +204,48 @@ def test_a_target_that_fills_in_the_middle_is_left_as_it_was(kind):
     on(kind, story)
 
 
+class MoodyStore(HookedStore):
+    """A bucket that fails for some keys. Attributes: errors: by the key's beginning, what is raised, and how often."""
+
+    def __init__(self):
+        super().__init__()
+        self.errors = {}
+
+    async def before(self, name, key):
+        for beginning, (error, times) in self.errors.items():
+            if name.startswith(("put", "complete")) and str(key).startswith(beginning) and times:
+                self.errors[beginning] = error, times - 1
+                raise error("moody")
+
+
+@pytest.mark.parametrize(
+    ("key", "error", "times", "state"),
+    [
+        ("other", InvalidArgument, 1000, "done"),  # what is refused of others is not the copy's
+        ("copy/", InvalidArgument, 1000, "failed"),
+        ("copy/", Unavailable, 5, "done"),
+    ],
+)
+def test_a_copy_ends_when_the_bucket_has_it_and_waits_for_one_that_does_not_answer(key, error, times, state):
+    async def story(target, garden, chance):
+        garden.grow(20)
+        target.store = MoodyStore()
+        target.store.errors[key] = error, times
+        async with target.opened():
+            await target.worked.write("other", b"of a user")
+            await target.worked.backend.drain()
+            done = await target.do(kind="copy", source_path="", target_path="copy", **source_of(garden.path))
+            assert done["state"] == state, done
+            if state == "failed":
+                assert "refuses" in done["error"]
+                assert set(await target.shown()) == {"other"}
+            else:
+                assert {key for key in target.store._objects if key.startswith("copy/")}
+                await compare(target, "copy", garden)
+
+    on("bucket", story)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_cancelled_copy_leaves_nothing_and_a_paused_one_waits(kind):
     async def story(target, garden, chance):
@@ -290,6 +333,80 @@ def test_a_copy_within_a_volume_and_of_its_snapshot(kind):
             await target.worked.check_usage()
 
     on(kind, story)
+
+
+class EndingStore(HookedStore):
+    """A bucket that a process can ask no more. Attributes: at: from which request on, 0 = never. calls: all of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.at = 0
+        self.ended = trio.Event()
+        self.calls = []
+
+    async def before(self, name, key):
+        self.calls.append((name, key))
+        if self.at and len(self.calls) >= self.at:
+            self.ended.set()
+            raise Unavailable("the process is gone")
+
+
+def test_the_server_copies_a_large_object_and_a_process_may_end_at_each_request_of_it():
+    content = os.urandom(5 << 20)
+
+    async def copy(target, name, at):
+        """Copy; returns whether there was such a request, at which the process ended."""
+        request = {"kind": "copy", "source_path": "large", "target_path": name}
+        with trio.CancelScope() as scope:
+            async with target.opened(), trio.open_nursery() as nursery:
+                target.store.calls.clear()
+                target.store.at, target.store.ended = at, trio.Event()
+
+                async def die():
+                    await target.store.ended.wait()
+                    await trio.sleep(0.01)
+                    scope.cancel()
+
+                nursery.start_soon(die)
+                with contextlib.suppress(Unavailable):
+                    await target.do(**request)
+                if at and target.store.ended.is_set():
+                    await trio.sleep_forever()
+                nursery.cancel_scope.cancel()
+        target.store.at = 0
+        if scope.cancelled_caught:
+            target.worked.backend._held.close()  # as the kernel does
+            async with target.opened():
+                known = [task["operation_id"] for task in target.tasks.list_all() if not task["ended_at"]]
+                with trio.fail_after(LIMIT_S):
+                    await (target.tasks.wait(known[0]) if known else target.do(**request))
+        return scope.cancelled_caught
+
+    async def check(target, name):
+        async with target.opened():
+            assert await target.worked.backend.drain() == 0
+            assert (await target.shown())[name][2] == content
+            await target.worked.check_usage()
+        assert not [key for key in target.store._objects if key.startswith(".volgate/aside/")]
+
+    async def story(target, garden, chance):
+        target.store = EndingStore()
+        async with target.opened():
+            await target.worked.write("large", content)
+            assert await target.worked.backend.drain() == 0
+        await copy(target, "whole", 0)
+        moved = [
+            name for name, key in target.store.calls if name in ("get_range", "put", "put_part") and key == "whole"
+        ]
+        assert not moved and ("get_range", "large") not in target.store.calls
+        await check(target, "whole")
+        number, is_ended = 0, True
+        while is_ended:
+            number += 1
+            is_ended = await copy(target, f"copy{number}", number)
+            await check(target, f"copy{number}")
+
+    on("bucket", story)
 
 
 @pytest.mark.parametrize("kind", KINDS)

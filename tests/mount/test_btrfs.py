@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import json
 import os
 import subprocess
 
@@ -39,6 +40,29 @@ def fill(path, size):
             os.fsync(file.fileno())
         except OSError as error:
             assert error.errno == errno.EDQUOT
+
+
+def test_a_copy_within_a_file_system_shares_its_blocks_and_is_charged_whole(btrfs, place):
+    (btrfs / "data").mkdir()
+    with mounting.mounted(place, "--quota", str(150 * MIB), source=str(btrfs / "data")) as mount:
+        content = os.urandom(50 * MIB)
+        (mount.path / "tree").mkdir()
+        (mount.path / "tree/f").write_bytes(content)
+        assert mounting.volgate("copy", mount.path / "tree", mount.path / "copy").returncode == 0
+        assert (mount.path / "copy/f").read_bytes() == content
+        assert mounting.used_of(mount)[0] == 100 * MIB
+        run("sync", "-f", btrfs)
+        total, exclusive, shared, _ = (
+            run("btrfs", "filesystem", "du", "-s", "--raw", btrfs / "data").splitlines()[1].split()
+        )
+        assert int(shared) == 50 * MIB and int(total) - 2 * int(shared) == int(exclusive), (total, exclusive, shared)
+        for name, status in (("third", 0), ("fourth", 73)):  # no block is needed, and yet the limit counts
+            done = mounting.volgate("copy", mount.path / "tree", mount.path / name)
+            assert done.returncode == status, done
+        (mount.path / "copy/f").write_bytes(b"another")
+        assert (mount.path / "tree/f").read_bytes() == content
+        exact = json.loads(mounting.volgate("quota", "check", mount.path, "--json").stdout)["counted"]
+        assert mounting.used_of(mount) == (exact["used_bytes"], exact["file_count"])
 
 
 def test_the_quota_group_holds_who_writes_beside_the_gateway(btrfs, place):

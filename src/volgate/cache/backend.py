@@ -73,6 +73,7 @@ from volgate.errors import (
 if TYPE_CHECKING:
     from volgate.cache.settings import CacheSettings
     from volgate.cache.staging import StagedFile
+    from volgate.core.object_version import ObjectVersion
     from volgate.core.pending import PendingEntry
     from volgate.drivers.allowance import Allowance
     from volgate.drivers.object_store import ObjectInfo, ObjectStore
@@ -306,6 +307,14 @@ class CachedBackend(ObjectTree):
             if self._lease is not None:
                 backlog = self.uploads.backlog()
                 self._lease.set_backlog(backlog.bytes_, backlog.files)
+
+    def can_copy_of(self, other: CachedBackend) -> bool:
+        """Return whether the server may copy what another volume has."""
+        return self._store.can_copy_of(other._store)
+
+    async def take_content(self, node: Node, other: CachedBackend, version: ObjectVersion) -> None:
+        """See ``Uploads.take_content``."""
+        await self.uploads.take_content(node, other._store, version)
 
     async def drain(self, *, last: bool = False) -> int:
         """See BaseStorageBackend."""

@@ -14,7 +14,7 @@ from volgate.cache.staging import INLINE_BYTES
 from volgate.cache.uploads import wait_for_upload
 from volgate.core.content_map import ContentMap, Origin
 from volgate.drivers.base import BackendFile
-from volgate.errors import FileTooLarge, InputOutput, Stale
+from volgate.errors import FileTooLarge, InputOutput, NotFound, PermissionDenied, SourceChanged, Stale, Unsupported
 
 if TYPE_CHECKING:
     from volgate.cache.backend import CachedBackend
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from volgate.cache.overlay import Work
     from volgate.dto import AttributeChanges, FileAttributes
 
+_COPIED_BYTES: Final = 4 << 20
+"""What is smaller is faster here and back than copied twice by the server: aside, and with its attributes."""
 MAX_FILE_BYTES: Final = 5 << 40
 """The largest object (Amazon S3 User Guide, "Multipart upload limits")."""
 
@@ -161,6 +163,27 @@ class CachedFile(BackendFile):
             work.content = ContentMap(size, 0, ((0, size),) if size else ())
             staging.resize(work.staged, size)
             work.buffer = None
+
+    def can_take(self, source: BackendFile) -> bool:
+        """See BackendFile: of a large object of the same server, which no change of ours waits to replace."""
+        if not isinstance(source, CachedFile) or source.node.work is not None or source.node.base is None:
+            return False
+        return source.node.size >= _COPIED_BYTES and self._backend.can_copy_of(source._backend)
+
+    async def take_content(self, source: BackendFile, size: int) -> None:
+        """See BackendFile: the server copies the object."""
+        assert isinstance(source, CachedFile)
+        self._check()
+        self._backend.check_writable()
+        base = source.node.base
+        if base is None or base.size != size:
+            raise SourceChanged
+        try:
+            await self._backend.take_content(self.node, source._backend, base)
+        except (NotFound, Stale) as error:
+            raise SourceChanged(str(error)) from error
+        except PermissionDenied as error:
+            raise Unsupported(str(error)) from error
 
     async def truncate(self, size: int) -> None:
         """See BackendFile."""

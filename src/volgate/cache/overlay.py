@@ -255,6 +255,18 @@ class Overlay:
         if key is not None:
             self._based.setdefault(key, set()).add(node)
 
+    def let_be_made_of(self, node: Node, key: str, etag: str, size: int) -> None:
+        """Let an object, whole, be a file's content, in place of what that was; its own metadata stays."""
+        self.pend(node)
+        work = self.work_of(node)
+        self.begin_anew(work)
+        work.content = work.buffer = None
+        work.base_size, work.keeps_metadata = size, False
+        work.revision += 1
+        node.etag, node.size = etag, size
+        self.set_base_key(node, key)
+        node.touch(time.time_ns())
+
     def lose_base(self, node: Node) -> None:
         """Note that the object that a node's content is made of is not there any more, so nothing waits for it."""
         key = node.base_key

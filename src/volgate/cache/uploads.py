@@ -18,13 +18,13 @@ import mimetypes
 import stat
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
 
-from volgate.cache.copying import copy_in_parts
+from volgate.cache.copying import copy_in_parts, copy_object
 from volgate.cache.nodes import MADE_HERE
 from volgate.concurrency import note_progress
 from volgate.core.content_map import ContentMap, Origin
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from volgate.cache.overlay import Entry, Overlay, Work
     from volgate.cache.reading import Reading
     from volgate.cache.snapshots.bucket import BucketSnapshots
-    from volgate.drivers.object_store import ObjectInfo, ObjectStore, UploadedPart
+    from volgate.drivers.object_store import ObjectInfo, ObjectReader, ObjectStore, UploadedPart
 
 log = logging.getLogger(__name__)
 
@@ -266,22 +266,48 @@ class Uploads:
         base = next(node for node in self._overlay.based_on(entry.key) if node is not entry.node).base
         if base is None:
             return
-        key = _ASIDE + uuid.uuid4().hex
-        self._check_ownership()
-        aside = self._overlay.remove_later(key, None)  # in the journal before it is in the bucket
-        aside.uploads = 1
-        aside.running = entry.running = moved = trio.Event()
-        try:
-            await self._overlay.sync(self._overlay.record())
+        async with self._made_aside(entry) as aside:
             with contextlib.suppress(Stale, NotFound):  # else others replaced it: what is left of it is what is cached
-                aside.remote_etag = await self._store.copy(entry.key, key, source_etag=base.etag)
+                aside.remote_etag = await self._store.copy(entry.key, aside.key, source_etag=base.etag)
             for node in [node for node in self._overlay.based_on(entry.key) if node is not entry.node]:
                 if node.etag == base.etag:
                     self._rebase(node, aside)
+
+    @contextlib.asynccontextmanager
+    async def _made_aside(self, *others: Entry) -> AsyncIterator[Entry]:
+        """Give the entry of an object that is about to lie aside until nothing is made of it any more.
+
+        The journal knows of it before it is in the bucket. Neither it nor ``others`` are uploaded meanwhile.
+        """
+        self._check_ownership()
+        aside = self._overlay.remove_later(_ASIDE + uuid.uuid4().hex, None)
+        aside.uploads = 1
+        made = trio.Event()
+        for entry in (aside, *others):
+            entry.running = made
+        try:
+            await self._overlay.sync(self._overlay.record())
+            yield aside
             self._overlay.change(aside)
         finally:
-            aside.running = entry.running = None
-            moved.set()
+            for entry in (aside, *others):
+                entry.running = None
+            made.set()
+
+    async def take_content(self, node: Node, store: ObjectReader, version: ObjectVersion) -> None:
+        """Let a node's content be that of an object of another store, which the server copies.
+
+        Raises:
+            NotFound, Stale: that object is gone, or another than meant; or the node is. StorageException: the server
+            does not copy it.
+        """
+        async with self._made_aside() as aside:
+            aside.remote_etag = await copy_object(self._store, version, aside.key, store)
+            while (entry := self._overlay.entries.get(node.key)) is not None and entry.running is not None:
+                await wait_for_upload(entry)
+            if node.is_unlinked:
+                raise Stale(f"{node.key} was removed meanwhile")
+            self._overlay.let_be_made_of(node, aside.key, aside.remote_etag, version.size)
 
     def _rebase(self, node: Node, aside: Entry) -> None:
         """Let a node's content be made of what was copied aside, where that is there."""

@@ -14,7 +14,7 @@ from volgate.dto.validation import check_not_negative, to_frozen_mapping
 from volgate.errors import InvalidArgument
 
 Kind = Literal["copy", "sync"]
-KINDS: Final[tuple[Kind, ...]] = ("copy", "sync")
+_KINDS: Final[tuple[Kind, ...]] = ("copy", "sync")
 
 
 def check_path(path: str) -> str:
@@ -45,7 +45,7 @@ class CopyRequest:
         source_name: as who asks calls the source; "" = by where it lies.
     """
 
-    kind: Kind = attrs.field(validator=attrs.validators.in_(KINDS))
+    kind: Kind = attrs.field(validator=attrs.validators.in_(_KINDS))
     source_path: str = attrs.field(validator=attrs.validators.instance_of(str))
     target_path: str = attrs.field(validator=attrs.validators.instance_of(str))
     source_type: str = attrs.field(default="", validator=attrs.validators.instance_of(str))

@@ -40,8 +40,10 @@ from volgate.errors import (
     Stale,
     StorageException,
     TooManySymlinks,
+    Unavailable,
     Unsupported,
 )
+from volgate.vfs.paths import join
 from volgate.vfs.tree_writer import Pair, TreeWriter
 from volgate.volume.snapshots.base import Place
 from volgate.volume.snapshots.comparing import TreeChange, compare, open_directory
@@ -290,7 +292,7 @@ class TreeCopy:
             await self._check_room(Usage(0, 0) if there is None else await self._survey_draft(parent, draft, there[1]))
             if there is None:
                 await writer.create(pair, name, top, draft)
-            path = _join(pair.path, draft)
+            path = join(pair.path, draft)
             await self._make_same(writer, path)
             await writer.adjust(pair, name, top, path)
             await self._note_what_is_there(parent, draft)
@@ -487,7 +489,6 @@ class TreeCopy:
             except _MEANWHILE as error:  # of the source, most likely: it changes
                 if number == _PASSES:
                     raise
-                await self._check_source()
                 log.info("the source changed while it was copied", extra={"error": str(error)})
         raise Busy(_RESTLESS)
 
@@ -521,8 +522,8 @@ class TreeCopy:
             changed |= await self._apply(writer, path, batch, directories)
         for below in sorted(directories, key=lambda below: -below.count(b"/")):
             above, _, name = below.rpartition(b"/")
-            async with writer.within(_join(self._source_path, above), _join(path, above)) as pair:
-                await writer.adjust(pair, name, directories[below], _join(path, below))
+            async with writer.within(join(self._source_path, above), join(path, above)) as pair:
+                await writer.adjust(pair, name, directories[below], join(path, below))
         return changed
 
     async def _apply(
@@ -532,9 +533,9 @@ class TreeCopy:
         above = _above(batch[0].path)
         is_changed = False
         if above:
-            directory = await open_directory(self._source, _join(self._source_path, above))
+            directory = await open_directory(self._source, join(self._source_path, above))
             directories.setdefault(above, await self._source.backend.get_attributes(directory, b""))
-        async with writer.within(_join(self._source_path, above), _join(path, above)) as pair:
+        async with writer.within(join(self._source_path, above), join(path, above)) as pair:
             wanted = {change.path for change in batch if change.kind == "removed"}
             for change in batch:
                 if change.kind == "added" and (self._deletes or change.path in wanted):
@@ -588,7 +589,7 @@ class TreeCopy:
             await self._patiently(partial(writer.replace, pair, name, was))
             self._counts["replaced"] += 1
         elif not stat.S_ISDIR(was.mode):
-            await writer.adjust(pair, name, was, _join(pair.path, name))
+            await writer.adjust(pair, name, was, join(pair.path, name))
             self._counts["adjusted"] += 1
 
     async def _change_link(self, writer: TreeWriter, pair: Pair, change: TreeChange) -> bool:
@@ -606,7 +607,7 @@ class TreeCopy:
             await self._patiently(partial(writer.replace, pair, name, was))
             return True
         if was.nlink > 1:
-            writer.links.setdefault(was.ino, _join(pair.path, name))
+            writer.links.setdefault(was.ino, join(pair.path, name))
         if change.kind == "changed":
             await self._change(writer, pair, change)
         return False
@@ -621,21 +622,27 @@ class TreeCopy:
         return False
 
     async def _store(self) -> None:
-        """Return when all is in the storage. Raises InputOutput: it does not take all of it."""
+        """Return when all is in the storage.
+
+        Raises:
+            InputOutput: it refuses something of the copy for good. Unavailable: it did not take all of it yet.
+        """
         with contextlib.suppress(Unsupported):
             await self._backend.sync_volume()
-        left = await self._backend.drain()
-        if left:
+        if not await self._backend.drain():
+            return
+        quarantine, report = self._backend.quarantine, self._backend.report()
+        assert quarantine is not None and report is not None  # of whoever keeps something back
+        refused = sum(self._is_own(os.fsencode(change.name)) for change in quarantine.list())
+        if refused:
             raise InputOutput(
-                f"the storage did not take {format_count(left, 'file')} of the volume; see 'volgate status' and "
-                "'volgate quarantine list'"
+                f"the storage refuses {format_count(refused, 'file')} of it; see 'volgate quarantine list' and the log"
             )
+        if report.backlog_files > report.refused:
+            raise Unavailable(f"the storage does not take all of it yet: {report.last_error}")
 
-
-def _join(above: bytes, name: bytes) -> bytes:
-    if not name:
-        return above
-    return above + b"/" + name if above else name
+    def _is_own(self, key: bytes) -> bool:
+        return not self._path or key == self._path or key.startswith(self._path + b"/")
 
 
 def _above(path: bytes) -> bytes:

@@ -213,6 +213,20 @@ class BackendFile(ABC):
     async def close(self) -> None:
         """Give the handle back; a second close does nothing. Errors of late writes belong to ``flush``, none here."""
 
+    def can_take(self, source: BackendFile) -> bool:
+        """Return whether ``take_content`` of that file may work and is worth it; asks nobody."""
+        return False
+
+    async def take_content(self, source: BackendFile, size: int) -> None:
+        """Have the storage itself make this file's content that of another, which has this size.
+
+        Called for what has that size already, and where ``can_take`` says so. Blocks for the storage.
+
+        Raises:
+            Unsupported: it does not do that between these; the content is as it was. SourceChanged: it is another one.
+        """
+        raise Unsupported
+
     async def flush(self) -> None:  # noqa: B027 - nothing to report is the default
         """Report what close(2) has to report; nothing by default. May block."""
 

@@ -15,6 +15,7 @@ from volgate.drivers.object_store import (
     ListedObject,
     ListPage,
     ObjectInfo,
+    ObjectReader,
     ObjectStore,
     PendingUpload,
     StoreCapabilities,
@@ -111,10 +112,10 @@ class MemoryObjectStore(ObjectStore):
         source_etag: str | None = None,
         metadata: Mapping[str, str] | None = None,
         content_type: str = "",
+        of: ObjectReader | None = None,
     ) -> str:
         """See ObjectStore."""
-        info, body = self._find(source)
-        self._check(source, if_absent=False, if_match=source_etag)
+        info, body = self._find_in(of, source, source_etag)
         if metadata is None:
             return self._store(target, body, dict(info.metadata), info.content_type)
         return self._store(target, body, dict(metadata), content_type)
@@ -132,12 +133,12 @@ class MemoryObjectStore(ObjectStore):
         return UploadedPart(number, _etag(body), len(body))
 
     async def copy_part(
-        self, key: str, upload_id: str, number: int, source: str, offset: int, length: int, *, source_etag: str | None
-    ) -> UploadedPart:
+        self, key: str, upload_id: str, number: int, source: str, offset: int, length: int, *,
+        source_etag: str | None, of: ObjectReader | None = None,
+    ) -> UploadedPart:  # fmt: skip
         """See ObjectStore."""
-        body = self._find(source)[1][offset : offset + length]
-        self._check(source, if_absent=False, if_match=source_etag)
-        return await self.put_part(key, upload_id, number, body)
+        _, body = self._find_in(of, source, source_etag)
+        return await self.put_part(key, upload_id, number, body[offset : offset + length])
 
     async def complete_upload(
         self,
@@ -164,6 +165,17 @@ class MemoryObjectStore(ObjectStore):
     async def list_uploads(self, prefix: str = "") -> list[PendingUpload]:
         """See ObjectStore."""
         return [upload.pending for upload in self._uploads.values() if upload.pending.key.startswith(prefix)]
+
+    def can_copy_of(self, other: ObjectReader) -> bool:
+        """See ObjectStore."""
+        return isinstance(other, MemoryObjectStore)
+
+    def _find_in(self, other: ObjectReader | None, key: str, etag: str | None) -> tuple[ObjectInfo, bytes]:
+        store = other or self
+        assert isinstance(store, MemoryObjectStore)
+        found = store._find(key)
+        store._check(key, if_absent=False, if_match=etag)
+        return found
 
     def _find(self, key: str) -> tuple[ObjectInfo, bytes]:
         if key not in self._objects:

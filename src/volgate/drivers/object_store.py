@@ -253,15 +253,22 @@ class ObjectStore(ObjectReader):
         source_etag: str | None = None,
         metadata: Mapping[str, str] | None = None,
         content_type: str = "",
+        of: ObjectReader | None = None,
     ) -> str:
-        """Copy an object within the store and return the copy's etag; onto itself to change its metadata.
+        """Have the store copy an object and return the copy's etag; onto itself to change its metadata.
 
         Args:
             metadata: None keeps metadata and content type; else both are replaced.
+            of: the store that has the source, one that ``can_copy_of``; None = this one.
 
         Raises:
-            NotFound: no source. Stale: the source is another one than meant.
+            NotFound: no source. Stale: the source is another one than meant. PermissionDenied: this store's
+                credentials may not read it.
         """
+
+    def can_copy_of(self, other: ObjectReader) -> bool:
+        """Return whether ``copy`` and ``copy_part`` may reach what another store has; asks nobody."""
+        return other is self
 
     @abstractmethod
     async def begin_upload(self, key: str, *, metadata: Mapping[str, str] | None = None, content_type: str = "") -> str:
@@ -273,8 +280,9 @@ class ObjectStore(ObjectReader):
 
     @abstractmethod
     async def copy_part(
-        self, key: str, upload_id: str, number: int, source: str, offset: int, length: int, *, source_etag: str | None
-    ) -> UploadedPart:
+        self, key: str, upload_id: str, number: int, source: str, offset: int, length: int, *,
+        source_etag: str | None, of: ObjectReader | None = None,
+    ) -> UploadedPart:  # fmt: skip
         """Take [offset, offset + length) of another object for a part. Raises NotFound, Stale as ``copy`` does."""
 
     @abstractmethod

@@ -73,8 +73,8 @@ def check_text(_instance: object, attribute: Any, value: Any) -> None:
 
 
 def check_checksum(_instance: object, attribute: Any, value: Any) -> None:
-    """Refuse what is not ``algorithm:hex``."""
-    if not isinstance(value, str) or not re.fullmatch(r"[a-z0-9]+:[0-9a-f]+", value):
+    """Refuse what is neither ``algorithm:hex`` nor empty."""
+    if not isinstance(value, str) or not re.fullmatch(r"([a-z0-9]+:[0-9a-f]+)?", value):
         raise ValueError(f"{attribute.name}: {value!r} is not 'algorithm:hex'")
 
 

@@ -196,6 +196,38 @@ class ObjectStoreContract:
 
         run(make_store, test)
 
+    def test_what_another_store_has_is_copied_too(self, make_store: MakeStore) -> None:
+        """Guarantees 3 and 5, of a store that ``can_copy_of`` says."""
+
+        async def test(store: ObjectStore) -> None:
+            other = make_store()
+            assert store.can_copy_of(store)
+            if not store.can_copy_of(other):
+                return
+            await other.open(writable=True)
+            try:
+                body = os.urandom(3 * store.min_part_bytes)
+                etag = await other.put("f", body, metadata={"mode": "1"})
+                await store.copy("f", "g", source_etag=etag, of=other)
+                assert (await store.head("g")).metadata["mode"] == "1"
+                upload_id = await store.begin_upload("h")
+                size = store.min_part_bytes
+                parts = [
+                    await store.copy_part(
+                        "h", upload_id, number + 1, "f", number * size, size, source_etag=etag, of=other
+                    )
+                    for number in (0, 1)
+                ]
+                await store.complete_upload("h", upload_id, parts)
+                assert await store.get_range("g", 0, len(body)) == body
+                assert await store.get_range("h", 0, len(body)) == body[: 2 * size]
+                with pytest.raises(errors.NotFound):
+                    await store.copy("missing", "i", of=other)
+            finally:
+                await other.close()
+
+        run(make_store, test)
+
     def test_listings_come_in_order_folded_and_in_pages(self, make_store: MakeStore) -> None:
         """Guarantee 4."""
 

@@ -13,6 +13,7 @@ import trio
 
 from volgate.errors import InvalidArgument, Stale
 from volgate.vfs.files import CHUNK_BYTES, Entry, Files
+from volgate.vfs.paths import join
 
 _BLOCK: Final = 512
 _PAGE: Final = 500
@@ -40,7 +41,7 @@ async def _walk(files: Files, path: bytes) -> AsyncGenerator[tuple[bytes, bytes,
         below: list[tuple[bytes, bytes, Entry]] = []
         while after is not None:
             found, after = await files.list(here, after, _PAGE)
-            below += [(_join(here, child.name), _join(within, child.name), child) for child in found]
+            below += [(join(here, child.name), join(within, child.name), child) for child in found]
         waiting += reversed(below)
 
 
@@ -133,7 +134,3 @@ async def check(files: Files, path: bytes) -> None:
     entry = await files.stat(path)
     if not stat.S_ISDIR(entry.attributes.mode):
         raise InvalidArgument("only a directory is packed; a file is read")
-
-
-def _join(above: bytes, name: bytes) -> bytes:
-    return above + b"/" + name if above else name

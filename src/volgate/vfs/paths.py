@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from volgate.vfs.namespace import Namespace
 
 
+def join(above: bytes, name: bytes) -> bytes:
+    """Return the path of a name in a directory; either may be b"": the root, or the directory itself."""
+    return above + b"/" + name if above and name else above or name
+
+
 @contextlib.asynccontextmanager
 async def held(file_system: FileSystem, names: Namespace, path: bytes) -> AsyncIterator[Inode]:
     """Hold the inode of a path; b"" = the root.

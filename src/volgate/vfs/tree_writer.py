@@ -21,7 +21,7 @@ from volgate.core.names import DRAFT_PREFIX
 from volgate.drivers.base import RENAME_NOREPLACE, NodeOwner
 from volgate.dto import AttributeChanges, FileAttributes, FileTransferMetadata
 from volgate.errors import AlreadyExists, InputOutput, NoAttribute, NotFound, SourceChanged, Stale, Unsupported
-from volgate.vfs.paths import held
+from volgate.vfs.paths import held, join
 from volgate.volume.snapshots.base import Place
 from volgate.volume.snapshots.comparing import open_directory
 from volgate.volume.snapshots.recording import read_xattrs
@@ -96,6 +96,7 @@ class TreeWriter:
         self._in_place = in_place
         self._pace = pace
         self._on_file = on_file
+        self._storage_copies = True
         self.touched: set[tuple[int, bytes]] = set()
         self.links: dict[int, bytes] = {}
 
@@ -192,7 +193,7 @@ class TreeWriter:
                         await self._take_attributes(made, await self._read_xattrs(source, name, was), was)
                 finally:
                     self._let_go(holding)
-        self._note_link(was, _join(pair.path, live_name))
+        self._note_link(was, join(pair.path, live_name))
 
     async def replace(self, pair: Pair, name: bytes, was: FileAttributes, live_name: bytes | None = None) -> None:
         """Give what stands under a name the content, and all else, of the source's. Raises as ``create``."""
@@ -204,7 +205,7 @@ class TreeWriter:
         self.touched.add((pair.live.ino, live_name))
         if not await self._link(pair, live_name, was, replaces=True):
             await self._write_file(pair, name, live_name, replaces=True)
-            self._note_link(was, _join(pair.path, live_name))
+            self._note_link(was, join(pair.path, live_name))
 
     async def adjust(self, pair: Pair, name: bytes, was: FileAttributes, path: bytes) -> None:
         """Give what stands at a live path the attributes that the source's name has; b"" = the pair's own directory."""
@@ -247,9 +248,11 @@ class TreeWriter:
         try:
             draft = live_name if self._in_place and not replaces else self.draft_of(live_name)
             async with self._drafted(pair.live, draft, NodeOwner(was.uid, was.gid)) as (inode, file, fh):
-                checksum = await self._move_content(source, was, inode, file, fh)
+                checksum = ""
+                if not await self._take_content(source, was, inode, file):
+                    checksum = to_text(await self._move_content(source, was, inode, file, fh))
                 if _state_of(await source.get_attributes()) != _state_of(was):
-                    raise SourceChanged(f"{os.fsdecode(_join(pair.source_path, name))!r} was changed while it was read")
+                    raise SourceChanged(f"{os.fsdecode(join(pair.source_path, name))!r} was changed while it was read")
                 await file.flush()  # as at a user's close(2): its time says from now on that it is whole
                 async with self._fs.turnstile.passed():
                     await self._take_attributes(inode, await self._xattrs_of(source), was)
@@ -257,9 +260,9 @@ class TreeWriter:
                         await self._give_name(pair.live, draft, live_name, replaces=replaces)
         finally:
             await source.close()
-        source_path, path = (os.fsdecode(_join(*at)) for at in ((pair.source_path, name), (pair.path, live_name)))
+        source_path, path = (os.fsdecode(join(*at)) for at in ((pair.source_path, name), (pair.path, live_name)))
         if self._on_file is not None:
-            self._on_file(FileTransferMetadata(source_path, path, was.size, to_text(checksum), self._transfer_id))
+            self._on_file(FileTransferMetadata(source_path, path, was.size, checksum, self._transfer_id))
 
     async def _give_name(self, parent: Inode, draft: bytes, name: bytes, *, replaces: bool) -> None:
         """Raises AlreadyExists: somebody made what is called so, and it is not to be replaced."""
@@ -292,6 +295,21 @@ class TreeWriter:
         finally:
             with trio.CancelScope(shield=True):
                 await io.release(fh)
+
+    async def _take_content(self, source: BackendFile, was: FileAttributes, inode: Inode, file: BackendFile) -> bool:
+        """Have the storage itself copy a source, or share its blocks; returns whether it did."""
+        if not (self._storage_copies and was.size and file.can_take(source)):
+            return False
+        async with self._fs.turnstile.passed():
+            await self._fs.attributes.resize(inode, file, was.size, privileged=True)
+        try:
+            await file.take_content(source, was.size)
+        except Unsupported:
+            self._storage_copies = False
+            return False
+        if self._pace is not None:
+            await self._pace(was.size)
+        return True
 
     async def _move_content(
         self, source: BackendFile, was: FileAttributes, inode: Inode, file: BackendFile, fh: int
@@ -371,10 +389,6 @@ class TreeWriter:
             mtime_ns=None if is_timed else was.mtime_ns,
         )
         await attributes.set(inode, changes, size=None, fh=None, privileged=True)
-
-
-def _join(above: bytes, name: bytes) -> bytes:
-    return above + b"/" + name if above else name
 
 
 def _is_zero(block: bytes) -> bool:

@@ -14,7 +14,7 @@ from volgate.drivers.base import BackendDirectory, BackendFile
 from volgate.drivers.posix import syscalls
 from volgate.drivers.posix.errors import converted_async, converted_waiting
 from volgate.dto import AttributeChanges, FileAttributes
-from volgate.errors import InputOutput, Unsupported
+from volgate.errors import InputOutput, SourceChanged, Unsupported
 
 T = TypeVar("T")
 _COPY_BYTES: Final = 64 << 20
@@ -129,6 +129,20 @@ class PosixFile(BackendFile):
     def truncate(self, size: int) -> None:
         """See BackendFile."""
         os.ftruncate(self.fd, size)
+
+    def can_take(self, source: BackendFile) -> bool:
+        """See BackendFile: of any other file that a descriptor holds."""
+        return isinstance(source, PosixFile)
+
+    @converted_waiting
+    async def take_content(self, source: BackendFile, size: int) -> None:
+        """See BackendFile: by sharing the blocks (ioctl_ficlone(2))."""
+        assert isinstance(source, PosixFile)
+        if not await run_in_thread(syscalls.share_blocks, source.fd, self.fd):
+            raise Unsupported
+        if os.fstat(self.fd).st_size != size:  # it grew just now
+            os.ftruncate(self.fd, size)
+            raise SourceChanged
 
     @converted_waiting
     async def sync(self, *, data_only: bool) -> None:

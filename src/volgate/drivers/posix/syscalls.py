@@ -88,7 +88,7 @@ def sync_file_system(fd: int) -> None:
 
 
 def share_blocks(source: int, target: int) -> bool:
-    """Let an empty file have another one's blocks; returns False where the file system cannot (ioctl_ficlone(2))."""
+    """Let a file, no longer than another, share that one's blocks; returns whether it does (ioctl_ficlone(2))."""
     try:
         fcntl.ioctl(target, _FICLONE, source)
     except OSError as error:

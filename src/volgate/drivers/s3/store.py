@@ -22,6 +22,7 @@ from volgate.drivers.object_store import (
     ListedObject,
     ListPage,
     ObjectInfo,
+    ObjectReader,
     ObjectStore,
     PendingUpload,
     StoreCapabilities,
@@ -279,9 +280,10 @@ class S3ObjectStore(ObjectStore):
         source_etag: str | None = None,
         metadata: Mapping[str, str] | None = None,
         content_type: str = "",
+        of: ObjectReader | None = None,
     ) -> str:
         """See ObjectStore."""
-        headers = {**self._source(source, source_etag), **self._making}
+        headers = {**self._source(of, source, source_etag), **self._making}
         if metadata is not None:
             headers |= {"x-amz-metadata-directive": "REPLACE", **_describe(metadata, content_type)}
         response = await self._send("CopyObject", "PUT", target, headers=headers, body=b"")
@@ -311,12 +313,13 @@ class S3ObjectStore(ObjectStore):
         return UploadedPart(number, _bare(response.headers.get("etag", "")), len(body), checksum)
 
     async def copy_part(
-        self, key: str, upload_id: str, number: int, source: str, offset: int, length: int, *, source_etag: str | None
-    ) -> UploadedPart:
+        self, key: str, upload_id: str, number: int, source: str, offset: int, length: int, *,
+        source_etag: str | None, of: ObjectReader | None = None,
+    ) -> UploadedPart:  # fmt: skip
         """See ObjectStore."""
         query = {"partNumber": str(number), "uploadId": upload_id}
         headers = {
-            **self._source(source, source_etag),
+            **self._source(of, source, source_etag),
             "x-amz-copy-source-range": f"bytes={offset}-{offset + length - 1}",
         }
         response = await self._send("UploadPartCopy", "PUT", key, query=query, headers=headers, body=b"")
@@ -461,8 +464,14 @@ class S3ObjectStore(ObjectStore):
             return {}
         return {header: f'"{etag}"' if self.quotes_etags else etag}
 
-    def _source(self, source: str, etag: str | None) -> dict[str, str]:
-        path = quote(f"{self._settings.bucket}/{self._full(source)}", safe="/-._~")
+    def can_copy_of(self, other: ObjectReader) -> bool:
+        """See ObjectStore: of any bucket of the same server."""
+        return isinstance(other, S3ObjectStore) and other._settings.host == self._settings.host
+
+    def _source(self, other: ObjectReader | None, source: str, etag: str | None) -> dict[str, str]:
+        store = other or self
+        assert isinstance(store, S3ObjectStore)
+        path = quote(f"{store._settings.bucket}/{store._full(source)}", safe="/-._~")
         return {"x-amz-copy-source": f"/{path}", **self._condition("x-amz-copy-source-if-match", etag)}
 
 

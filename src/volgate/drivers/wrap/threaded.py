@@ -18,7 +18,7 @@ from volgate.drivers.base import BackendFile, BaseStorageBackend, Capabilities
 MAX_THREADS: Final = 32
 _FILE_CALLS: Final = (
     "read", "write", "truncate", "sync", "get_attributes", "close", "flush", "reopen", "set_attributes",
-    "get_xattr", "set_xattr", "list_xattrs", "remove_xattr",
+    "get_xattr", "set_xattr", "list_xattrs", "remove_xattr", "take_content",
 )  # fmt: skip
 _CALLS: Final = (
     "create_volume", "open_volume", "open_directory", "list_names", "get_attributes", "find_attributes",
@@ -43,7 +43,7 @@ def _finish(coroutine: Generator[Any, Any, Any]) -> Any:
 
 def _in_thread(name: str, *, making: bool = False) -> Callable[..., Coroutine[Any, Any, Any]]:
     async def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        plain = [arg.inner if isinstance(arg, _ThreadedFileBase) else arg for arg in args]
+        plain = [_plain(arg) for arg in args]
         threads = self.making if making else self.threads
         result = await threads.run(lambda: _finish(getattr(self.inner, name)(*plain, **kwargs)))
         if isinstance(result, BackendFile):
@@ -60,6 +60,15 @@ class _ThreadedFileBase(BackendFile):
     def __init__(self, inner: BackendFile, threads: BoundedThreads) -> None:
         self.inner = inner
         self.threads = threads
+
+    def can_take(self, source: BackendFile) -> bool:
+        """See BackendFile."""
+        return self.inner.can_take(_plain(source))
+
+
+def _plain(argument: Any) -> Any:
+    """Return what the wrapped driver knows."""
+    return argument.inner if isinstance(argument, _ThreadedFileBase) else argument
 
 
 ThreadedFile: Any = type("ThreadedFile", (_ThreadedFileBase,), {name: _in_thread(name) for name in _FILE_CALLS})

@@ -15,7 +15,8 @@ class FileTransferMetadata:
         source_path: where it is read, as the transfer's source names it.
         destination_path: where it is written.
         file_size: bytes, >= 0.
-        checksum: ``algorithm:hex`` of the content (``crc64nvme:...``, ``sha256:...``).
+        checksum: ``algorithm:hex`` of the content (``crc64nvme:...``, ``sha256:...``); "" where the storage
+            copied it by itself, and nobody read it.
         transfer_id: unique; a retried transfer keeps it.
     """
 
