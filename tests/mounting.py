@@ -414,12 +414,13 @@ def ended(pid: int) -> bool:
         return True
 
 
-def signal_until_it_ends(process: subprocess.Popen[bytes], timeout_s: float = 30) -> None:
-    """Send SIGTERM again and again until a process is gone."""
+def signal_until_it_ends(process: subprocess.Popen[bytes], *signals: int, timeout_s: float = 30) -> None:
+    """Send signals again and again until a process is gone."""
     deadline = time.monotonic() + timeout_s
     while process.poll() is None:
         assert time.monotonic() < deadline, "it does not end"
-        process.send_signal(signal.SIGTERM)
+        for number in signals:
+            process.send_signal(number)
         time.sleep(0.001)
 
 

@@ -550,7 +550,7 @@ def test_a_stop_lets_answers_under_way_end(place, name):
 
 def test_signals_that_go_on_cut_off_nothing_of_a_stop(place):
     with serving(place) as api:
-        signal_until_it_ends(api.process)
+        signal_until_it_ends(api.process, signal.SIGTERM)
         assert api.process.returncode == 0, api.log()
         assert "the control daemon ended" in api.log() and not api.path.exists()
 

@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from trees import Garden, describe
 
 import mounting
-from mounting import used_of, volgate, walk_usage
+from mounting import mounted, used_of, volgate, walk_usage
 
 
 @pytest.fixture
@@ -113,9 +114,15 @@ def test_nobody_sees_a_copy_before_it_is_whole_and_an_interrupted_command_ends_n
 
 
 def test_a_stop_in_the_middle_breaks_a_copy_off_and_the_next_mount_goes_on(place, garden):
-    with mounting.mounted(place) as mount:
+    with ThreadPoolExecutor() as pool, mounting.mounted(place) as mount:
         said = done("copy", garden.path, f"{mount.path}/tree", "--limit", "2MiB", "--detach", "--json")
         operation_id = json.loads(said)["operation_id"]
+        waiting = pool.submit(volgate, "task", "wait", mount.path, operation_id)
+        other = pool.submit(volgate, "copy", garden.path, f"{mount.path}/other", "--limit", "2MiB")
+        mounting.wait_until(lambda: len(json.loads(done("task", "list", mount.path, "--json"))) == 2, 30)
+        time.sleep(0.5)  # both wait at the daemon's socket
+    for waited in (waiting.result(), other.result()):
+        assert waited.returncode and "goes on when the volume is mounted" in waited.stderr, waited
     with mounting.mounted(place) as mount:
         done("task", "wait", mount.path, operation_id)
         assert describe(mount.path / "tree") == describe(garden.path)
@@ -222,6 +229,24 @@ def test_a_single_file_is_synced_too(volume, place):
     (volume.path / "d").mkdir()
     refused = volgate("sync", place / "f", f"{volume.path}/d")
     assert refused.returncode and "is the other" in refused.stderr
+    refused = volgate("sync", place / "f", f"{volume.path}/d", "--delete")
+    assert refused.returncode and "empty" not in refused.stderr
+    (place / "folder").mkdir()
+    (place / "folder/g").write_text("below")
+    for source in ("f", "folder"):
+        done("sync", place / source, f"{volume.path}/d/", "--delete" if source == "folder" else "--json")
+    assert sorted(os.listdir(volume.path / "d")) == ["f", "folder"]  # into it, and nothing beside was removed
+    assert (volume.path / "d/folder/g").read_text() == "below"
+
+
+def test_snapshots_are_copied_of_a_mounted_volume_alone_and_that_is_said(volume, place):
+    with mounted(place, name="other") as other:
+        (other.path / "f").write_text("kept")
+        assert volgate("snapshot", "create", other.path, "s1").returncode == 0
+        name = other.volume_id()
+        done("copy", f"{other.path}/.snapshots/s1/f", f"{volume.path}/f")
+    refused = volgate("copy", f"{place}/other.data/.snapshots/s1/f", f"{volume.path}/g")
+    assert refused.returncode == os.EX_USAGE and "while it is mounted: mount it" in refused.stderr, (refused, name)
 
 
 def test_a_volume_is_not_copied_into_itself_by_its_own_data(volume, place):

@@ -19,7 +19,7 @@ from volgate.copies.request import to_request
 from volgate.copies.tasks import Tasks
 from volgate.drivers.memory import MemoryBackend, MemoryTree
 from volgate.drivers.memory_store import MemoryObjectStore
-from volgate.errors import InvalidArgument, Unavailable
+from volgate.errors import InvalidArgument, PermissionDenied, TimedOut, Unavailable
 from volumes import CONTEXT, HookedStore
 
 LIMIT_S = 60
@@ -221,7 +221,8 @@ class MoodyStore(HookedStore):
 @pytest.mark.parametrize(
     ("key", "error", "times", "state"),
     [
-        ("other", InvalidArgument, 1000, "done"),  # what is refused of others is not the copy's
+        ("other", InvalidArgument, 1000, "done"),  # what is not stored of others is not the copy's
+        ("other", PermissionDenied, 1000, "done"),
         ("copy/", InvalidArgument, 1000, "failed"),
         ("copy/", Unavailable, 5, "done"),
     ],
@@ -242,6 +243,26 @@ def test_a_copy_ends_when_the_bucket_has_it_and_waits_for_one_that_does_not_answ
             else:
                 assert {key for key in target.store._objects if key.startswith("copy/")}
                 await compare(target, "copy", garden)
+                done = await target.do(kind="sync", source_path="", target_path="", **source_of(garden.path))
+                assert done["state"] == "done", done
+
+    on("bucket", story)
+
+
+def test_what_the_server_does_not_copy_in_time_is_read_and_written():
+    content = os.urandom(5 << 20)
+
+    async def story(target, garden, chance):
+        async with target.opened():
+            await target.worked.write("large", content)
+            assert await target.worked.backend.drain() == 0
+
+            async def copy(*args, **kwargs):
+                raise TimedOut
+
+            target.store.copy = copy
+            done = await target.do(kind="copy", source_path="large", target_path="copy")
+            assert done["state"] == "done" and (await target.shown())["copy"][2] == content
 
     on("bucket", story)
 
@@ -405,6 +426,64 @@ def test_the_server_copies_a_large_object_and_a_process_may_end_at_each_request_
             number += 1
             is_ended = await copy(target, f"copy{number}", number)
             await check(target, f"copy{number}")
+
+    on("bucket", story)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("what", ["file", "folder"])
+@pytest.mark.parametrize("end", ["by itself", "cancelled", "in the next process"])
+def test_what_users_put_under_the_name_of_a_file_that_is_being_copied_stays(kind, what, end):
+    async def story(target, garden, chance):
+        (garden.path / "f").write_bytes(os.urandom(2_000_000))
+        async with target.opened():
+            operation_id = await target.submit(
+                kind="copy", source_path="f", target_path="name", bytes_per_s=2_000_000, **source_of(garden.path)
+            )
+            while not target.tasks.show(operation_id)["done_bytes"]:
+                await trio.sleep(0.001)
+            if what == "folder":
+                await target.worked.mkdir("name")
+            await target.worked.write("name" if what == "file" else "name/below", b"precious")
+            theirs = await target.shown()
+            if end == "cancelled":
+                assert (await target.tasks.cancel(operation_id))["state"] == "cancelled"
+            elif end == "in the next process":
+                await target.tasks.pause(operation_id)
+            else:
+                assert (await target.tasks.wait(operation_id))["error_code"] == "EEXIST"
+            assert await target.shown() == theirs
+        async with target.opened():
+            assert await target.shown() == theirs
+            if end == "in the next process":
+                await target.tasks.resume(operation_id)
+                assert (await target.tasks.wait(operation_id))["error_code"] == "EEXIST"
+            assert await target.shown() == theirs
+            await target.worked.check_usage()
+
+    on(kind, story)
+
+
+@pytest.mark.parametrize("source", ["f", ""])
+def test_what_users_do_to_a_copy_that_is_shown_stays_though_its_task_has_not_ended(source):
+    async def story(target, garden, chance):
+        (garden.path / "f").write_bytes(b"copied")
+        path = "copy" if source else "copy/f"
+        async with target.opened():
+            ended = target.tasks._end
+            target.tasks._end = lambda *_: None  # the process ends just before it would note that
+            operation_id = await target.submit(
+                kind="copy", source_path=source, target_path="copy", **source_of(garden.path)
+            )
+            while path not in await target.shown():
+                await trio.sleep(0.001)
+            await target.tasks.pause(operation_id)
+            target.tasks._end = ended
+        async with target.opened():
+            await target.worked.write(path, b"theirs", truncate=True)
+            await target.tasks.resume(operation_id)
+            assert (await target.tasks.wait(operation_id))["state"] == "done"
+            assert (await target.shown())[path][2] == b"theirs"
 
     on("bucket", story)
 

@@ -174,3 +174,22 @@ def test_a_directory_is_packed_as_it_is(volume, owner, place, seed):
     assert packed == {"tree", *(f"tree/{path}" for path in expected.keys() - others)}
     assert json.loads(owner.get("tree", "archive", format="rar")[1])["code"] == "invalid_argument"
     assert json.loads(owner.get("tree/out", "archive")[1])["code"] == "invalid_argument"
+
+
+def test_nothing_is_left_of_an_upload_whose_owner_is_killed(place):
+    with mounting.mounted(place) as mount:
+        (mount.path / "folder").mkdir()
+        owner = Owner(mount)
+        connection = Connection(owner.path)
+        connection.putrequest("PUT", f"/v1/files/content?{quote(path='folder/f')}")
+        connection.putheader("Content-Length", str(10 << 20))
+        connection.endheaders(bytes(3 << 20))
+        drafts = mount.backing / "folder"
+        mounting.wait_until(lambda: any(path.stat().st_size for path in drafts.iterdir()))
+        mount.kill()
+        connection.close()
+    with mounting.mounted(place) as mount:
+        mounting.wait_until(lambda: not os.listdir(mount.backing / "folder"))
+        assert used_of(mount) == walk_usage(mount.backing)
+        (mount.path / "folder").rmdir()
+        assert owner.put("f", b"content")[0] == http.client.OK

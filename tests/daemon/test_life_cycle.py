@@ -225,7 +225,7 @@ def test_sigterm_waits_for_an_open_file_and_loses_nothing(place):
 def test_signals_that_go_on_cut_off_nothing_of_a_stop(place):
     with mounted(place, alarms=True) as mount:
         (mount.path / "file").write_text("kept")
-        signal_until_it_ends(mount.process)
+        signal_until_it_ends(mount.process, signal.SIGTERM, signal.SIGHUP)
         assert mount.process.returncode == 0, mount.log()
         assert find_mount(mount.path) is None
         assert (mount.backing / "file").read_text() == "kept"

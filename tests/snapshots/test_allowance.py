@@ -69,6 +69,36 @@ def test_where_nothing_may_go_who_needs_more_is_refused_and_told_why(volume):
     assert problems(volume) == ([], {"kept_bytes": 0, "limit_bytes": 0, "is_full": False})
 
 
+def _change_what_only_the_schedules_snapshot_has(mount):
+    """Change what alone is more than snapshots may keep, so that it need not be kept once the schedule's has gone."""
+    (mount.path / "large").write_bytes(bytes(100_000))
+    (mount.path / "other").write_bytes(bytes(100_000))
+    volgate("flush", mount.path)
+    snapshot(mount, "limit", "50000")
+    snapshot(mount, "schedule", "daily=5")
+    wait_until(lambda: len(listed(mount)) == 1, 30)
+    with (mount.path / "large").open("wb", buffering=0) as file:
+        file.write(b"changed")
+        os.fsync(file.fileno())
+    assert listed(mount) == []
+    snapshot(mount, "create", "of-people")
+    with pytest.raises(OSError) as refused, (mount.path / "other").open("r+b", buffering=0) as file:
+        file.write(b"changed")
+        os.fsync(file.fileno())
+    assert refused.value.errno == errno.ENOSPC
+
+
+def test_a_schedules_snapshot_goes_for_a_change_that_alone_is_more_than_may_be_kept(volume):
+    _change_what_only_the_schedules_snapshot_has(volume)
+
+
+def test_a_schedules_snapshot_of_a_bucket_goes_for_such_a_change_too(place, module_server):
+    module_server.make_bucket("alone")
+    with s3_server.mounted(module_server, "alone", place, alarms=True) as mount:
+        _change_what_only_the_schedules_snapshot_has(mount)
+        snapshot(mount, "delete", "of-people")
+
+
 def test_the_limit_outlives_the_mount(place):
     backing, path = place / "data", place / "mnt"
     backing.mkdir()

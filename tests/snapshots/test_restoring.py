@@ -91,6 +91,8 @@ def test_a_volume_becomes_what_it_was(volume):
         and planned["replaced"]
         and without_links(describe(volume.path)) != before
     )
+    would_be = {change["path"]: change["change"] for change in planned["changes"]}
+    assert (would_be["empty"], would_be["elsewhere"], would_be["folder/one"]) == ("added", "removed", "changed")
     unasked = volgate("snapshot", "restore", volume.path, "s1")
     assert unasked.returncode and "--yes" in unasked.stderr
     snapshot(volume, "create", "s2")

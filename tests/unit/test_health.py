@@ -34,7 +34,7 @@ def test_each_problem_is_named():
     full.limit_bytes = 5
     assert codes(allowance=full) == []
     with pytest.raises(NoSpace):
-        trio.run(full.make_room_for, 1)
+        trio.run(full.make_room_for, 1, lambda ids: True)
     assert codes(allowance=full) == [("snapshots_full", True)]
     full.limit_bytes = 6
     assert codes(allowance=full) == []

@@ -348,6 +348,16 @@ class CachedBackend(ObjectTree):
             await self.overlay.give_back()
         return left
 
+    def unstored(self, below: bytes) -> list[tuple[bytes, bool]]:
+        """See BaseStorageBackend; what lost its name to another writer's object has no path."""
+        found = ((entry.key.rstrip("/").encode(), bool(entry.refused)) for entry in self.overlay.entries.values())
+        inside = below + b"/" if below else b""
+        return [
+            (path, refused)
+            for path, refused in found
+            if (path == below or path.startswith(inside)) and not path.startswith(_RESERVED.encode())
+        ]
+
     def _is_left(self, entry: Entry, asked: Set[Entry]) -> bool:
         """Whether an object is still to be deleted, of ``asked`` or copied aside for them, and nobody needs it."""
         is_meant = entry in asked or entry.key.startswith(_RESERVED)

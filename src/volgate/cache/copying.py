@@ -29,7 +29,7 @@ async def copy_object(store: ObjectStore, source: ObjectVersion, target: str, of
         if source.size > store.max_put_bytes:
             upload_id, parts = await copy_in_parts(store, source, target, found.metadata, found.content_type, of)
             return await store.complete_upload(target, upload_id, parts)
-    return await store.copy(source.key, target, source_etag=source.etag, of=of)
+    return await store.copy(source.key, target, source_etag=source.etag, of=of, size=source.size)
 
 
 async def copy_in_parts(

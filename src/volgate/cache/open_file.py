@@ -14,7 +14,16 @@ from volgate.cache.staging import INLINE_BYTES
 from volgate.cache.uploads import wait_for_upload
 from volgate.core.content_map import ContentMap, Origin
 from volgate.drivers.base import BackendFile
-from volgate.errors import FileTooLarge, InputOutput, NotFound, PermissionDenied, SourceChanged, Stale, Unsupported
+from volgate.errors import (
+    FileTooLarge,
+    InputOutput,
+    NotFound,
+    PermissionDenied,
+    SourceChanged,
+    Stale,
+    TimedOut,
+    Unsupported,
+)
 
 if TYPE_CHECKING:
     from volgate.cache.backend import CachedBackend
@@ -182,7 +191,7 @@ class CachedFile(BackendFile):
             await self._backend.take_content(self.node, source._backend, base)
         except (NotFound, Stale) as error:
             raise SourceChanged(str(error)) from error
-        except PermissionDenied as error:
+        except (PermissionDenied, TimedOut) as error:  # a server may copy more slowly than it gives and takes
             raise Unsupported(str(error)) from error
 
     async def truncate(self, size: int) -> None:

@@ -268,7 +268,7 @@ class Uploads:
             return
         async with self._made_aside(entry) as aside:
             with contextlib.suppress(Stale, NotFound):  # else others replaced it: what is left of it is what is cached
-                aside.remote_etag = await self._store.copy(entry.key, aside.key, source_etag=base.etag)
+                aside.remote_etag = await self._store.copy(entry.key, aside.key, source_etag=base.etag, size=base.size)
             for node in [node for node in self._overlay.based_on(entry.key) if node is not entry.node]:
                 if node.etag == base.etag:
                     self._rebase(node, aside)
@@ -545,7 +545,7 @@ class Uploads:
             upload_id, parts = await copy_in_parts(self._store, base, entry.key, metadata, content_type)
             return await self._complete_upload(entry, upload_id, parts)
         return await self._store.copy(
-            base.key, entry.key, source_etag=base.etag, metadata=metadata, content_type=content_type
+            base.key, entry.key, source_etag=base.etag, metadata=metadata, content_type=content_type, size=base.size
         )
 
     async def _check_remote(self, entry: Entry, but_for: ObjectVersion | None = None) -> None:

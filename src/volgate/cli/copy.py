@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from volgate.cli.arguments import ENDPOINT, Size
-from volgate.cli.output import confirm
+from volgate.cli.output import change_line, confirm
 from volgate.cli.places import to_request
 from volgate.cli.storage import ask_patiently
 from volgate.cli.task import follow
@@ -82,8 +82,7 @@ def sync(
         click.echo(json.dumps(found, indent=1))
         return 0
     for change in found:
-        what = f" ({', '.join(change['what'])})" if change["what"] else ""
-        click.echo(f"{ {'added': '+', 'removed': '-', 'changed': 'M'}[change['change']] } {change['path']}{what}")
+        click.echo(change_line(change))
     return 0
 
 

@@ -55,3 +55,10 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+def change_line(change: dict[str, Any]) -> str:
+    """Return a line for a difference, or for what is done about one: + added, - removed, M changed."""
+    what = f" ({', '.join(change['what'])})" if change["what"] else ""
+    path = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in change["path"])
+    return f"{ {'added': '+', 'removed': '-', 'changed': 'M'}[change['change']] } {path}{what}"

@@ -92,7 +92,7 @@ def to_request(kind: str, source_text: str, target_text: str, **options: Any) ->
     """Return the request that a copy is, and the socket of whom to ask.
 
     Args:
-        target_text: with a slash at its end, the source is copied into it under its own name ("copy").
+        target_text: with a slash at its end, the source gets into it under its own name.
 
     Raises:
         NotFound, InvalidArgument: one of the places is none.
@@ -102,7 +102,7 @@ def to_request(kind: str, source_text: str, target_text: str, **options: Any) ->
         raise InvalidArgument(f"{target_text} lies in no volume; only what volgate serves is copied into")
     volume = target.volume or find_served(target.text)
     path = target.path
-    if kind == "copy" and (target_text.endswith("/") or not path):
+    if target_text.endswith("/") or (kind == "copy" and not path):
         path = f"{path}/{source.name}".strip("/")
     name = source_text if _NAMED.fullmatch(source_text) or "://" in source_text else os.path.abspath(source_text)
     request = {
@@ -142,6 +142,8 @@ def _name(source: NamedPlace, target: dict[str, Any]) -> dict[str, Any]:
 
 
 def _name_other(text: str, path: str) -> dict[str, Any]:
+    if path.partition("/")[0] == SNAPSHOTS_NAME.decode():
+        raise InvalidArgument(f"the snapshots of {text} are seen while it is mounted: mount it")
     if "/" not in text or "://" in text:
         from volgate.cli.sources import resolve_with_configuration
 

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from volgate.cli.arguments import ENDPOINT, Size, Target
-from volgate.cli.output import confirm
+from volgate.cli.output import change_line, confirm
 from volgate.cli.owners import find_served
 from volgate.cli.storage import ask_patiently
 from volgate.control.client import ask
@@ -144,7 +144,7 @@ def diff(target: str, snapshot_id: str, later_id: str | None, as_json: bool) -> 
         click.echo(json.dumps(found, indent=1))
         return
     for change in found:
-        click.echo(_to_line(change, {"added": "+", "removed": "-", "changed": "M"}))
+        click.echo(change_line(change))
 
 
 @snapshot.command()
@@ -187,7 +187,7 @@ def restore(target: str, snapshot_id: str, path: str | None, dry_run: bool, yes:
         return
     if dry_run:
         for change in done["changes"]:
-            click.echo(_to_line(change, {"added": "-", "removed": "+", "changed": "M"}))
+            click.echo(change_line(change))
     counts = ", ".join(f"{done[name]} {name}" for name in ("created", "replaced", "removed", "adjusted"))
     place = f"{target} at {path}" if body["path"] else target
     confirm(f"{place}: {'would be' if dry_run else 'is'} as in {snapshot_id}: {counts}", err=dry_run)
@@ -289,12 +289,6 @@ def _to_row(info: dict[str, Any]) -> tuple[str, ...]:
         _or_dash(info["used_bytes"], format_size), _or_dash(info["preserved_bytes"], format_size),
         info["metadata"].get("taken-by", "-"), "damaged" if info["damaged"] else "whole",
     )  # fmt: skip
-
-
-def _to_line(change: dict[str, Any], signs: dict[str, str]) -> str:
-    what = f" ({', '.join(change['what'])})" if change["what"] else ""
-    path = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in change["path"])
-    return f"{signs[change['change']]} {path}{what}"
 
 
 def _within(path: str | None, mount_point: str | None) -> str:

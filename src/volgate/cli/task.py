@@ -16,7 +16,7 @@ from volgate.cli.owners import find_served
 from volgate.cli.storage import ask_patiently
 from volgate.control.client import ask
 from volgate.core.sizes import format_size
-from volgate.errors import NotFound
+from volgate.errors import NotFound, Unavailable
 
 _INTERRUPTED: Final = 130
 
@@ -118,6 +118,8 @@ def follow(socket: Path, task_id: str) -> dict[str, Any]:
     except KeyboardInterrupt:
         click.echo(f"\nvolgate: it goes on; 'volgate task cancel {socket.stem} {task_id}' ends it", err=True)
         raise click.exceptions.Exit(_INTERRUPTED) from None
+    except Unavailable as error:
+        raise Unavailable(f"{error}; the task goes on when the volume is mounted, or served, again") from error
     return found
 
 

@@ -68,7 +68,8 @@ class Starter:
             status, said = await _run(("systemctl", "start", "--", unit), MOUNT_S)
             if status:
                 show = ("systemctl", "show", "--property=ExecMainStatus", "--value", "--", unit)
-                status = int((await _run(show, _CHECK_S))[1])
+                _, number = await _run(show, _CHECK_S)
+                status = int(number) if number.isdigit() else status
                 said = f"{said}; see 'journalctl -u volgate-brief@{volume_id}'"
         else:
             words = (*self._command, "serve", "-d", "--existing", "--until-idle", _IDLE, volume_id)
@@ -117,8 +118,8 @@ async def _run(words: Sequence[str], limit_s: float) -> tuple[int, str]:
             )
     except trio.TooSlowError as error:
         raise TimedOut(f"'{' '.join(words)}' takes longer than {limit_s:g} s; look at the volume's status") from error
-    except FileNotFoundError as error:
-        raise Unsupported(f"the program {words[0]} is missing") from error
+    except OSError as error:
+        raise Unsupported(f"the program {words[0]} cannot be run: {error.strerror}") from error
     said = done.stderr.strip() or done.stdout.strip()
     lines = said[-_SAID_BYTES:].decode(errors="backslashreplace").splitlines()
     return done.returncode, lines[-1].removeprefix("volgate: ") if lines else f"{words[0]} ended with {done.returncode}"

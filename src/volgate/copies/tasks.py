@@ -206,7 +206,7 @@ class Tasks:
         async with opened_source(request, self._fs, self._own_text) as source:
             copy = self._make_copy(task, _Run(task), source)
             return [
-                {"path": _printable(change.path) or ".", "change": _AS_SEEN[change.kind], "what": list(change.what)}
+                {"path": _printable(change.path) or ".", "change": change.undone, "what": list(change.what)}
                 for change in await copy.plan()
             ]
 
@@ -392,10 +392,6 @@ class Tasks:
 
     def _own_place(self) -> Place:
         return Place(self._backend, self._fs.volume.root)
-
-
-_AS_SEEN: Final = {"removed": "added", "added": "removed", "changed": "changed", "linked": "changed"}
-"""A comparison from the source to the target, told as what the target goes through."""
 
 
 def _printable(path: bytes) -> str:

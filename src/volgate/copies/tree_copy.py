@@ -24,7 +24,7 @@ from volgate.copies.survey import Surveyor, find_losses, is_kept, usage_of
 from volgate.core.inode_table import FIRST_SHOWN_INO
 from volgate.core.names import DRAFT_PREFIX, RESERVED_ROOT_NAMES
 from volgate.core.sizes import format_count, format_size
-from volgate.drivers.base import RENAME_NOREPLACE, BackendDirectory
+from volgate.drivers.base import RENAME_NOREPLACE, BackendDirectory, exists
 from volgate.dto import AsyncCopyContext, FileAttributes, FileTransferMetadata, Usage
 from volgate.errors import (
     AlreadyExists,
@@ -72,7 +72,8 @@ class Stage:
     """How far a copy has come: durable, so that it can go on after a crash.
 
     Args:
-        name: "new"; "begun": what is there is its own; "publishing": it is whole, and perhaps shown already.
+        name: "new"; "begun": drafts are its own; "hidden": so is what has the target's name, which nobody sees;
+            "publishing": it is whole, and perhaps shown already, so that what has the target's name is people's.
         keep: makes another name durable, with the source's number.
 
     Attributes:
@@ -88,6 +89,11 @@ class Stage:
     def begun(self) -> bool:
         """Whether anything was written."""
         return self._name != "new"
+
+    @property
+    def hidden(self) -> bool:
+        """Whether what has the target's name is its own, and not shown."""
+        return self._name == "hidden"
 
     @property
     def publishing(self) -> bool:
@@ -209,7 +215,8 @@ class TreeCopy:
             raise InvalidArgument(
                 "file systems are mounted within the source: --delete would remove their directories here"
             )
-        if self._request.delete and found.inodes == 1 and not self._request.accept_losses:
+        is_empty = stat.S_ISDIR(top.mode) and found.inodes == 1
+        if self._request.delete and is_empty and not self._request.accept_losses:
             raise InvalidArgument(
                 "the source is empty, and --delete would remove all that is here: is it mounted? --accept-losses does"
             )
@@ -263,31 +270,32 @@ class TreeCopy:
             yield parent
 
     async def _copy_file(self, writer: TreeWriter, pair: Pair, name: bytes, target: bytes, top: FileAttributes) -> None:
-        found = await self._fs.own_names.lookup(pair.live, target)
-        if found is not None:
-            is_done = self._stage.begun and (found[1].size, found[1].mtime_ns) == (top.size, top.mtime_ns)
-            if not is_done:
+        if not self._stage.publishing:
+            found = await self._fs.own_names.lookup(pair.live, target)
+            if found is None:
+                await self._check_room(Usage(0, 0))
+                await self._stage.note("begun")
+                if not await self._patiently(partial(writer.create, pair, name, top, target)):
+                    raise Busy(_RESTLESS)
+            elif not self._stage.begun or (found[1].size, found[1].mtime_ns) != (top.size, top.mtime_ns):
                 raise self._taken()
-        else:
-            await self._check_room(Usage(0, 0))
-            await self._stage.note("begun")
-            if not await self._patiently(partial(writer.create, pair, name, top, target)):
-                raise Busy(_RESTLESS)
+            await self._stage.note("publishing")
         self._counts["created"] += 1
         await self._store()
 
     async def _copy_tree(self, writer: TreeWriter, pair: Pair, name: bytes, target: bytes, top: FileAttributes) -> None:
         names, parent, draft = self._fs.own_names, pair.live, self._draft_of(target)
+        if draft == target and self._stage.publishing:
+            return  # it was shown just before this process began
+        if draft == target and not self._stage.hidden:
+            await self._take_name(parent, target)
         there = await names.lookup(parent, draft)
-        if draft != target and await names.lookup(parent, target) is not None:
-            if self._stage.publishing and there is None:
-                return  # it was shown just before this process began
-            raise self._taken()
-        is_hidden = (parent.backing_ino, target) in self._fs.tree.hidden  # another's, which may not stand there yet
-        if draft == target and (there is not None or is_hidden) and not self._stage.begun:
-            raise self._taken()
-        await self._stage.note("begun")
-        self._hide(parent, target)
+        if draft != target:
+            if await names.lookup(parent, target) is not None:
+                if self._stage.publishing and there is None:
+                    return  # likewise
+                raise self._taken()
+            await self._stage.note("begun")
         try:
             await self._check_room(Usage(0, 0) if there is None else await self._survey_draft(parent, draft, there[1]))
             if there is None:
@@ -303,6 +311,20 @@ class TreeCopy:
         finally:
             self.touched.add((parent.ino, target))
         self._fs.tree.hidden.discard((parent.backing_ino, target))
+
+    async def _take_name(self, parent: Inode, target: bytes) -> None:
+        """Make a name the copy's own, seen by nobody, where nothing has it. Raises AlreadyExists: something has."""
+        hidden, key = self._fs.tree.hidden, (parent.backing_ino, target)
+        if key in hidden:  # another copy's, which may not stand there yet
+            raise self._taken()
+        hidden.add(key)
+        try:
+            if await self._fs.own_names.lookup(parent, target) is not None:
+                raise self._taken()
+            await self._stage.note("hidden")
+        except BaseException:
+            hidden.discard(key)
+            raise
 
     async def _note_what_is_there(self, parent: Inode, draft: bytes) -> None:
         """Tell what was copied, which may be more or less than there was to be copied at first."""
@@ -340,17 +362,13 @@ class TreeCopy:
             return target
         return DRAFT_PREFIX + self._context.operation_id.encode()
 
-    def _hide(self, parent: Inode, target: bytes) -> None:
-        if self._draft_of(target) == target:
-            self._fs.tree.hidden.add((parent.backing_ino, target))
-
     async def hide(self) -> None:
         """Hide what is there of a copy that was cut off, before anybody looks."""
         above, _, target = self._path.rpartition(b"/")
-        if self._stage.begun and self._request.kind == "copy":
+        if self._stage.hidden:
             with contextlib.suppress(StorageException):
                 async with self._writer(in_place=True).at(above) as parent:
-                    self._hide(parent, target)
+                    self._fs.tree.hidden.add((parent.backing_ino, target))
 
     async def _survey_draft(self, parent: Inode, draft: bytes, attributes: FileAttributes) -> Usage:
         place = Place(self._backend, self._fs.volume.root)
@@ -371,9 +389,8 @@ class TreeCopy:
             return  # what is there is another's
         target = self._path.rpartition(b"/")[2]
         draft = self._draft_of(target)
-        is_hidden = (parent.backing_ino, target) in self._fs.tree.hidden
         with trio.CancelScope(shield=True):
-            if draft != target or is_hidden:  # else it is somebody's
+            if draft != target or self._stage.hidden:  # else it is somebody's
                 await writer.remove(parent, draft)
             await writer.remove(parent, writer.draft_of(target))
             self._fs.tree.hidden.discard((parent.backing_ino, target))
@@ -631,18 +648,22 @@ class TreeCopy:
             await self._backend.sync_volume()
         if not await self._backend.drain():
             return
-        quarantine, report = self._backend.quarantine, self._backend.report()
-        assert quarantine is not None and report is not None  # of whoever keeps something back
-        refused = sum(self._is_own(os.fsencode(change.name)) for change in quarantine.list())
-        if refused:
-            raise InputOutput(
-                f"the storage refuses {format_count(refused, 'file')} of it; see 'volgate quarantine list' and the log"
-            )
-        if report.backlog_files > report.refused:
-            raise Unavailable(f"the storage does not take all of it yet: {report.last_error}")
+        left = [refused for path, refused in self._backend.unstored(self._path) if await self._has_source(path)]
+        if any(left):
+            refused = format_count(sum(left), "file")
+            raise InputOutput(f"the storage refuses {refused} of it; see 'volgate quarantine list' and the log")
+        if left:
+            report = self._backend.report()
+            raise Unavailable(f"the storage does not take all of it yet: {report.last_error if report else ''}")
 
-    def _is_own(self, key: bytes) -> bool:
-        return not self._path or key == self._path or key.startswith(self._path + b"/")
+    async def _has_source(self, path: bytes) -> bool:
+        """Return whether the source has what stands at a path of the target: else that is of others."""
+        above, _, name = join(self._source_path, path[len(self._path) :].lstrip(b"/")).rpartition(b"/")
+        try:
+            directory = await open_directory(self._source, above)
+            return await exists(self._source.backend, directory, name)
+        except (NotFound, NotADirectory):
+            return False
 
 
 def _above(path: bytes) -> bytes:

@@ -229,6 +229,7 @@ class MountDaemon:
                 of_snapshots, keep_snapshots = snapshots.routes(file_system, session, self._activity)
                 of_tasks = await self._open_tasks(file_system, session)
                 of_files = Files(file_system, session.drop_caches)
+                await of_files.load()
                 routes = self._activity.watch(
                     {
                         **self._routes(volume, session),
@@ -251,6 +252,7 @@ class MountDaemon:
                 nursery.start_soon(volume.run)
                 nursery.start_soon(self._activity.in_background, keep_snapshots)
                 nursery.start_soon(self._activity.in_background, of_tasks.run)
+                nursery.start_soon(self._activity.in_background, of_files.tidy)
                 nursery.start_soon(self._observe, volume, session)
                 nursery.start_soon(Watchdog(session, settings.request_deadline_s).run)
                 nursery.start_soon(self._announce, volume, session)

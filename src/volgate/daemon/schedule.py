@@ -15,6 +15,7 @@ from typing import Final
 import trio
 
 from volgate.core.retention import RetentionPolicy, find_expired, is_due, parse_policy
+from volgate.drivers.allowance import NeededBy
 from volgate.dto import SnapshotInfo
 from volgate.errors import Busy, InvalidArgument, NotFound, StorageException
 from volgate.volume.snapshots.base import NoSnapshots
@@ -74,17 +75,18 @@ class Schedule:
                     self._failed_at, self._volume.unscheduled = time.time(), str(error)
             await trio.sleep(_LOOK_S)
 
-    async def let_one_go(self, size: int) -> bool:
+    async def let_one_go(self, size: int, is_needed_by: NeededBy) -> bool:
         """Delete the oldest snapshot that the schedule took, to make room; returns whether there was one.
 
-        None goes where all of them together would not make room for so many bytes.
+        None goes where people's snapshots alone would keep too much, with so many bytes more if they need those.
         """
         snapshots = self._volume.snapshots
         found = await snapshots.list_all()
         peoples = {info.snapshot_id for info in found if not MARK.items() <= info.metadata.items()}
         allowance = snapshots.allowance
         assert allowance is not None
-        if allowance.limit_bytes is not None and await snapshots.measure_kept(peoples) + size > allowance.limit_bytes:
+        needed = size if is_needed_by(peoples) else 0
+        if allowance.limit_bytes is not None and await snapshots.measure_kept(peoples) + needed > allowance.limit_bytes:
             return False
         for info in found:
             if MARK.items() <= info.metadata.items():

@@ -95,7 +95,7 @@ class _Restores:
                         "changes": len(changes),
                     },
                 )
-            described = [_describe_change(change) for change in changes]
+            described = [{**_describe_change(change), "change": change.undone} for change in changes]
             return json_reply({**attrs.asdict(report(changes)), "changes": described, "refused": refused})
         except StorageException:
             await self._note(None)  # somebody was told

@@ -6,15 +6,18 @@ other; then the change that needed the room is refused.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Set
 
 import trio
 
 from volgate.core.sizes import format_size
 from volgate.errors import NoSpace
 
+NeededBy = Callable[[Set[str]], bool]
+"""Whether any of the snapshots with these ids needs what is about to be kept."""
 
-async def _nothing_may_go(size: int) -> bool:
+
+async def _nothing_may_go(size: int, is_needed_by: NeededBy) -> bool:
     return False
 
 
@@ -26,7 +29,8 @@ class Allowance:
 
     Attributes:
         limit_bytes: None = unlimited. It may lie below what is kept: then nothing more is.
-        make_room: deletes a snapshot that may go, for so many bytes, and returns whether there was one.
+        make_room: deletes a snapshot that may go, for so many bytes which others may need or not, and returns whether
+            there was one.
     """
 
     def __init__(self, kept_bytes: Callable[[], int], has_snapshots: Callable[[], bool]) -> None:
@@ -35,7 +39,7 @@ class Allowance:
         self._promised = 0
         self._making_room = trio.Lock()
         self.limit_bytes: int | None = None
-        self.make_room: Callable[[int], Awaitable[bool]] = _nothing_may_go
+        self.make_room: Callable[[int, NeededBy], Awaitable[bool]] = _nothing_may_go
         self._refused_bytes: int | None = None
 
     @property
@@ -53,13 +57,13 @@ class Allowance:
         """Return whether so many bytes fit beside what is kept and being kept."""
         return self.limit_bytes is None or self.kept_bytes + self._promised + size <= self.limit_bytes
 
-    async def make_room_for(self, size: int) -> None:
+    async def make_room_for(self, size: int, is_needed_by: NeededBy) -> None:
         """Have a snapshot go where there is no room. Raises NoSpace: none may go.
 
         Look again afterwards whether anything is to be kept still, and whether there is room.
         """
         async with self._making_room:
-            if not self.has_room(size) and not await self.make_room(size):
+            if not self.has_room(size) and not await self.make_room(size, is_needed_by):
                 self._refused_bytes = size
                 raise NoSpace(f"{self.describe()}: delete some, or raise 'volgate snapshot limit'")
 

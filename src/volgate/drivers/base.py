@@ -502,6 +502,13 @@ class BaseStorageBackend(ABC):
         """
         return 0
 
+    def unstored(self, below: bytes) -> list[tuple[bytes, bool]]:
+        """Return the paths at or below one that the storage does not hold as was acknowledged; b"" = the root.
+
+        Each with whether the storage refuses that for good. Asks nobody.
+        """
+        return []
+
     @property
     def oldest_call_s(self) -> float:
         """Age of the oldest call to the storage that has not returned, though it may be given up; 0.0 where none is."""

@@ -113,6 +113,7 @@ class MemoryObjectStore(ObjectStore):
         metadata: Mapping[str, str] | None = None,
         content_type: str = "",
         of: ObjectReader | None = None,
+        size: int = 0,
     ) -> str:
         """See ObjectStore."""
         info, body = self._find_in(of, source, source_etag)

@@ -254,12 +254,14 @@ class ObjectStore(ObjectReader):
         metadata: Mapping[str, str] | None = None,
         content_type: str = "",
         of: ObjectReader | None = None,
+        size: int = 0,
     ) -> str:
         """Have the store copy an object and return the copy's etag; onto itself to change its metadata.
 
         Args:
             metadata: None keeps metadata and content type; else both are replaced.
             of: the store that has the source, one that ``can_copy_of``; None = this one.
+            size: of the source, where it is known: how long to wait for an answer goes by it.
 
         Raises:
             NotFound: no source. Stale: the source is another one than meant. PermissionDenied: this store's

@@ -7,6 +7,8 @@ one on the way of a path is an error, one at its end is itself.
 from __future__ import annotations
 
 import contextlib
+import json
+import logging
 import os
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
@@ -29,8 +31,9 @@ from volgate.errors import (
     QuotaExceeded,
     ReadOnly,
     StorageException,
+    Unsupported,
 )
-from volgate.vfs.paths import held
+from volgate.vfs.paths import held, join
 from volgate.vfs.tree_writer import TreeWriter
 from volgate.volume.snapshots.base import Place
 
@@ -38,7 +41,11 @@ if TYPE_CHECKING:
     from volgate.core.inode_table import Inode
     from volgate.vfs.file_system import FileSystem
 
+log = logging.getLogger(__name__)
+
 CHUNK_BYTES: Final = 1 << 20
+_NOTE: Final = "uploads.json"
+"""The reserved file that names the drafts of uploads: what is left of them when a process was killed goes."""
 Read = Callable[[int, int], Awaitable[bytes]]
 """Reads (offset, length) of a file; shorter only at its end."""
 
@@ -85,6 +92,8 @@ class Files:
         self._fs = file_system
         self._drop_caches = drop_caches
         self._backend = file_system.volume.backend
+        self._drafts: set[str] = set()
+        self._left: set[str] = set()
 
     # -- places -------------------------------------------------------------------------------------------------
 
@@ -234,6 +243,8 @@ class Files:
             AlreadyExists: it is there. QuotaExceeded: it does not fit, which is found out before anything is read.
             InvalidArgument: there are more or fewer bytes than was said.
         """
+        if self._fs.read_only:
+            raise ReadOnly
         async with self._parent_of(path) as (parent, name):
             found = await self._fs.namespace.lookup(parent, name)
             if found is not None and not overwrite:
@@ -244,6 +255,8 @@ class Files:
             if free is not None and size > free:
                 raise QuotaExceeded(f"it is {format_size(size)}, and {format_size(free)} are free under the limit")
             draft = DRAFT_PREFIX + b"upload-" + os.urandom(8).hex().encode()
+            noted = os.fsdecode(join(path.rpartition(b"/")[0], draft))
+            await self._note(noted)
             async with self._changing():
                 inode, attributes, file = await self._fs.own_names.create_file(parent, draft, 0o644, _owner())
                 fh = self._fs.file_io.register(inode, file, attributes, writable=True, privileged=True)
@@ -258,9 +271,44 @@ class Files:
                     await self._fs.own_names.unlink(parent, draft)
                 raise
             finally:
+                self._drafts.discard(noted)  # the note that names it longer harms nobody
                 with trio.CancelScope(shield=True):
                     await self._fs.file_io.release(fh)
         return await self.stat(path)
+
+    async def _note(self, draft: str) -> None:
+        """Note a draft, durably, before it is made."""
+        self._drafts.add(draft)
+        with contextlib.suppress(Unsupported):
+            await self._backend.store_reserved(_NOTE, json.dumps(sorted(self._drafts)).encode())
+
+    async def load(self) -> None:
+        """Find out what an earlier owner left of uploads that it did not end; call before the first upload."""
+        try:
+            content = None if self._fs.read_only else await self._backend.load_reserved(_NOTE)
+            self._left = set() if content is None else set(map(str, json.loads(content)))
+        except Unsupported:
+            return
+        except (StorageException, ValueError, TypeError) as error:
+            log.warning("what is left of uploads is not known", extra={"error": str(error)})
+        self._drafts |= self._left
+
+    async def tidy(self) -> None:
+        """Remove what was left."""
+        for draft in sorted(self._left):
+            try:
+                await self._remove_draft(os.fsencode(draft))
+            except StorageException as error:
+                log.warning("what is left of an upload stays", extra={"path": draft, "error": str(error)})
+            else:
+                self._drafts.discard(draft)
+
+    async def _remove_draft(self, path: bytes) -> None:
+        above, _, name = path.rpartition(b"/")
+        if name.startswith(DRAFT_PREFIX):
+            with contextlib.suppress(NotFound, NotADirectory):
+                async with held(self._fs, self._fs.own_names, above) as parent, self._fs.turnstile.passed():
+                    await self._fs.own_names.unlink(parent, name)
 
     async def _store(self, fh: int, chunks: AsyncIterator[bytes]) -> int:
         offset = 0

@@ -31,7 +31,7 @@ from volgate.cache.together import together
 from volgate.core.names import GATEWAY_NAME
 from volgate.core.object_version import ObjectVersion
 from volgate.core.parts import parts_of
-from volgate.drivers.allowance import Allowance
+from volgate.drivers.allowance import Allowance, NeededBy
 from volgate.drivers.base import NativeSnapshot
 from volgate.drivers.object_store import ListedObject, ObjectStore, UploadedPart
 from volgate.errors import AlreadyExists, NotFound, Stale, StorageException, Unavailable, Unsupported
@@ -330,17 +330,21 @@ class BucketSnapshots:
 
     # -- keeping what changes -----------------------------------------------------------------------------------
 
-    def _find_unkept(self, key: str, etag: str) -> ListedObject | None:
+    def _find_unkept(self, key: str, etag: str, snapshot_ids: Set[str] | None = None) -> ListedObject | None:
         """Return an object as a snapshot has it that would lose it; the newest may not have what an older one has.
 
         That is so of a file that was removed before the newest was taken, and that somebody has open still.
+
+        Args:
+            snapshot_ids: which are asked about; None = all.
         """
         if (key.startswith(_RESERVED) and key != ROOT_KEY) or (key, etag) in self._lost:
             return None
         for taken in reversed(self._taken):
             if self.kept.find(key, etag, taken.serial) is not None:
                 return None
-            found = taken.manifest.find(key) if taken.manifest is not None else None
+            is_asked = snapshot_ids is None or taken.snapshot_id in snapshot_ids
+            found = taken.manifest.find(key) if is_asked and taken.manifest is not None else None
             if found is not None and found.etag == etag:
                 return found
         return None
@@ -357,7 +361,7 @@ class BucketSnapshots:
                 await under_way.wait()
                 continue
             if not self.allowance.has_room(found.size):
-                await self._make_room_for(found.size)
+                await self._make_room_for(found.size, lambda ids: self._find_unkept(key, etag, ids) is not None)
                 continue
             self._check_ownership()
             done = self._keeping[key, etag] = trio.Event()
@@ -371,10 +375,10 @@ class BucketSnapshots:
                 del self._keeping[key, etag]
                 done.set()
 
-    async def _make_room_for(self, size: int) -> None:
+    async def _make_room_for(self, size: int, is_needed_by: NeededBy) -> None:
         await self._take_failed_back()  # nobody sees those, and nobody could delete them
         if not self.allowance.has_room(size):
-            await self.allowance.make_room_for(size)
+            await self.allowance.make_room_for(size, is_needed_by)
 
     async def _look_who_changed(self, key: str, etag: str, error: StorageException) -> None:
         """Note that others took an object from the snapshots. Raises Unavailable: it is there, and was not copied."""

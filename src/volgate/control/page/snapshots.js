@@ -1,53 +1,26 @@
 /** The snapshots of a volume: taken, deleted, and restored once it was seen what that would do. */
 
-import { Cut, openDialog, run } from "./dialogs.js";
+import { openDialog, run } from "./dialogs.js";
 import { byId, fill, make, say, show } from "./dom.js";
+import { ThingList } from "./things.js";
 import { formatBytes, formatCount, formatMoment } from "./units.js";
 import { pathOf } from "./volumes.js";
 
-const SHOWN = 8;
 const CHANGES = 200;
 
-export class SnapshotList {
-  #snapshots = [];
-  #volumeId = null;
-  #mayChange = false;
-
+export class SnapshotList extends ThingList {
   /** told: called with what was done, in words. */
   constructor(api, poke, told) {
-    this.api = api;
-    this.poke = poke;
+    super(api, "snapshots", poke);
     this.told = told;
-    this.cut = new Cut(byId("more-snapshots"), SHOWN, () => this.#draw());
     byId("take-snapshot").addEventListener("click", () => this.#askToTake());
   }
 
-  open(volumeId, mayChange) {
-    this.#volumeId = volumeId;
-    this.#mayChange = mayChange;
-    this.cut.reset();
-    this.take([], "Asking the daemon…");
+  idOf(snapshot) {
+    return snapshot.snapshot_id;
   }
 
-  async refresh(volumeId) {
-    const snapshots = await this.api.getAll(`${pathOf(volumeId)}/snapshots`);
-    if (volumeId === this.#volumeId) this.take(snapshots, "There are none.");
-  }
-
-  /** Show snapshots; why: what is said where there are none. */
-  take(snapshots, why) {
-    this.#snapshots = snapshots.reverse();
-    show(byId("no-snapshots"), snapshots.length === 0);
-    say(byId("no-snapshots"), why);
-    this.#draw();
-  }
-
-  #draw() {
-    const makeRow = (snapshot) => this.#makeRow(this.#volumeId, snapshot.snapshot_id);
-    fill(byId("snapshots"), this.cut.cut(this.#snapshots), (one) => `${this.#volumeId} ${one.snapshot_id}`, makeRow);
-  }
-
-  #makeRow(volumeId, snapshotId) {
+  makeRow(volumeId, snapshotId) {
     const facts = make("span", { class: "quiet" });
     const damaged = make("p", { class: "problem" });
     const button = (label, work) =>
@@ -62,7 +35,7 @@ export class SnapshotList {
       button("Restore", (...of) => this.#askToRestore(...of)),
       button("Delete", (...of) => this.#askToDelete(...of)),
     );
-    show(actions, this.#mayChange);
+    show(actions, this.mayChange);
     const element = make(
       "li",
       { class: "snapshot" },
@@ -79,7 +52,7 @@ export class SnapshotList {
   }
 
   #askToTake() {
-    const volumeId = this.#volumeId;
+    const volumeId = this.volumeId;
     openDialog(byId("snapshot-dialog"), async ({ id }) => {
       const body = id.value.trim() ? { snapshot_id: id.value.trim() } : {};
       const taken = await this.api.change("POST", `${pathOf(volumeId)}/snapshots`, body);
@@ -142,7 +115,7 @@ const pathOfSnapshot = (volumeId, snapshotId) => `${pathOf(volumeId)}/snapshots/
 function showPlan(dialog, plan) {
   const items = plan?.items ?? [];
   const words = plan === null ? "" : plan.refused || `Would be: ${describeCounts(plan)}.`;
-  const more = items.length ? ` ${plan.next_cursor ? "The first of what" : "What"} differs since the snapshot:` : "";
+  const more = items.length ? ` ${plan.next_cursor ? "The first of it" : "All of it"}:` : "";
   say(dialog.querySelector(".plan"), words + more);
   showChanges(dialog, items);
   return plan !== null && !plan.refused;

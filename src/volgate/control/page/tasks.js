@@ -1,58 +1,31 @@
 /** The copies and syncs of a volume: how far each is, and steering them. */
 
 import { describeTask } from "./describing.js";
-import { Cut, run } from "./dialogs.js";
-import { byId, fill, make, makeBar, put, say, show } from "./dom.js";
+import { run } from "./dialogs.js";
+import { make, makeBar, put, say, show } from "./dom.js";
+import { ThingList } from "./things.js";
 import { formatMoment } from "./units.js";
 import { pathOf } from "./volumes.js";
 
-const SHOWN = 8;
 const VERBS = { pause: "Pause", resume: "Resume", cancel: "Cancel" };
 const OFFERED = { waiting: ["pause", "cancel"], running: ["pause", "cancel"], paused: ["resume", "cancel"] };
 const LEVELS = { done: "good", failed: "bad", cancelled: "off", paused: "warn" };
 
-export class TaskList {
-  #tasks = [];
-  #volumeId = null;
-  #mayChange = false;
-
+export class TaskList extends ThingList {
   constructor(api, poke) {
-    this.api = api;
-    this.poke = poke;
-    this.cut = new Cut(byId("more-tasks"), SHOWN, () => this.#draw());
+    super(api, "tasks", poke);
+  }
+
+  idOf(task) {
+    return task.operation_id;
   }
 
   /** Whether something is under way, so that it is worth asking often. */
   get isBusy() {
-    return this.#tasks.some((task) => task.ended_at === null);
+    return this.things.some((task) => task.ended_at === null);
   }
 
-  open(volumeId, mayChange) {
-    this.#volumeId = volumeId;
-    this.#mayChange = mayChange;
-    this.cut.reset();
-    this.take([], "Asking the daemon…");
-  }
-
-  async refresh(volumeId) {
-    const tasks = await this.api.getAll(`${pathOf(volumeId)}/tasks`);
-    if (volumeId === this.#volumeId) this.take(tasks, "There are none.");
-  }
-
-  /** Show tasks; why: what is said where there are none. */
-  take(tasks, why) {
-    this.#tasks = tasks.reverse();
-    show(byId("no-tasks"), tasks.length === 0);
-    say(byId("no-tasks"), why);
-    this.#draw();
-  }
-
-  #draw() {
-    const makeRow = (task) => this.#makeRow(this.#volumeId, task.operation_id);
-    fill(byId("tasks"), this.cut.cut(this.#tasks), (task) => `${this.#volumeId} ${task.operation_id}`, makeRow);
-  }
-
-  #makeRow(volumeId, taskId) {
+  makeRow(volumeId, taskId) {
     const title = make("span", { class: "name" });
     const state = make("span", { class: "badge" });
     const bar = makeBar("progressbar", "Progress");
@@ -78,7 +51,7 @@ export class TaskList {
       put(state, "data-level", LEVELS[task.state] ?? "");
       bar.update(...describeTask(task));
       say(begun, describeOrigin(task));
-      const offered = this.#mayChange ? (OFFERED[task.state] ?? []) : [];
+      const offered = this.mayChange ? (OFFERED[task.state] ?? []) : [];
       for (const [verb, button] of buttons) {
         show(button, offered.includes(verb));
         put(button, "aria-label", `${VERBS[verb]}: ${name}`);

@@ -45,10 +45,13 @@ async def _find_source(
         raise Refusal("forbidden", f"{principal.name} has not the role 'reader' for volume {other}")
     await services.aside.call(lambda: services.volumes.find_entry(other))
     if source.snapshot_id is not None:
-        status = await services.owners.ask(other, "GET", "/v1/status")
-        if status["mount_point"] is None:
+        try:
+            mount_point = (await services.owners.ask(other, "GET", "/v1/status"))["mount_point"]
+        except NotMounted:
+            mount_point = None
+        if mount_point is None:
             raise NotMounted(f"the snapshots of volume {other} are seen while it is mounted: mount it first")
-        return Source("posix", f"{status['mount_point']}/.snapshots/{source.snapshot_id}"), ""
+        return Source("posix", f"{mount_point}/.snapshots/{source.snapshot_id}"), ""
     try:
         lies = await services.owners.ask(other, "GET", "/v1/source")
     except NotMounted:

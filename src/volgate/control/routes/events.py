@@ -22,6 +22,8 @@ from volgate.events import Event
 
 router = APIRouter(tags=["events"])
 _OLDEST: Final = "0-0"
+_READ: Final = 1000
+"""Events looked at in one go."""
 _LOOK_S: Final = 0.5
 _SIGN_OF_LIFE_S: Final = 15.0
 FOLLOWERS: Final = 32
@@ -34,12 +36,16 @@ async def _read(
     services: Services, principal: Principal, volume_id: str | None, after: str | None, limit: int
 ) -> tuple[list[Event], str]:
     """Return events that somebody may see, and the cursor behind all that was looked at."""
-    cursor = after or _OLDEST
+    cursor, seen = after or _OLDEST, list[Event]()
     while True:
-        found = await services.aside.call(partial(services.events.read, cursor, limit))
-        cursor = found[-1].cursor if found else cursor
-        seen = [event for event in found if _is_visible(event, principal, volume_id)]
-        if len(found) < limit or seen:
+        found = await services.aside.call(partial(services.events.read, cursor, _READ))
+        for event in found:
+            cursor = event.cursor
+            if _is_visible(event, principal, volume_id):
+                seen.append(event)
+                if len(seen) == limit:
+                    return seen, cursor
+        if len(found) < _READ:
             return seen, cursor
 
 

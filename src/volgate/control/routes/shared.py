@@ -81,7 +81,7 @@ async def hold_owner(services: Services, volume_id: str) -> None:
             try:
                 await services.starter.serve(volume_id)
             except TryAgain as error:
-                if trio.current_time() > deadline:
+                if trio.current_time() > deadline and not await _is_held(services, volume_id):
                     raise Refusal("serve_failed", str(error)) from error
                 await trio.sleep(_LOOK_S)
 

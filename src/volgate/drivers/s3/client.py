@@ -98,12 +98,14 @@ class S3HttpClient:
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
         expected_bytes: int = 0,
+        moved_bytes: int = 0,
     ) -> Response:
         """Send one request and return the answer, whatever its status.
 
         Args:
             operation: S3's name of it (GetObject), for counting and for the runtime's rules of trying again.
             key: the whole key; None = the bucket itself. expected_bytes: of the answer; gives it more time.
+            moved_bytes: which the server moves by itself before it answers; likewise.
 
         Raises:
             Unavailable: no answer after several tries. TimedOut: too slow an answer.
@@ -123,7 +125,7 @@ class S3HttpClient:
             on_body=answer.take_body,
         )
         request.finished_future.add_done_callback(partial(_wake, token, done))
-        deadline_s = _BASE_DEADLINE_S + max(expected_bytes, len(body or b"")) / _SLOWEST_BYTES_PER_S
+        deadline_s = _BASE_DEADLINE_S + max(expected_bytes, moved_bytes, len(body or b"")) / _SLOWEST_BYTES_PER_S
         try:
             with trio.move_on_after(deadline_s) as waited:
                 await done.wait()

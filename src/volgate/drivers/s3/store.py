@@ -281,12 +281,13 @@ class S3ObjectStore(ObjectStore):
         metadata: Mapping[str, str] | None = None,
         content_type: str = "",
         of: ObjectReader | None = None,
+        size: int = 0,
     ) -> str:
         """See ObjectStore."""
         headers = {**self._source(of, source, source_etag), **self._making}
         if metadata is not None:
             headers |= {"x-amz-metadata-directive": "REPLACE", **_describe(metadata, content_type)}
-        response = await self._send("CopyObject", "PUT", target, headers=headers, body=b"")
+        response = await self._send("CopyObject", "PUT", target, headers=headers, body=b"", moved_bytes=size)
         return _bare(_text(_parse(response), "ETag"))
 
     async def begin_upload(self, key: str, *, metadata: Mapping[str, str] | None = None, content_type: str = "") -> str:
@@ -322,7 +323,9 @@ class S3ObjectStore(ObjectStore):
             **self._source(of, source, source_etag),
             "x-amz-copy-source-range": f"bytes={offset}-{offset + length - 1}",
         }
-        response = await self._send("UploadPartCopy", "PUT", key, query=query, headers=headers, body=b"")
+        response = await self._send(
+            "UploadPartCopy", "PUT", key, query=query, headers=headers, body=b"", moved_bytes=length
+        )
         result = _parse(response)
         return UploadedPart(number, _bare(_text(result, "ETag")), length, result.findtext("{*}ChecksumCRC64NVME") or "")
 
@@ -437,9 +440,10 @@ class S3ObjectStore(ObjectStore):
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
+        moved_bytes: int = 0,
     ) -> Response:
         response = await self._client.request(
-            operation, method, self._full(key), query=query, headers=headers, body=body
+            operation, method, self._full(key), query=query, headers=headers, body=body, moved_bytes=moved_bytes
         )
         raise_for(response, f"{operation} {key!r}")
         return response

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import AsyncGenerator, Callable, Mapping, Set
-from typing import Literal
+from typing import Final, Literal
 
 import attrs
 import trio
@@ -15,6 +15,10 @@ from volgate.dto import FileAttributes
 from volgate.errors import Stale
 from volgate.volume.snapshots.base import Place
 from volgate.volume.snapshots.recording import read_xattrs
+
+_UNDONE: Final[dict[str, Literal["added", "removed", "changed"]]] = {
+    "added": "removed", "removed": "added", "changed": "changed", "linked": "changed",
+}  # fmt: skip
 
 
 @attrs.frozen
@@ -34,6 +38,11 @@ class TreeChange:
     before: FileAttributes | None
     after: FileAttributes | None
     what: tuple[str, ...] = ()
+
+    @property
+    def undone(self) -> Literal["added", "removed", "changed"]:
+        """What becomes of the later one where it is made like the earlier."""
+        return _UNDONE[self.kind]
 
 
 async def compare(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Mapping, Set
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -281,7 +282,16 @@ class PreservingSnapshots(Snapshots):
             taken = await self._to_keep(ino, content=content)
             if taken is None or ino in taken.blobs or self._allowance.has_room(size):
                 return taken
-            await self._allowance.make_room_for(size)
+            await self._allowance.make_room_for(size, partial(self._is_needed_by, ino))
+
+    def _is_needed_by(self, ino: int, snapshot_ids: Set[str]) -> bool:
+        """Return whether what an inode has now is the content of one of these snapshots."""
+        for taken in reversed(self._taken):
+            if ino in taken.kept:
+                return False
+            if taken.info.snapshot_id in snapshot_ids and taken.has(ino):
+                return True
+        return False
 
     async def _to_keep(self, ino: int, *, content: bool) -> _Taken | None:
         """Return which snapshot has to keep an inode, None where none has to.
