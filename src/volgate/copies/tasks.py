@@ -330,6 +330,8 @@ class Tasks:
             await run.pacer.wait()
             try:
                 async with self._places:
+                    if run.pacer.is_paused:  # while others had the places
+                        continue
                     task.state, task.error, task.error_code = "running", "", ""
                     task.report = await self._copy(task, run)
             except StorageException as error:
