@@ -87,7 +87,7 @@ def test_a_volume_that_nobody_serves_is_copied_into_and_out_of(place, garden, mo
 
 def test_nobody_sees_a_copy_before_it_is_whole_and_an_interrupted_command_ends_none(volume, garden, place):
     (garden.path / "large").write_bytes(os.urandom(3 << 20))
-    command = [sys.executable, "-m", "volgate", "copy", str(garden.path), f"{volume.path}/tree", "--limit", "3MiB"]
+    command = [sys.executable, "-m", "volgate", "copy", str(garden.path), f"{volume.path}/tree", "--limit", "1MiB"]
     copying = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     mounting.wait_until(lambda: any(t["done_bytes"] for t in json.loads(done("task", "list", volume.path, "--json"))))
     (task,) = json.loads(done("task", "list", volume.path, "--json"))
