@@ -25,6 +25,8 @@ from pathlib import Path
 import attrs
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
+from figures import spread
+
 import mounting
 import s3_server
 
@@ -142,9 +144,8 @@ def main(files: int, rounds: int, pairs: list[str]) -> None:
     print("| pair | tree | contender | s | ratio to the best |", file=sys.stderr)
     for (pair, tree, contender), values in results.items():
         best = min(statistics.median(results[key]) for key in results if key[:2] == (pair, tree))
-        median = statistics.median(values)
-        cells = f"{median:.2f} ({min(values):.2f}..{max(values):.2f}) | x{median / best:.2f}"
-        print(f"| {pair} | {tree} | {contender} | {cells} |", file=sys.stderr)
+        ratio = statistics.median(values) / best
+        print(f"| {pair} | {tree} | {contender} | {spread(values, 2)} | x{ratio:.2f} |", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import sys
 import tempfile
 import time
@@ -20,6 +19,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests/control"))
+from figures import spread
+
 import controlling
 import mounting
 
@@ -83,8 +84,7 @@ def main(volumes: int, mounts: int, files: int, rounds: int) -> None:
                 api.ask("DELETE", f"/v1/volumes/{name}")
     print(f"| {volumes} volumes, {mounts} mounted | no files, ms | {files} files in each mount, ms |", file=sys.stderr)
     for row, found in results.items():
-        cells = (f"{statistics.median(found[n]):.1f} ({min(found[n]):.1f}..{max(found[n]):.1f})" for n in found)
-        print("|", row, "|", " | ".join(cells), "|", file=sys.stderr)
+        print("|", row, "|", " | ".join(spread(values, 1) for values in found.values()), "|", file=sys.stderr)
 
 
 if __name__ == "__main__":

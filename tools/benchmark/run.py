@@ -17,6 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from figures import spread
+
 N = 1000
 HERE = Path(__file__).parent
 VOLGATE = str(Path(sys.executable).with_name("volgate"))
@@ -239,7 +241,7 @@ def report(times, cpus, memory):
         for name, values in by_name.items():
             middle = statistics.median(values)
             ratio = middle / statistics.median(by_name["ext4"])
-            line.append(f"{name} {middle:.1f} ({min(values):.1f}..{max(values):.1f}) x{ratio:.2f}")
+            line.append(f"{name} {spread(values, 1)} x{ratio:.2f}")
             row = {
                 "name": f"{job}/{name}",
                 "value": middle,

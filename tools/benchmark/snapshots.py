@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
+from figures import spread
+
 import ceph_cluster
 import mounting
 import s3_server
@@ -146,10 +147,7 @@ def main(files: int, rounds: int, wanted: list[str]) -> None:
                     print(json.dumps({"name": row, "place": name, "value": value, "unit": ROWS[row]}), flush=True)
     print("| row | unit |", " | ".join(found), "|", file=sys.stderr)
     for row, unit in ROWS.items():
-        cells = [
-            f"{statistics.median(values):.2f} ({min(values):.2f}..{max(values):.2f})" if values else "-"
-            for values in (results[row, name] for name in found)
-        ]
+        cells = [spread(values, 2) if values else "-" for values in (results[row, name] for name in found)]
         print("|", row, "|", unit, "|", " | ".join(cells), "|", file=sys.stderr)
 
 

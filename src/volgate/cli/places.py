@@ -128,7 +128,7 @@ def _name(source: NamedPlace, target: dict[str, Any]) -> dict[str, Any]:
     if source.volume["uuid"] == target["uuid"]:
         return {"snapshot_id": snapshot_id, "source_path": below} if is_snapshot else {}
     if is_snapshot and source.volume["mount_point"] is None:
-        raise InvalidArgument(f"the snapshots of {source.volume['volume_id']} are seen while it is mounted: mount it")
+        raise _unseen(source.volume["volume_id"])
     if is_snapshot:  # its owner shows it in the mount
         place = os.path.join(source.volume["mount_point"], top, snapshot_id)
         return {"source_type": "posix", "source_text": place, "source_path": below}
@@ -141,9 +141,13 @@ def _name(source: NamedPlace, target: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _unseen(volume: str) -> InvalidArgument:
+    return InvalidArgument(f"the snapshots of {volume} are seen while it is mounted: mount it")
+
+
 def _name_other(text: str, path: str) -> dict[str, Any]:
     if path.partition("/")[0] == SNAPSHOTS_NAME.decode():
-        raise InvalidArgument(f"the snapshots of {text} are seen while it is mounted: mount it")
+        raise _unseen(text)
     if "/" not in text or "://" in text:
         from volgate.cli.sources import resolve_with_configuration
 

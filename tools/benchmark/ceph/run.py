@@ -9,14 +9,16 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
 from collections import defaultdict
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[3] / "tests"))
+from figures import spread
+
 import ceph_cluster
 import mounting
 
@@ -54,10 +56,7 @@ def main(rounds: int) -> None:
                     print(json.dumps({"name": row, "contender": name, "value": value, "unit": unit}), flush=True)
     print("| row | unit |", " | ".join(contenders), "|", file=sys.stderr)
     for row in dict.fromkeys(row for row, _ in results):
-        cells = [
-            f"{statistics.median(found):.0f} ({min(found):.0f}..{max(found):.0f})"
-            for found in (results[row, name] for name in contenders)
-        ]
+        cells = [spread(results[row, name], 0) for name in contenders]
         print("|", row, "|", "MB/s" if row in SPEEDS else "us", "|", " | ".join(cells), "|", file=sys.stderr)
 
 
