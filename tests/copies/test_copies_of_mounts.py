@@ -47,8 +47,26 @@ def test_a_tree_of_this_host_is_copied_into_a_mount_and_kept_like_it(volume, gar
     done("sync", garden.path, f"{volume.path}/tree", "--delete")
     assert describe(volume.path / "tree") == describe(garden.path)
     assert used_of(volume) == walk_usage(volume.backing)
+    planned = done("sync", garden.path, f"{volume.path}/another", "--dry-run").splitlines()
+    names = [name for _, folders, files in os.walk(os.fsencode(garden.path)) for name in (*folders, *files)]
+    assert planned[0] == "+ ." and len(planned) == 1 + len(names) and not (volume.path / "another").exists()
     done("copy", garden.path, f"{volume.path}/tree/")
     assert describe(volume.path / "tree/garden") == describe(garden.path)
+
+
+def test_what_a_sync_of_one_file_would_do_is_said(volume, place):
+    (place / "file").write_text("one")
+    assert done("sync", place / "file", f"{volume.path}/file", "--dry-run") == "+ .\n"
+    done("sync", place / "file", f"{volume.path}/file")
+    assert done("sync", place / "file", f"{volume.path}/file", "--dry-run") == ""
+    (place / "file").write_text("another")
+    assert done("sync", place / "file", f"{volume.path}/file", "--dry-run") == "M . (content)\n"
+    for target, says in ((volume.path / "no/such", "there is no directory"), (volume.path, "needs a name")):
+        refused = volgate("sync", place / "file", target, "--dry-run")
+        assert refused.returncode and says in refused.stderr, refused
+    (volume.path / "folder").mkdir()
+    refused = volgate("sync", place / "file", f"{volume.path}/folder", "--dry-run")
+    assert refused.returncode and "no directory, and 'folder' is the other" in refused.stderr, refused
 
 
 def test_between_mounts_and_out_of_snapshots(place, garden):

@@ -294,20 +294,20 @@ def test_where_the_storage_shares_blocks_a_change_costs_what_is_changed(place):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "status", "said"),
     [
-        (("create", "s1"), "there is a snapshot s1"),
-        (("create", ".hidden"), "no snapshot id"),
-        (("create", "a/b"), "no snapshot id"),
-        (("show", "s2"), "has no snapshot s2"),
-        (("delete", "s2"), "there is no snapshot s2"),
+        (("create", "s1"), os.EX_CANTCREAT, "there is a snapshot s1"),
+        (("create", ".hidden"), os.EX_USAGE, "no snapshot id"),
+        (("create", "a/b"), os.EX_USAGE, "no snapshot id"),
+        (("show", "s2"), os.EX_UNAVAILABLE, "has no snapshot s2"),
+        (("delete", "s2"), os.EX_UNAVAILABLE, "there is no snapshot s2"),
     ],
 )
-def test_what_is_asked_wrongly_is_refused_in_one_line(shared_volume, arguments, said):
+def test_what_is_asked_wrongly_is_refused_in_one_line(shared_volume, arguments, status, said):
     if not listed(shared_volume):
         snapshot(shared_volume, "create", "s1")
     done = volgate("snapshot", arguments[0], shared_volume.path, *arguments[1:])
-    assert done.returncode and said in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+    assert done.returncode == status and said in done.stderr and len(done.stderr.splitlines()) == 1, done
 
 
 def test_a_damaged_snapshot_is_told_and_costs_the_others_nothing(place):

@@ -17,6 +17,7 @@ _STATUS: Final[dict[type[errors.StorageException], int]] = {
     errors.PermissionDenied: os.EX_NOPERM,
     errors.NotPermitted: os.EX_NOPERM,
     errors.NoSpace: os.EX_CANTCREAT,
+    errors.QuotaExceeded: os.EX_CANTCREAT,
 }
 
 

@@ -1,4 +1,4 @@
-"""Asking a mount daemon over its socket; blocking, with a time limit. Standard library only, so it starts fast."""
+"""Asking a mount daemon over its socket; blocking, with a time limit. No HTTP library, so it starts fast."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from volgate.errors import Busy, InvalidArgument, NotFound, StorageException, Unavailable
+from volgate.control.problems import from_problem
+from volgate.errors import NotFound, Unavailable
 
 TIMEOUT_S: Final = 10.0
-_ERRORS: Final[dict[int, type[StorageException]]] = {404: NotFound, 409: Busy, 503: Unavailable}
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -50,7 +50,7 @@ def ask(path: Path, method: str, target: str, body: Any = None, *, timeout_s: fl
 
     Raises:
         NotFound: nobody serves that socket, or what was asked for is not there. Unavailable: no answer in time, or its
-            storage gives none. Busy: it is in use. InvalidArgument: it refused; says why.
+            storage gives none. Any other of the tree: what the daemon says it is, by its code.
     """
     return send(path, method, target, body, timeout_s=timeout_s)()
 
@@ -68,10 +68,9 @@ class Asked:
             response = self._connection.getresponse()
             content = response.read()
         self.close()
-        answer = json.loads(content)
         if response.status >= 400:
-            raise _ERRORS.get(response.status, InvalidArgument)(str(answer.get("detail", content)))
-        return answer
+            raise from_problem(response.status, content)
+        return json.loads(content)
 
     def close(self) -> None:
         """Hang up."""

@@ -173,14 +173,7 @@ class TreeCopy:
             QuotaExceeded, NoSpace: it does not fit; says how much is missing.
             Busy: the source changes all the time. InputOutput: what was written is not what was read.
         """
-        above, _, name = self._source_path.rpartition(b"/")
-        if self._source_path.split(b"/")[0] in self._source.reserved:
-            raise NotFound(f"{self._context.source_path!r} is not the users'")
-        try:
-            directory = await open_directory(self._source, above)
-            top = await self._source.backend.get_attributes(directory, name)
-        except (NotFound, NotADirectory) as error:
-            raise NotFound(f"the source has no {self._context.source_path!r}") from error
+        directory, name, top = await self._find_source()
         self._check_identity(top)
         await self._check_losses(directory, name, top)
         if self._request.kind == "copy":
@@ -188,6 +181,17 @@ class TreeCopy:
         else:
             await self._sync(name, top)
         return CopyReport(**self._counts, losses=self._losses, changed=self._changed)
+
+    async def _find_source(self) -> tuple[BackendDirectory, bytes, FileAttributes]:
+        """Return the directory that has the source, its name there, and what it is. Raises NotFound."""
+        above, _, name = self._source_path.rpartition(b"/")
+        if self._source_path.split(b"/")[0] in self._source.reserved:
+            raise NotFound(f"{self._context.source_path!r} is not the users'")
+        try:
+            directory = await open_directory(self._source, above)
+            return directory, name, await self._source.backend.get_attributes(directory, name)
+        except (NotFound, NotADirectory) as error:
+            raise NotFound(f"the source has no {self._context.source_path!r}") from error
 
     def _check_identity(self, top: FileAttributes) -> None:
         """Raise NotFound where another thing has the source's name than when the copy was begun."""
@@ -401,19 +405,14 @@ class TreeCopy:
         is_directory = stat.S_ISDIR(top.mode)
         writer = self._writer(in_place=False)
         above, _, target = self._path.rpartition(b"/")
-        if not is_directory and not target:
-            raise InvalidArgument("a file needs a name in the volume")
         async with self._parent(writer, above) as parent:
             pair = Pair(self._source_path.rpartition(b"/")[0], above, parent)
-            found = await self._fs.own_names.lookup(parent, target) if target else None
-            if found is not None and found[0].is_directory != is_directory:
-                what = "a directory" if is_directory else "no directory"
-                raise NotADirectory(f"the source is {what}, and {self._context.destination_path!r} is the other")
+            there = await self._look(parent, target, is_directory=is_directory)
             await self._stage.note("begun")
             if not is_directory:
-                await self._sync_file(writer, pair, name, target, top, None if found is None else found[1])
+                await self._sync_file(writer, pair, name, target, top, there)
                 return
-            if target and found is None:
+            if there is None:
                 await writer.create(pair, name, top, target)
             await self._make_same(writer, self._path)
             if target:  # a volume's own root keeps what it has
@@ -432,7 +431,7 @@ class TreeCopy:
         if there is None:
             is_done = await self._patiently(partial(writer.create, pair, name, top, target))
             self._counts["created"] += is_done
-        elif (there.mode, there.size, there.mtime_ns) != (top.mode, top.size, top.mtime_ns):
+        elif not _is_same_file(there, top):
             is_done = await self._patiently(partial(writer.replace, pair, name, top, target))
             self._counts["replaced"] += is_done
         else:
@@ -443,15 +442,31 @@ class TreeCopy:
         await self._store()
 
     async def plan(self) -> list[TreeChange]:
-        """Return what a sync would change; nothing is changed."""
-        try:
-            live = await self._live_place(self._path)
-        except (NotFound, NotADirectory):
-            raise NotFound(
-                f"there is no directory {self._context.destination_path!r} yet: all would be copied"
-            ) from None
+        """Return what a sync would change; nothing is changed. Raises as the sync."""
+        top = (await self._find_source())[2]
+        is_directory = stat.S_ISDIR(top.mode)
+        above, _, target = self._path.rpartition(b"/")
+        async with self._parent(self._writer(in_place=False), above) as parent:
+            there = await self._look(parent, target, is_directory=is_directory)
+        if not is_directory:
+            if there is None:
+                return [TreeChange(b"", "removed", top, None)]
+            return [] if _is_same_file(there, top) else [TreeChange(b"", "changed", top, there, ("content",))]
+        live = None if there is None else await self._live_place(self._path)
         async with contextlib.aclosing(self._differences(live)) as changes:
             return [c async for c in changes if c.kind != "linked" and (c.kind != "added" or self._request.delete)]
+
+    async def _look(self, parent: Inode, target: bytes, *, is_directory: bool) -> FileAttributes | None:
+        """Return what stands where a sync goes. Raises NotADirectory, InvalidArgument: it cannot go there."""
+        if not target:
+            if not is_directory:
+                raise InvalidArgument("a file needs a name in the volume")
+            return await self._fs.attributes.get(parent)
+        found = await self._fs.own_names.lookup(parent, target)
+        if found is not None and found[0].is_directory != is_directory:
+            what = "a directory" if is_directory else "no directory"
+            raise NotADirectory(f"the source is {what}, and {self._context.destination_path!r} is the other")
+        return None if found is None else found[1]
 
     # -- making the same ----------------------------------------------------------------------------------------
 
@@ -478,7 +493,7 @@ class TreeCopy:
         reserved = frozenset[bytes]() if self._source_path else self._source.reserved
         return Place(self._source.backend, root, reserved=reserved)
 
-    async def _differences(self, live: Place) -> AsyncGenerator[TreeChange, None]:
+    async def _differences(self, live: Place | None) -> AsyncGenerator[TreeChange, None]:
         source, target = self._source.backend.capabilities, self._backend.capabilities
         ignored = set[str]()
         if not (source.ownership and target.ownership):
@@ -664,6 +679,10 @@ class TreeCopy:
             return await exists(self._source.backend, directory, name)
         except (NotFound, NotADirectory):
             return False
+
+
+def _is_same_file(there: FileAttributes, source: FileAttributes) -> bool:
+    return (there.mode, there.size, there.mtime_ns) == (source.mode, source.size, source.mtime_ns)
 
 
 def _above(path: bytes) -> bytes:

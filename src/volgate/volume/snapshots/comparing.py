@@ -47,7 +47,7 @@ class TreeChange:
 
 async def compare(
     before: Place,
-    after: Place,
+    after: Place | None,
     changed: Mapping[int, bytes | None],
     path: bytes = b"",
     *,
@@ -60,6 +60,7 @@ async def compare(
     """Yield what differs, directory by directory, and of the first one itself.
 
     Args:
+        after: None = nothing is there, so all of ``before`` was removed.
         changed: inodes of ``before`` that are known to have changed since, though size and mtime may be the same; each
             with its key, since its number may be another's by now.
         path: of a directory that both have, to begin with; b"" = the root.
@@ -71,13 +72,15 @@ async def compare(
 
     Blocks for the storage; other tasks run between directories.
     """
-    old_root, new_root = await open_directory(before, path), await open_directory(after, path)
+    old_root = await open_directory(before, path)
+    new_root = None if after is None else await open_directory(after, path)
     old: BackendDirectory | None
     new: BackendDirectory | None
 
     async def compare_one(
         old: BackendDirectory, new: BackendDirectory, name: bytes, was: FileAttributes, is_: FileAttributes
     ) -> tuple[str, ...]:
+        assert after is not None
         is_same = stat.S_ISREG(was.mode) and was.ino == is_.ino and was.ino in changed
         is_changed = is_same and after.backend.key_of_node(new, name, is_.ino) == changed[was.ino]
         if not is_changed and is_untouched(was, is_):
@@ -89,9 +92,12 @@ async def compare(
         return what_differs(was, is_, content=content or is_changed, xattrs=xattrs, directory_times=directory_times)
 
     was_root = await before.backend.get_attributes(old_root, b"")
-    is_root = await after.backend.get_attributes(new_root, b"")
-    if what := await compare_one(old_root, new_root, b"", was_root, is_root):
-        yield TreeChange(path, "changed", was_root, is_root, what)
+    if after is None or new_root is None:
+        yield TreeChange(path, "removed", was_root, None)
+    else:
+        is_root = await after.backend.get_attributes(new_root, b"")
+        if what := await compare_one(old_root, new_root, b"", was_root, is_root):
+            yield TreeChange(path, "changed", was_root, is_root, what)
     waiting: list[tuple[bytes, _Below, _Below]] = []
     above, old, new = path, old_root, new_root
     while True:
@@ -150,9 +156,9 @@ def _is_directory(attributes: FileAttributes | None) -> bool:
     return attributes is not None and stat.S_ISDIR(attributes.mode)
 
 
-async def _open_below(place: Place, below: _Below) -> BackendDirectory | None:
+async def _open_below(place: Place | None, below: _Below) -> BackendDirectory | None:
     above, name, attributes = below
-    if above is None or attributes is None or not _is_directory(attributes):
+    if place is None or above is None or attributes is None or not _is_directory(attributes):
         return None
     return await place.backend.open_directory(above, name, attributes.ino)
 
@@ -161,12 +167,12 @@ _Entries = dict[bytes, FileAttributes]
 
 
 async def _entries_that_may_differ(
-    before: tuple[Place, BackendDirectory | None], after: tuple[Place, BackendDirectory | None], *, marked: bool
+    before: tuple[Place, BackendDirectory | None], after: tuple[Place | None, BackendDirectory | None], *, marked: bool
 ) -> tuple[_Entries, _Entries]:
     """Return what stands in a directory of either tree, but for what is known to be the same without asking."""
     (old, in_old), (new, in_new) = before, after
     of_old, of_new = await _names(old, in_old), await _names(new, in_new)
-    if marked and in_old is not None and in_new is not None:
+    if marked and new is not None and in_old is not None and in_new is not None:
         both = sorted(of_old & of_new)
         marks = zip(both, old.backend.marks_of(in_old, both), new.backend.marks_of(in_new, both), strict=True)
         same = {name for name, one, other in marks if one is not None and one == other}
@@ -174,15 +180,15 @@ async def _entries_that_may_differ(
     return await _entries(old, in_old, of_old), await _entries(new, in_new, of_new)
 
 
-async def _names(place: Place, directory: BackendDirectory | None) -> set[bytes]:
-    if directory is None:
+async def _names(place: Place | None, directory: BackendDirectory | None) -> set[bytes]:
+    if place is None or directory is None:
         return set()
     return {name for name in await place.backend.list_names(directory) if not place.hides(directory, name)}
 
 
-async def _entries(place: Place, directory: BackendDirectory | None, names: Set[bytes]) -> _Entries:
+async def _entries(place: Place | None, directory: BackendDirectory | None, names: Set[bytes]) -> _Entries:
     found: _Entries = {}
-    if directory is not None:
+    if place is not None and directory is not None:
         for batch in in_batches(sorted(names)):
             found.update(await attributes_by_name(place.backend, directory, batch))
     return found
