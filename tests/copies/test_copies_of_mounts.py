@@ -69,6 +69,20 @@ def test_what_a_sync_of_one_file_would_do_is_said(volume, place):
     assert refused.returncode and "no directory, and 'folder' is the other" in refused.stderr, refused
 
 
+def test_a_time_beyond_what_the_target_stores_is_told(place):
+    with (
+        mounting.loop_image(place, "btrfs", 256 << 20) as root,
+        mounting.loop_image(place, "ext4", 64 << 20) as data,
+        mounting.mounted(place, source=str(data)) as volume,
+    ):
+        (root / "tree").mkdir()
+        (root / "tree/far").write_text("far")
+        os.utime(root / "tree/far", (30_000_000_000, 30_000_000_000))
+        refused = volgate("copy", root / "tree", f"{volume.path}/tree")
+        assert refused.returncode == os.EX_CANTCREAT and "does not keep the mtime of 'far'" in refused.stderr, refused
+        assert not (volume.path / "tree").exists()
+
+
 def test_between_mounts_and_out_of_snapshots(place, garden):
     with mounting.mounted(place, name="one") as one, mounting.mounted(place, name="two") as two:
         done("copy", garden.path, f"{one.path}/tree")

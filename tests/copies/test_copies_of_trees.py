@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from trees import Garden, describe
 from worked import Worked
 
+from volgate import errors
 from volgate.copies.request import to_request
 from volgate.copies.tasks import Tasks
 from volgate.drivers.memory import MemoryBackend, MemoryTree
@@ -243,8 +244,47 @@ def test_a_copy_ends_when_the_bucket_has_it_and_waits_for_one_that_does_not_answ
             else:
                 assert {key for key in target.store._objects if key.startswith("copy/")}
                 await compare(target, "copy", garden)
+                made = sum(len(folders) + len(files) for _, folders, files in os.walk(os.fsencode(garden.path)))
+                assert done["report"]["created"] == made, "each name once, however often it was tried"
                 done = await target.do(kind="sync", source_path="", target_path="", **source_of(garden.path))
                 assert done["state"] == "done", done
+
+    on("bucket", story)
+
+
+class HeldStore(HookedStore):
+    """A bucket whose uploads wait to fail once. Attributes: asked: whether one waits. fail: lets it."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked, self.fail = trio.Event(), trio.Event()
+
+    async def before(self, name, key):
+        if name == "put" and str(key) == "copy" and not self.fail.is_set():
+            self.asked.set()
+            await self.fail.wait()
+            raise Unavailable("held")
+
+
+def test_what_fails_while_it_is_paused_stays_paused_and_goes_on_when_it_is_told_to():
+    async def story(target, garden, chance):
+        target.store = HeldStore()
+        (garden.path / "f").write_bytes(b"content")
+        async with target.opened():
+            operation_id = await target.submit(
+                kind="copy", source_path="f", target_path="copy", **source_of(garden.path)
+            )
+            await target.store.asked.wait()
+            await target.tasks.pause(operation_id)
+            target.store.fail.set()
+            with trio.fail_after(LIMIT_S):
+                while not target.tasks.show(operation_id)["error"]:
+                    await trio.sleep(0.01)
+            assert target.tasks.show(operation_id)["state"] == "paused"
+            assert (await target.tasks.resume(operation_id))["state"] == "waiting"
+            with trio.fail_after(LIMIT_S):
+                assert (await target.tasks.wait(operation_id))["state"] == "done"
+            assert (await target.shown())["copy"][2] == b"content"
 
     on("bucket", story)
 
@@ -462,6 +502,73 @@ def test_what_users_put_under_the_name_of_a_file_that_is_being_copied_stays(kind
             await target.worked.check_usage()
 
     on(kind, story)
+
+
+@pytest.mark.parametrize("end", ["by itself", "cancelled", "in the next process"])
+def test_a_directory_keeps_its_place_while_a_copy_is_made_below_it_in_a_bucket(end):
+    async def story(target, garden, chance):
+        garden.grow(30)
+        async with target.opened():
+            for path in ("above", "above/within", "beside"):
+                await target.worked.mkdir(path)
+            before = await target.shown()
+            operation_id = await target.submit(
+                kind="copy", source_path="", target_path="above/within/copy", bytes_per_s=2_000_000,
+                **source_of(garden.path),
+            )  # fmt: skip
+            while not target.tasks.show(operation_id)["done_bytes"]:
+                await trio.sleep(0.001)
+            for path in ("above", "above/within"):
+                with pytest.raises(errors.Busy, match="a copy is being made"):
+                    await target.worked.rename(path, "elsewhere")
+                with pytest.raises(errors.Busy, match="a copy is being made"):
+                    await target.worked.rename("beside", path)
+            await target.worked.rename("beside", "another")
+            await target.worked.rename("another", "beside")
+            if end == "cancelled":
+                assert (await target.tasks.cancel(operation_id))["state"] == "cancelled"
+                assert await target.shown() == before
+            elif end == "in the next process":
+                await target.tasks.pause(operation_id)
+        async with target.opened():
+            if end == "in the next process":
+                with pytest.raises(errors.Busy, match="a copy is being made"):
+                    await target.worked.rename("above", "elsewhere")
+                await target.tasks.resume(operation_id)
+            if end != "cancelled":
+                assert (await target.tasks.wait(operation_id))["state"] == "done"
+                await compare(target, "above/within/copy", garden)
+            await target.worked.rename("above", "elsewhere")
+            await target.worked.check_usage()
+
+    on("bucket", story)
+
+
+def test_what_users_put_where_others_took_the_directory_of_a_copy_away_stays():
+    async def story(target, garden, chance):
+        garden.grow(30)
+        async with target.opened():
+            await target.worked.mkdir("above")
+            operation_id = await target.submit(
+                kind="copy", source_path="", target_path="above/copy", bytes_per_s=2_000_000, **source_of(garden.path)
+            )
+            while not target.tasks.show(operation_id)["done_bytes"]:
+                await trio.sleep(0.001)
+            await target.tasks.pause(operation_id)
+            await target.worked.backend.drain()
+        for key in [key for key in target.store._objects if key.startswith("above/")]:
+            await target.store.delete(key)
+        async with target.opened():
+            await target.worked.mkdir("above")
+            await target.worked.mkdir("above/copy")
+            await target.worked.write("above/copy/theirs", b"precious")
+            theirs = await target.shown()
+            await target.tasks.resume(operation_id)
+            done = await target.tasks.wait(operation_id)
+            assert done["state"] == "failed" and "is gone" in done["error"], done
+            assert await target.shown() == theirs
+
+    on("bucket", story)
 
 
 @pytest.mark.parametrize("source", ["f", ""])

@@ -23,7 +23,7 @@ import trio
 from volgate.copies.pacing import Pacer, Progress
 from volgate.copies.request import CopyRequest, describe, name_source, to_request
 from volgate.copies.source import opened_source
-from volgate.copies.tree_copy import CopyReport, Stage, TreeCopy
+from volgate.copies.tree_copy import COUNTS, CopyReport, Stage, TreeCopy
 from volgate.dto import AsyncCopyContext
 from volgate.errors import (
     Busy,
@@ -94,6 +94,8 @@ class _Run:
         self.scope = trio.CancelScope()
         self.is_cancelled = False
         self.is_parked = False
+        self.counts = dict.fromkeys(COUNTS, 0)
+        """What it did in this process, in all its tries."""
         if task.state == "paused":
             self.pacer.pause()
 
@@ -239,8 +241,10 @@ class Tasks:
         return self.show(operation_id)
 
     async def pause(self, operation_id: str) -> dict[str, Any]:
-        """Hold a task, until ``resume``, also over restarts. Raises NotFound, Busy: it has ended."""
+        """Hold a task, until ``resume``, also over restarts. Raises NotFound, Busy: it has ended, or just ends."""
         task = self._find_unended(operation_id)
+        if task.state == "cancelling":
+            raise Busy(f"the task {operation_id} is being cancelled")
         task.state = "paused"
         self._runs[operation_id].pacer.pause()
         self._park(self._runs[operation_id], parked=True)
@@ -251,7 +255,7 @@ class Tasks:
         """Let a task go on that was paused. Raises NotFound, Busy: it has ended."""
         task = self._find_unended(operation_id)
         if task.state == "paused":
-            task.state = "running"
+            task.state = "waiting" if task.error else "running"
             self._runs[operation_id].pacer.go_on()
             self._park(self._runs[operation_id], parked=False)
             await self._keep()
@@ -307,8 +311,6 @@ class Tasks:
         if run.is_cancelled and not task.has_ended:
             await self._discard(task, run)
             self._end(task, "cancelled", "", "")
-        elif task.state == "failed":
-            await self._discard(task, run)
         elif not task.has_ended:
             return  # the process ends
         task.total_bytes, task.total_files = run.progress.total_bytes, run.progress.total_files
@@ -337,18 +339,24 @@ class Tasks:
             except StorageException as error:
                 code = errno_name(to_errno(error))
                 if not error.retryable:
-                    self._end(task, "failed", str(error), code)
+                    await self._fail(task, run, str(error), code)
                     return
-                task.state, task.error, task.error_code = "waiting", str(error), code
+                if not run.pacer.is_paused and not run.is_cancelled:
+                    task.state = "waiting"
+                task.error, task.error_code = str(error), code
                 facts = {"task": task.operation_id, "error": str(error)}
                 log.warning("a task waits for storage", extra={"event": "task.waits", **facts})
                 await trio.sleep(delay_s)
                 delay_s = min(2 * delay_s, _LAST_DELAY_S)
             except Exception:  # no task ends the daemon
                 log.exception("a task failed in a way nobody foresaw", extra={"task": task.operation_id})
-                self._end(task, "failed", "internal error; see the daemon's log", "EIO")
+                await self._fail(task, run, "internal error; see the daemon's log", "EIO")
             else:
                 self._end(task, "done", "", "")
+
+    async def _fail(self, task: Task, run: _Run, error: str, code: str) -> None:
+        await self._discard(task, run)
+        self._end(task, "failed", error, code)
 
     def _end(self, task: Task, state: State, error: str, code: str) -> None:
         task.state, task.error, task.error_code, task.ended_at = state, error, code, time.time()
@@ -372,7 +380,6 @@ class Tasks:
             return
         copy = self._make_copy(task, run, self._own_place())
         try:
-            await copy.hide()
             await copy.discard()
         except StorageException:
             log.exception("what is left of a copy could not be removed", extra={"task": task.operation_id})
@@ -389,8 +396,9 @@ class Tasks:
             await self._keep()
 
         return TreeCopy(
-            self._fs, context, source, request, run.progress, run.pacer, Stage(task.stage, task.source_ino, keep)
-        )
+            self._fs, context, source, request, run.progress, run.pacer,
+            Stage(task.stage, task.source_ino, keep), run.counts,
+        )  # fmt: skip
 
     def _own_place(self) -> Place:
         return Place(self._backend, self._fs.volume.root)

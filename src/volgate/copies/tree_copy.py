@@ -107,6 +107,9 @@ class Stage:
             self._name = name
 
 
+COUNTS: Final = ("created", "replaced", "removed", "adjusted")
+
+
 @attrs.frozen
 class CopyReport:
     """What a copy did, or would do.
@@ -131,7 +134,7 @@ class TreeCopy:
         context: its backends, paths and id; the destination is the file system's volume.
         source: the tree that the context's source path lies in.
         request: how. progress, pacer: told how far it is, and asked whether it may go on.
-        stage: how far it had come when it was cut off.
+        stage: how far it had come when it was cut off. counts: by ``COUNTS``, what was done before; it is added to.
 
     Attributes:
         touched: names that lead to another inode than before, each with its directory's number.
@@ -146,6 +149,7 @@ class TreeCopy:
         progress: Progress,
         pacer: Pacer,
         stage: Stage,
+        counts: dict[str, int],
     ) -> None:
         self._fs = file_system
         self._backend = file_system.volume.backend
@@ -158,10 +162,11 @@ class TreeCopy:
         self._source_path, self._path = (
             b"" if path == "." else os.fsencode(path) for path in (context.source_path, context.destination_path)
         )
-        self._counts = dict.fromkeys(("created", "replaced", "removed", "adjusted"), 0)
+        self._counts = counts
         self._losses: tuple[str, ...] = ()
         self._changed = ""
         self._live_inodes: dict[int, int] = {}
+        self._unkept = ""
         self.touched: set[tuple[int, bytes]] = set()
 
     async def run(self) -> CopyReport:
@@ -293,6 +298,8 @@ class TreeCopy:
             return  # it was shown just before this process began
         if draft == target and not self._stage.hidden:
             await self._take_name(parent, target)
+        elif draft == target and not self._fs.tree.is_draft(parent, target):
+            raise NotFound(f"the directory that {self._context.destination_path!r} was copied into is gone")
         there = await names.lookup(parent, draft)
         if draft != target:
             if await names.lookup(parent, target) is not None:
@@ -314,20 +321,20 @@ class TreeCopy:
                 await self._show(parent, draft, target)
         finally:
             self.touched.add((parent.ino, target))
-        self._fs.tree.hidden.discard((parent.backing_ino, target))
+        self._fs.tree.show(parent, target)
 
     async def _take_name(self, parent: Inode, target: bytes) -> None:
         """Make a name the copy's own, seen by nobody, where nothing has it. Raises AlreadyExists: something has."""
-        hidden, key = self._fs.tree.hidden, (parent.backing_ino, target)
-        if key in hidden:  # another copy's, which may not stand there yet
+        tree = self._fs.tree
+        if tree.is_draft(parent, target):  # another copy's, which may not stand there yet
             raise self._taken()
-        hidden.add(key)
+        tree.hide(parent, target)
         try:
             if await self._fs.own_names.lookup(parent, target) is not None:
                 raise self._taken()
             await self._stage.note("hidden")
         except BaseException:
-            hidden.discard(key)
+            tree.show(parent, target)
             raise
 
     async def _note_what_is_there(self, parent: Inode, draft: bytes) -> None:
@@ -367,12 +374,12 @@ class TreeCopy:
         return DRAFT_PREFIX + self._context.operation_id.encode()
 
     async def hide(self) -> None:
-        """Hide what is there of a copy that was cut off, before anybody looks."""
+        """Hide what is there of a copy that was cut off, before anybody looks. Raises StorageException: not now."""
         above, _, target = self._path.rpartition(b"/")
         if self._stage.hidden:
-            with contextlib.suppress(StorageException):
+            with contextlib.suppress(NotADirectory, Stale):  # others took away the directory, and the copy with it
                 async with self._writer(in_place=True).at(above) as parent:
-                    self._fs.tree.hidden.add((parent.backing_ino, target))
+                    self._fs.tree.hide(parent, target)
 
     async def _survey_draft(self, parent: Inode, draft: bytes, attributes: FileAttributes) -> Usage:
         place = Place(self._backend, self._fs.volume.root)
@@ -394,10 +401,11 @@ class TreeCopy:
         target = self._path.rpartition(b"/")[2]
         draft = self._draft_of(target)
         with trio.CancelScope(shield=True):
-            if draft != target or self._stage.hidden:  # else it is somebody's
+            is_own = self._stage.hidden and self._fs.tree.is_draft(parent, target)
+            if draft != target or is_own:  # else it is somebody's
                 await writer.remove(parent, draft)
             await writer.remove(parent, writer.draft_of(target))
-            self._fs.tree.hidden.discard((parent.backing_ino, target))
+            self._fs.tree.show(parent, target)
 
     # -- sync ---------------------------------------------------------------------------------------------------
 
@@ -512,16 +520,24 @@ class TreeCopy:
                     yield attrs.evolve(change, what=what)
 
     async def _make_same(self, writer: TreeWriter, path: bytes) -> None:
-        """Compare and change until nothing differs. Raises Busy: it never ends."""
+        """Compare and change until nothing differs.
+
+        Raises:
+            Busy: it never ends. Unsupported: what is written is another when it is read, as a time beyond what a file
+            system can store.
+        """
+        seen: dict[bytes, tuple[int, int]] = {}
         for number in range(1, _PASSES + 1):
             await self._check_source()
             try:
-                if not await self._pass(writer, path, await self._live_place(path)):
+                if not await self._pass(writer, path, await self._live_place(path), seen):
                     return
             except _MEANWHILE as error:  # of the source, most likely: it changes
                 if number == _PASSES:
                     raise
                 log.info("the source changed while it was copied", extra={"error": str(error)})
+        if self._unkept:
+            raise Unsupported(f"the target does not keep {self._unkept}: leave that out")
         raise Busy(_RESTLESS)
 
     async def _check_source(self) -> None:
@@ -534,10 +550,15 @@ class TreeCopy:
         if not is_there:
             raise NotFound("the source was taken away while it was copied")
 
-    async def _pass(self, writer: TreeWriter, path: bytes, live: Place) -> bool:
-        """Make the same what differs; returns whether anything did."""
+    async def _pass(self, writer: TreeWriter, path: bytes, live: Place, seen: dict[bytes, tuple[int, int]]) -> bool:
+        """Make the same what differs; returns whether anything did.
+
+        Args:
+            seen: number and ctime of sources that differed from what stood there; those of this pass are added.
+        """
         directories: dict[bytes, FileAttributes] = {}
         changed = False
+        self._unkept = ""
         batch: list[TreeChange] = []
         self._live_inodes.clear()
         writer.links.clear()
@@ -546,6 +567,8 @@ class TreeCopy:
                 if change.path == b"":
                     continue  # the caller's
                 changed |= change.kind not in ("linked", "added")
+                if change.kind == "changed" and change.before is not None:
+                    self._look_again(change, change.before, seen)
                 if batch and _above(batch[-1].path) != _above(change.path):
                     changed |= await self._apply(writer, path, batch, directories)
                     batch = []
@@ -557,6 +580,14 @@ class TreeCopy:
             async with writer.within(join(self._source_path, above), join(path, above)) as pair:
                 await writer.adjust(pair, name, directories[below], join(path, below))
         return changed
+
+    def _look_again(self, change: TreeChange, was: FileAttributes, seen: dict[bytes, tuple[int, int]]) -> None:
+        """Note what differs once more though its source is as it was: the target takes it, and has another."""
+        state = was.ino, was.ctime_ns
+        if seen.get(change.path) == state and not self._unkept:
+            what = " and ".join(name for name in change.what if name != "content") or "content"
+            self._unkept = f"the {what} of {os.fsdecode(change.path)!r}"
+        seen[change.path] = state
 
     async def _apply(
         self, writer: TreeWriter, path: bytes, batch: list[TreeChange], directories: dict[bytes, FileAttributes]
@@ -669,7 +700,8 @@ class TreeCopy:
             raise InputOutput(f"the storage refuses {refused} of it; see 'volgate quarantine list' and the log")
         if left:
             report = self._backend.report()
-            raise Unavailable(f"the storage does not take all of it yet: {report.last_error if report else ''}")
+            why = report.last_error if report else ""
+            raise Unavailable("the storage does not take all of it yet" + (f": {why}" if why else ""))
 
     async def _has_source(self, path: bytes) -> bool:
         """Return whether the source has what stands at a path of the target: else that is of others."""

@@ -278,6 +278,7 @@ class Namespace:
 
         Raises:
             InvalidArgument: other flags, or flags that the backing cannot do.
+            Busy: a copy is being made below it, in storage that cannot rename a directory at once.
         """
         if flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE):
             raise InvalidArgument
@@ -289,6 +290,7 @@ class Namespace:
         target = await self._tree.directory_of(new_parent)
         moved = await self._backend.get_attributes(source, name)
         replaced = await self._backend.find_attributes(target, new_name)
+        self._tree.check_movable(moved.ino, *(() if replaced is None else (replaced.ino,)))
         if flags & RENAME_EXCHANGE:
             await self._exchange(parent, name, new_parent, new_name, moved, replaced)
             return

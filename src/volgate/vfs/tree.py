@@ -16,7 +16,7 @@ from volgate.core.inode_table import Inode, InodeTable
 from volgate.core.names import DRAFT_PREFIX, RESERVED_ROOT_NAMES, SNAPSHOTS_NAME
 from volgate.drivers.base import BackendDirectory, BackendFile
 from volgate.dto import StorageLocation
-from volgate.errors import NameTooLong, NotADirectory, NotFound, NotPermitted, Stale
+from volgate.errors import Busy, NameTooLong, NotADirectory, NotFound, NotPermitted, Stale
 from volgate.vfs.open_file import OpenDirectory, OpenFile
 
 if TYPE_CHECKING:
@@ -36,8 +36,6 @@ class Tree:
         mount_point: where users see it; only named in locations.
         first_number: of its inodes and open files; None where it is the volume itself.
 
-    Attributes:
-        hidden: names that are drafts though they do not look so, each with the backend's number of its directory.
     """
 
     def __init__(self, volume: Volume, mount_point: Path, first_number: int | None = None) -> None:
@@ -48,7 +46,7 @@ class Tree:
         self.inodes = InodeTable(first_number)
         self.files: HandleTable[OpenFile] = HandleTable(first_number or 1)
         self.directories: HandleTable[OpenDirectory] = HandleTable(first_number or 1)
-        self.hidden: set[tuple[int, bytes]] = set()
+        self._hidden: dict[tuple[Inode, bytes], frozenset[int]] = {}
         self._root_directory = volume.root
         self._magic_names = volume.backend.capabilities.magic_names
         self._open_directories: OrderedDict[Inode, None] = OrderedDict()
@@ -98,9 +96,35 @@ class Tree:
 
     def is_hidden(self, parent: Inode, name: bytes, *, drafts: bool = False) -> bool:
         """Return whether a name is the gateway's own, or the storage's; ``drafts``: the gateway sees its drafts."""
-        if name.startswith(DRAFT_PREFIX) or (self.hidden and (parent.backing_ino, name) in self.hidden):
+        if name.startswith(DRAFT_PREFIX) or (self._hidden and (parent, name) in self._hidden):
             return not drafts
         return (parent is self.inodes.root and name in RESERVED_ROOT_NAMES) or name in self._magic_names
+
+    # -- drafts that do not look so -----------------------------------------------------------------------------
+
+    def hide(self, parent: Inode, name: bytes) -> None:
+        """Let a name be a draft's until ``show``; the directories above it keep their places as long."""
+        self.inodes.count_lookup(parent)
+        above: Inode | None = parent
+        numbers: set[int] = set()
+        while above is not None:
+            numbers.add(above.backing_ino)
+            above = above.parent
+        self._hidden[parent, name] = frozenset(numbers)
+
+    def show(self, parent: Inode, name: bytes) -> None:
+        """Let a name be the users'; nothing happens where it is."""
+        if self._hidden.pop((parent, name), None) is not None:
+            self.inodes.forget(parent.ino, 1)
+
+    def is_draft(self, parent: Inode, name: bytes) -> bool:
+        """Return whether a name was hidden."""
+        return (parent, name) in self._hidden
+
+    def check_movable(self, *numbers: int) -> None:
+        """Refuse to move what has a draft below it, which is found by its path. Args: the backend's. Raises Busy."""
+        if any(not above.isdisjoint(numbers) for above in self._hidden.values()):
+            raise Busy("a copy is being made in the directory, or below it: it can be renamed afterwards")
 
     # -- directories --------------------------------------------------------------------------------------------
 
