@@ -40,7 +40,7 @@ async def workload(file_system, midway):
             return None
         inode, found, file = made
         file_system.tree.inodes.count_lookup(inode)
-        fh = io.register(inode, file, found, writable=True, privileged=True)
+        fh = file_system.tree.register(inode, file, found, writable=True, privileged=True)
         handles.append(fh)
         await attempt(io.write, fh, 0, b"x" * size)
         await attempt(io.write, fh, size - 5, b"y" * 50)
@@ -62,7 +62,7 @@ async def workload(file_system, midway):
     await attempt(names.rmdir, root, b"dir")
     await attempt(names.unlink, root, b"link")
     for fh in handles:
-        await attempt(io.release, fh)
+        await attempt(file_system.tree.release, fh)
     await midway()
     await change_again(file_system, attempt)
 
@@ -81,7 +81,7 @@ async def change_again(file_system, attempt):
             opened = await attempt(io.open, inode, os.O_RDWR, privileged=True)
             if opened is not None:
                 await attempt(io.write, opened[0], status.size, b"z" * 70)
-                await attempt(io.release, opened[0])
+                await attempt(file_system.tree.release, opened[0])
             await attempt(attributes.set, inode, AttributeChanges(), size=status.size // 2, fh=None, privileged=True)
         if number % 2:
             await attempt(names.unlink, root, name)
@@ -154,7 +154,7 @@ async def write_after_a_given_up_write(place):
     file_system = FileSystem(volume, mount_point=place / "mnt", attr_timeout_s=0, entry_timeout_s=0)
     io = file_system.file_io
     inode, _, file = await file_system.namespace.create_file(file_system.tree.inodes.root, b"f", 0o644, OWNER)
-    fh = io.register(inode, file, await file.get_attributes(), writable=True, privileged=True)
+    fh = file_system.tree.register(inode, file, await file.get_attributes(), writable=True, privileged=True)
     fault.armed = True
     with trio.move_on_after(60):
         await io.write(fh, 0, b"late")

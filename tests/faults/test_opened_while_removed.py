@@ -65,7 +65,7 @@ async def open_and_take_away(place, slow, how, flags):
     if fh is not None:  # an open file without a name is charged until its last close
         content = 0 if flags & os.O_TRUNC else 7
         assert worked.volume.gate.info().used_bytes == content + 5
-        await io.release(fh)
+        await worked.fs.tree.release(fh)
     assert worked.volume.gate.info().used_bytes == 5
     await worked.check_usage()
     await worked.close()

@@ -40,7 +40,7 @@ class Story:
         await self.attempt(worked.remove, "d")
         if held is not None:
             await self.attempt(worked.fs.file_io.write, held, 2, b"HELD")
-            await self.attempt(worked.fs.file_io.release, held)
+            await self.attempt(worked.fs.tree.release, held)
         await self.attempt(worked.set_attributes, "a", size=3)
         await self.take("s3")
         await self.attempt(worked.write, "a", b"new", truncate=True)
@@ -163,7 +163,7 @@ async def give_up(place):
         backend.let.set()
     assert (await worked.tree())["a"][2] == b"AFTER!"
     assert await worked.tree_of("s1") == tree
-    await worked.fs.file_io.release(held)
+    await worked.fs.tree.release(held)
     await worked.close()
 
 
@@ -186,7 +186,7 @@ async def append_while_it_is_unlinked(place):
         await trio.testing.wait_all_tasks_blocked()
         backend.let.set()
     assert (await worked.volume.snapshots.list_all())[0].preserved_bytes == 6
-    await worked.fs.file_io.release(held)
+    await worked.fs.tree.release(held)
     await worked.check_usage()
     assert worked.volume.gate.info().used_bytes == 0
     assert await worked.tree_of("s1") == tree

@@ -181,7 +181,7 @@ def test_a_restore_that_a_kill_cut_off_goes_on_at_the_next_mount(place):
 class _RestoringWork(Work):
     async def end(self):
         for handle in self.worked.handles:
-            await self.worked.fs.file_io.release(handle)
+            await self.worked.fs.tree.release(handle)
         self.worked.handles.clear()
         await self.remount(True)
         for name, tree in reversed(self.taken.items()):

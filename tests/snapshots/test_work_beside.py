@@ -120,7 +120,7 @@ class Work:
 
     async def release(self, number):
         if number < len(self.worked.handles):
-            await self.worked.fs.file_io.release(self.worked.handles.pop(number))
+            await self.worked.fs.tree.release(self.worked.handles.pop(number))
 
     async def snapshot(self):
         self.count += 1

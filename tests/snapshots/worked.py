@@ -98,14 +98,14 @@ class Worked:
         if inode is None:
             parent, name = await self.parent(path)
             inode, attributes, file = await self.fs.namespace.create_file(parent, name, 0o644, OWNER)
-            return self.fs.file_io.register(inode, file, attributes, writable=True, privileged=True)
+            return self.fs.tree.register(inode, file, attributes, writable=True, privileged=True)
         return (await self.fs.file_io.open(inode, flags, privileged=True))[0]
 
     async def write(self, path, content, offset=0, *, truncate=False):
         fh = await self.open_file(path, os.O_RDWR | (os.O_TRUNC if truncate else 0))
         if content:
             assert await self.fs.file_io.write(fh, offset, content) == len(content)
-        await self.fs.file_io.release(fh)
+        await self.fs.tree.release(fh)
 
     async def mkdir(self, path):
         parent, name = await self.parent(path)
@@ -153,7 +153,7 @@ class Worked:
                 elif stat.S_ISREG(attributes.mode):
                     file, _ = await fs.file_io.open(inode, os.O_RDONLY, privileged=True)
                     content = await fs.file_io.read(file, 0, attributes.size + 1)
-                    await fs.file_io.release(file)
+                    await fs.tree.release(file)
                     assert len(content) == attributes.size, here
                 elif stat.S_ISLNK(attributes.mode):
                     content = await fs.namespace.read_link(inode)

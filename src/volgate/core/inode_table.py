@@ -47,6 +47,7 @@ class Inode:
         open_files: the vfs's open files of this inode; () when there are none.
         charge: the quota's record while it is open for writing or unlinked but open.
         directory: the driver's open directory, kept by the vfs's directory cache.
+        removals: of its names, that are under way. settled: how often a record of the quota ended.
         version: (mtime_ns, size) that the kernel's page cache holds, or None.
     """
 
@@ -62,6 +63,8 @@ class Inode:
         "open_files",
         "other_names",
         "parent",
+        "removals",
+        "settled",
         "unlinked",
         "version",
     )
@@ -77,6 +80,7 @@ class Inode:
         self.children = 0
         self.unlinked = False
         self.open_files: tuple[object, ...] = ()
+        self.removals = self.settled = 0
         self.charge: object | None = None
         self.directory: object | None = None
         self.version: tuple[int, int] | None = None

@@ -107,7 +107,7 @@ class Operations(pyfuse3.Operations):
 
         One that nobody has open needs nothing: its next open finds the change, and the kernel drops the pages there.
         """
-        if not inode.open_files or self._tree.any_file(inode, writable=True) is not None:
+        if not inode.open_files or self._tree.is_being_written(inode):
             return  # or our own writer changed it
         with contextlib.suppress(trio.WouldBlock):
             self._changed.send_nowait((inode, (attributes.mtime_ns, attributes.size)))
@@ -197,7 +197,7 @@ class Operations(pyfuse3.Operations):
         inode, attributes, file = await self._namespace.create_file(
             self._inode(parent_inode), name, mode, self._owner(ctx)
         )
-        fh = self._file_io.register(inode, file, attributes, writable=True, privileged=ctx.uid == 0)
+        fh = self._tree.register(inode, file, attributes, writable=True, privileged=ctx.uid == 0)
         self._data_path.register(fh)
         return pyfuse3.FileInfo(fh=fh, keep_cache=True), self._looked_up(self.file_system, inode, attributes)
 
@@ -383,7 +383,7 @@ class Operations(pyfuse3.Operations):
     async def release(self, fh: int) -> None:
         """RELEASE: the last close of an open file and its mappings."""
         self._data_path.release(fh)
-        await self.file_system.side(fh).file_io.release(fh)
+        await self.file_system.side(fh).tree.release(fh)
 
     # -- open directories ---------------------------------------------------------------------------------------
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import stat
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import attrs
 import trio
 
 from volgate.dto import AttributeChanges, FileAttributes
 from volgate.errors import IsADirectory, NoAttribute, NotPermitted, StorageException, Unsupported
-from volgate.volume.quota_gate import InodeCharge
+from volgate.vfs.open_file import privileges_to_clear
 
 if TYPE_CHECKING:
     from volgate.core.inode_table import Inode
     from volgate.drivers.base import BackendDirectory, BackendFile
     from volgate.vfs.tree import Tree
+    from volgate.volume.quota_gate import InodeCharge
 
 _ACLS: Final = frozenset({b"system.posix_acl_access", b"system.posix_acl_default"})
 _RESERVED_PREFIX: Final = b"user.volgate."
@@ -38,15 +39,6 @@ class FileSystemSpace:
     max_name_bytes: int
 
 
-def privileges_to_clear(mode: int) -> int:
-    """Return the suid and sgid bits that a write or truncate by an ordinary user clears (write(2), inode(7)).
-
-    The kernel would keep sgid without group execute for members of the file's group; who is one is not known here, so
-    it is cleared: the safe side of a bit that means nothing since mandatory locking is gone.
-    """
-    return mode & (stat.S_ISUID | stat.S_ISGID)
-
-
 class Attributes:
     """Attributes of inodes, by open file where there is one, else by name."""
 
@@ -62,8 +54,9 @@ class Attributes:
         Raises:
             Stale: it is gone, or another inode stands under its name now.
         """
-        if inode.open_files:
-            return await self._tree.any_file(inode).file.get_attributes()  # type: ignore[union-attr]
+        opened = self._tree.usable_file(inode)
+        if opened is not None:
+            return await opened.use(_attributes_of)
         if inode.is_directory:
             return await self._backend.get_attributes(await self._tree.directory_of(inode), b"")
         parent = inode.parent
@@ -151,29 +144,22 @@ class Attributes:
         if self._snapshots.generation:
             await self.preserve(inode)
         opened = self._tree.files.get(fh) if fh is not None else None
-        if opened is None or not opened.writable:
-            opened = self._tree.any_file(inode, writable=True)
-        if opened is not None:
+        if opened is not None and opened.writable:
             return await self.resize(inode, opened.file, size, privileged=privileged)
-        if inode.open_files:
-            file = await self._tree.any_file(inode).file.reopen(writable=True)  # type: ignore[union-attr]
-        else:
-            file, _ = await self._tree.at_place(
-                inode,
-                lambda directory, name: self._backend.open_file(directory, name, inode.backing_ino, writable=True),
-            )
+        file, attributes = await self._tree.open_backing(inode, writable=True)
+        own = self._tree.register(inode, file, attributes, writable=True, privileged=privileged)
         try:
             return await self.resize(inode, file, size, privileged=privileged)
         finally:
-            await file.close()
+            await self._tree.release(own)
 
     async def resize(self, inode: Inode, file: BackendFile, size: int, *, privileged: bool) -> FileAttributes:
-        """Set a file's size through the quota gate and return its new attributes. ``preserve`` comes before it."""
-        before = await file.get_attributes()
-        charge = inode.charge if isinstance(inode.charge, InodeCharge) else None
-        passing = charge is None
-        if charge is None:
-            charge = InodeCharge(None, before.size)
+        """Set a file's size through the quota gate and return its new attributes. ``preserve`` comes before it.
+
+        Args:
+            file: of a handle that is registered.
+        """
+        charge = cast("InodeCharge", inode.charge)
         if charge.key is None:
             charge.key = self._backend.key_of_file(file)
         grows = size > charge.size
@@ -184,16 +170,12 @@ class Attributes:
         else:
             self._gate.begin_shrink(charge)
         try:
-            try:
-                await file.truncate(size)
-            except trio.Cancelled:
-                self._gate.abandon(charge)
-                raise
-            finally:
-                after = await self._measure(charge, file, reserved=grows)
+            await file.truncate(size)
+        except trio.Cancelled:
+            self._gate.abandon(charge)
+            raise
         finally:
-            if passing:
-                self._gate.release(charge, gone=False)
+            after = await self._measure(charge, file, reserved=grows)
         bits = 0 if privileged else privileges_to_clear(after.mode)
         if bits:
             after = await file.set_attributes(AttributeChanges(mode=stat.S_IMODE(after.mode) & ~bits))
@@ -319,3 +301,7 @@ class Attributes:
 
 
 _NO_CHANGES: Final = AttributeChanges()
+
+
+async def _attributes_of(file: BackendFile) -> FileAttributes:
+    return await file.get_attributes()

@@ -1,4 +1,4 @@
-"""Open files: open, create's handle, read, write, flush, fsync, release.
+"""Open files: open, read, write, flush, fsync.
 
 The hot path. Sizes of an open file belong to its backing; the quota's ``InodeCharge`` follows every change made here.
 The kernel holds an inode's lock over writes and truncates, so two changes of one file's size never run at once.
@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Final, cast
 import trio
 
 from volgate.core.handle_table import Fh
-from volgate.dto import AttributeChanges, FileAttributes
-from volgate.errors import InputOutput, IsADirectory, Stale, StorageException, TextFileBusy
-from volgate.vfs.attributes import Attributes, privileges_to_clear
-from volgate.vfs.open_file import OpenFile
-from volgate.volume.quota_gate import InodeCharge
+from volgate.dto import AttributeChanges
+from volgate.errors import InputOutput, IsADirectory, Stale, TextFileBusy
+from volgate.vfs.open_file import privileges_to_clear
 
 if TYPE_CHECKING:
     from volgate.core.inode_table import Inode
-    from volgate.drivers.base import BackendFile
+    from volgate.vfs.attributes import Attributes
+    from volgate.vfs.open_file import OpenFile
     from volgate.vfs.tree import Tree
+    from volgate.volume.quota_gate import InodeCharge
 
 _FMODE_EXEC: Final = 0x20
 """Among an OPEN's flags: by execve(2) (__FMODE_EXEC of Linux's include/linux/fs.h)."""
@@ -52,48 +52,29 @@ class FileIo:
             raise IsADirectory
         truncate = bool(flags & os.O_TRUNC)
         writable = truncate or flags & os.O_ACCMODE != os.O_RDONLY
-        if truncate and any(opened.executing for opened in cast("tuple[OpenFile, ...]", inode.open_files)):
+        opened = cast("tuple[OpenFile, ...]", inode.open_files)
+        if truncate and any(file.executing and not file.is_closing for file in opened):
             raise TextFileBusy
         if truncate and self._snapshots.generation:
             await self._attributes.preserve(inode)
-        file, attributes = await self._open_backing(inode, writable=writable)
+        file, attributes = await self._tree.open_backing(inode, writable=writable)
         if inode.unlinked and not inode.open_files:  # while it was opened; it is counted as nothing already
             await file.close()
             raise Stale
+        keep = truncate or self._tree.is_being_written(inode)
+        fh = self._tree.register(inode, file, attributes, writable=writable, privileged=privileged)
         if truncate and attributes.size:
             try:
                 attributes = await self._attributes.resize(inode, file, 0, privileged=privileged)
             except BaseException:
-                await file.close()
+                await self._tree.release(fh)
                 raise
         version = (attributes.mtime_ns, attributes.size)
-        keep = inode.version == version or truncate or self._tree.any_file(inode, writable=True) is not None
+        keep |= inode.version == version
         inode.version = version
-        fh = self.register(inode, file, attributes, writable=writable, privileged=privileged)
         if flags & _FMODE_EXEC:
             self._tree.open_file(fh).executing = True
         return fh, keep
-
-    async def _open_backing(self, inode: Inode, *, writable: bool) -> tuple[BackendFile, FileAttributes]:
-        if inode.parent is None and inode.open_files:
-            file = await cast("OpenFile", inode.open_files[0]).file.reopen(writable=writable)
-            return file, await file.get_attributes()
-        return await self._tree.at_place(
-            inode,
-            lambda directory, name: self._backend.open_file(directory, name, inode.backing_ino, writable=writable),
-        )
-
-    def register(
-        self, inode: Inode, file: BackendFile, attributes: FileAttributes, *, writable: bool, privileged: bool
-    ) -> Fh:
-        """Enter an opened backing file. No await: the number exists before the reply that names it."""
-        opened = OpenFile(inode, file, writable=writable, privileged=privileged)
-        if writable:
-            if inode.charge is None:
-                inode.charge = InodeCharge(None, attributes.size)
-            opened.strip_mode = not privileged and privileges_to_clear(attributes.mode) != 0
-        inode.open_files = (*inode.open_files, opened)
-        return self._tree.files.add(opened)
 
     async def read(self, fh: int, offset: int, length: int) -> bytes:
         """Return up to length bytes; fewer only at end of file."""
@@ -179,37 +160,6 @@ class FileIo:
         opened = self._tree.open_file(fh)
         _refuse_poisoned(opened)
         await opened.file.sync(data_only=data_only)
-
-    async def release(self, fh: int) -> None:
-        """Close a handle; at the last one settle the quota. Never raises what nobody could see."""
-        opened = self._tree.files.remove(fh)
-        if opened is None:
-            return
-        inode = opened.inode
-        inode.open_files = tuple([other for other in inode.open_files if other is not opened])
-        try:
-            if opened.written:
-                await self._look_once_more(opened)
-            await opened.file.close()
-        finally:
-            if not inode.open_files:
-                charge = cast("InodeCharge | None", inode.charge)
-                inode.charge = None
-                if charge is not None:
-                    self._gate.release(charge, gone=inode.unlinked)
-                self._tree.inodes.drop_unused(inode)
-
-    async def _look_once_more(self, opened: OpenFile) -> None:
-        """Note what the kernel's page cache holds now, and charge what a failed call left uncertain."""
-        inode, charge = opened.inode, cast("InodeCharge | None", opened.inode.charge)
-        try:
-            attributes = await opened.file.get_attributes()
-        except StorageException:
-            inode.version = None
-            return
-        inode.version = (attributes.mtime_ns, attributes.size)
-        if charge is not None and charge.uncertain and not charge.pending:
-            self._gate.correct(charge, attributes.size)
 
 
 def _checked(written: int, length: int) -> int:

@@ -121,6 +121,6 @@ class FileSystem:
         if self.shown is not None:
             await self.shown.close()
         for fh in list(self.tree.files.numbers()):
-            await self.file_io.release(fh)
+            await self.tree.release(fh)
         for fh in list(self.tree.directories.numbers()):
             self.directories.release(fh)

@@ -234,7 +234,7 @@ class Files:
                 yield attributes, read
             finally:
                 with trio.CancelScope(shield=True):
-                    await self._fs.file_io.release(fh)
+                    await self._fs.tree.release(fh)
 
     async def write(self, path: bytes, size: int, chunks: AsyncIterator[bytes], *, overwrite: bool) -> Entry:
         """Store a file of so many bytes, whole or not at all; durable after return as after fsync(2).
@@ -259,7 +259,7 @@ class Files:
             await self._note(noted)
             async with self._changing():
                 inode, attributes, file = await self._fs.own_names.create_file(parent, draft, 0o644, _owner())
-                fh = self._fs.file_io.register(inode, file, attributes, writable=True, privileged=True)
+                fh = self._fs.tree.register(inode, file, attributes, writable=True, privileged=True)
             try:
                 if await self._store(fh, chunks) != size:
                     raise InvalidArgument(f"the content was not of {size} bytes")
@@ -273,7 +273,7 @@ class Files:
             finally:
                 self._drafts.discard(noted)  # the note that names it longer harms nobody
                 with trio.CancelScope(shield=True):
-                    await self._fs.file_io.release(fh)
+                    await self._fs.tree.release(fh)
         return await self.stat(path)
 
     async def _note(self, draft: str) -> None:

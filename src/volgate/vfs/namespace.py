@@ -6,6 +6,7 @@ name is looked at again, so that what is charged is what stands there, whatever 
 
 from __future__ import annotations
 
+import contextlib
 import stat
 from typing import TYPE_CHECKING, cast
 
@@ -179,17 +180,18 @@ class Namespace:
         attributes = await self._backend.get_attributes(directory, name)
         if self._snapshots.generation:
             attributes = await self._preserve(directory, name, attributes)
-        change = self._begin_remove(directory, name, attributes)
-        try:
-            await self._backend.remove(directory, name, is_directory=is_directory)
-        except BaseException as error:
-            if not await self._end_failed_remove(directory, name, attributes, change, error):
+        with self._tree.kept_charged(attributes.ino):
+            change = self._begin_remove(directory, name, attributes)
+            try:
+                await self._backend.remove(directory, name, is_directory=is_directory)
+            except BaseException as error:
+                if not await self._end_failed_remove(directory, name, attributes, change, error):
+                    raise
+                self._after_remove(parent, name, attributes)
                 raise
+            if change is not None:
+                self._end_remove(change, attributes, removed=True)
             self._after_remove(parent, name, attributes)
-            raise
-        if change is not None:
-            self._end_remove(change, attributes, removed=True)
-        self._after_remove(parent, name, attributes)
 
     async def _preserve(self, directory: BackendDirectory, name: bytes, attributes: FileAttributes) -> FileAttributes:
         """Let the snapshots have an inode whose last name is about to go; returns what stands there afterwards."""
@@ -200,8 +202,9 @@ class Namespace:
                 break
             inode = self._tree.inodes.find_backing(ino)
             file = None
-            if inode is not None and inode.open_files:  # a handle of our own: others may be closed meanwhile
-                file = await cast("OpenFile", inode.open_files[0]).file.reopen(writable=False)
+            opened = None if inode is None else self._tree.usable_file(inode)
+            if opened is not None:
+                file = await opened.use(lambda file: file.reopen(writable=False))
             try:
                 await self._snapshots.before_removal(directory, name, attributes, file)
             finally:
@@ -218,7 +221,7 @@ class Namespace:
         if not is_directory and attributes.nlink > 1:
             return None
         inode = self._tree.inodes.find_backing(attributes.ino)
-        if inode is not None and inode.open_files:
+        if inode is not None and _is_charged(inode):
             self._gate.hold_unlinked(self._charge_of(inode, attributes))
             return None
         return self._gate.begin_remove(
@@ -229,7 +232,7 @@ class Namespace:
     def _end_remove(self, change: NameChange, attributes: FileAttributes, *, removed: bool) -> None:
         """Settle a remove: with the name the inode is gone, unless somebody opened it meanwhile."""
         inode = self._tree.inodes.find_backing(attributes.ino)
-        if removed and inode is not None and inode.open_files:
+        if removed and inode is not None and _is_charged(inode):
             self._gate.hold_unlinked(self._charge_of(inode, attributes))
             removed = False
         self._gate.end_remove(change, removed=removed)
@@ -239,7 +242,7 @@ class Namespace:
         if charge is None:
             charge = inode.charge = InodeCharge(None, attributes.size)
         charge = cast("InodeCharge", charge)
-        if charge.key is None:
+        if charge.key is None and inode.open_files:
             charge.key = self._backend.key_of_file(cast("OpenFile", inode.open_files[0]).file)
         return charge
 
@@ -294,6 +297,18 @@ class Namespace:
         if flags & RENAME_EXCHANGE:
             await self._exchange(parent, name, new_parent, new_name, moved, replaced)
             return
+        with contextlib.nullcontext() if replaced is None else self._tree.kept_charged(replaced.ino):
+            await self._move((source, parent, name), (target, new_parent, new_name), moved, replaced, flags)
+
+    async def _move(
+        self,
+        from_: tuple[BackendDirectory, Inode, bytes],
+        to: tuple[BackendDirectory, Inode, bytes],
+        moved: FileAttributes,
+        replaced: FileAttributes | None,
+        flags: int,
+    ) -> None:
+        (source, parent, name), (target, new_parent, new_name) = from_, to
         same = replaced is not None and replaced.ino == moved.ino
         change = None
         if replaced is not None and not same and not flags:
@@ -369,3 +384,8 @@ class Namespace:
             inode = inodes.find_backing(attributes.ino)
             if inode is not None and one.ino != other.ino:
                 inodes.move_name(inode, old, new)
+
+
+def _is_charged(inode: Inode) -> bool:
+    """Return whether the quota has a record of an inode, which its last close settles."""
+    return bool(inode.open_files) or inode.charge is not None

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import stat
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
+
+import trio
 
 if TYPE_CHECKING:
     from volgate.core.inode_table import Inode
     from volgate.drivers.base import BackendFile
     from volgate.dto import FileAttributes
+
+T = TypeVar("T")
+
+
+def privileges_to_clear(mode: int) -> int:
+    """Return the suid and sgid bits that a write or truncate by an ordinary user clears (write(2), inode(7)).
+
+    The kernel would keep sgid without group execute for members of the file's group; who is one is not known here, so
+    it is cleared: the safe side of a bit that means nothing since mandatory locking is gone.
+    """
+    return mode & (stat.S_ISUID | stat.S_ISGID)
 
 
 class OpenFile:
@@ -23,12 +38,16 @@ class OpenFile:
         written: content changed through this handle.
         poisoned: a write of it was given up and may still happen.
         preserved: the generation of snapshots that have the file's content as they need it.
+        is_closing: nobody may use the handle any more but who does already.
     """
 
     __slots__ = (
+        "_unused",
+        "_users",
         "executing",
         "file",
         "inode",
+        "is_closing",
         "poisoned",
         "preserved",
         "privileged",
@@ -47,6 +66,27 @@ class OpenFile:
         self.written = False
         self.poisoned = False
         self.preserved = 0
+        self.is_closing = False
+        self._users = 0
+        self._unused: trio.Event | None = None
+
+    async def use(self, call: Callable[[BackendFile], Awaitable[T]]) -> T:
+        """Run a call of somebody who has not opened it: it is not closed before that returns."""
+        self._users += 1
+        try:
+            return await call(self.file)
+        finally:
+            self._users -= 1
+            if self._unused is not None and not self._users:
+                self._unused.set()
+
+    async def close(self) -> None:
+        """Close the handle once nobody else uses it. Raises what the driver's close does."""
+        self.is_closing = True
+        while self._users:
+            self._unused = trio.Event()
+            await self._unused.wait()
+        await self.file.close()
 
 
 class OpenDirectory:

@@ -5,19 +5,21 @@ Shared by all other vfs classes; holds the inode table, the handle tables and th
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
-from volgate.core.handle_table import HandleTable
+from volgate.core.handle_table import Fh, HandleTable
 from volgate.core.inode_table import Inode, InodeTable
 from volgate.core.names import DRAFT_PREFIX, RESERVED_ROOT_NAMES, SNAPSHOTS_NAME
 from volgate.drivers.base import BackendDirectory, BackendFile
-from volgate.dto import StorageLocation
-from volgate.errors import Busy, NameTooLong, NotADirectory, NotFound, NotPermitted, Stale
-from volgate.vfs.open_file import OpenDirectory, OpenFile
+from volgate.dto import FileAttributes, StorageLocation
+from volgate.errors import Busy, NameTooLong, NotADirectory, NotFound, NotPermitted, Stale, StorageException
+from volgate.vfs.open_file import OpenDirectory, OpenFile, privileges_to_clear
+from volgate.volume.quota_gate import InodeCharge
 
 if TYPE_CHECKING:
     from volgate.volume.volume import Volume
@@ -67,12 +69,14 @@ class Tree:
             raise Stale(f"open file {fh} is not known any more")
         return opened
 
-    def any_file(self, inode: Inode, *, writable: bool = False) -> OpenFile | None:
-        """Return an open file of an inode, one for writing where asked."""
-        for opened in cast("tuple[OpenFile, ...]", inode.open_files):
-            if opened.writable or not writable:
-                return opened
-        return None
+    def usable_file(self, inode: Inode) -> OpenFile | None:
+        """Return an open file of an inode, for ``OpenFile.use``: it may be closed at any await."""
+        opened = cast("tuple[OpenFile, ...]", inode.open_files)
+        return next((file for file in reversed(opened) if not file.is_closing), None)
+
+    def is_being_written(self, inode: Inode) -> bool:
+        """Return whether somebody has it open for writing, or just closes it."""
+        return any(opened.writable for opened in cast("tuple[OpenFile, ...]", inode.open_files))
 
     def check_name(self, parent: Inode, name: bytes, *, drafts: bool = False) -> None:
         """Refuse a name that cannot be made here.
@@ -203,9 +207,99 @@ class Tree:
         by_file: Callable[[BackendFile], Awaitable[T]],
     ) -> T:
         """Run a call by an open file where there is one (it survives unlink and rename), else by name."""
-        if inode.open_files:
-            return await by_file(cast("OpenFile", inode.open_files[-1]).file)
+        opened = self.usable_file(inode)
+        if opened is not None:
+            return await opened.use(by_file)
         return await self.at_place(inode, by_name)
+
+    # -- open files ---------------------------------------------------------------------------------------------
+
+    async def open_backing(self, inode: Inode, *, writable: bool) -> tuple[BackendFile, FileAttributes]:
+        """Return a handle of one's own, to be registered without an await, and the attributes as they are now.
+
+        Raises:
+            Stale: it is gone. Whatever the driver raises.
+        """
+        settled = inode.settled
+        opened = self.usable_file(inode) if inode.parent is None else None
+        if opened is not None:
+            file = await opened.use(lambda file: file.reopen(writable=writable))
+            attributes = await file.get_attributes()
+        else:
+            file, attributes = await self.at_place(
+                inode,
+                lambda directory, name: self.backend.open_file(directory, name, inode.backing_ino, writable=writable),
+            )
+        while settled != inode.settled:  # another writer came and went meanwhile
+            settled = inode.settled
+            attributes = await file.get_attributes()
+        return file, attributes
+
+    def register(
+        self, inode: Inode, file: BackendFile, attributes: FileAttributes, *, writable: bool, privileged: bool
+    ) -> Fh:
+        """Enter an opened backing file. No await: the number exists before the reply that names it."""
+        opened = OpenFile(inode, file, writable=writable, privileged=privileged)
+        if writable:
+            if inode.charge is None:
+                inode.charge = InodeCharge(None, attributes.size)
+            opened.strip_mode = not privileged and privileges_to_clear(attributes.mode) != 0
+        inode.open_files = (*inode.open_files, opened)
+        return self.files.add(opened)
+
+    async def release(self, fh: int) -> None:
+        """Close a handle; once the last one is closed, settle the quota. Never raises what nobody could see.
+
+        Until it is closed it counts as open: whoever removes or truncates the inode meanwhile finds its charge.
+        """
+        opened = self.files.remove(fh)
+        if opened is None:
+            return
+        inode = opened.inode
+        try:
+            if opened.written:
+                await self._look_once_more(opened)
+            await opened.close()
+        finally:
+            inode.open_files = tuple([other for other in inode.open_files if other is not opened])
+            self._settle(inode)
+
+    @contextlib.contextmanager
+    def kept_charged(self, backing_ino: int) -> Iterator[None]:
+        """Let the charge of an inode whose name is being removed outlive its last close, until that has ended."""
+        inode = self.inodes.find_backing(backing_ino)
+        if inode is None:
+            yield
+            return
+        inode.removals += 1
+        try:
+            yield
+        finally:
+            inode.removals -= 1
+            self._settle(inode)
+
+    def _settle(self, inode: Inode) -> None:
+        """End an inode's record of the quota where nothing needs it any more."""
+        if inode.open_files or inode.removals:
+            return
+        charge = cast("InodeCharge | None", inode.charge)
+        inode.charge = None
+        if charge is not None:
+            inode.settled += 1
+            self.gate.release(charge, gone=inode.unlinked)
+        self.inodes.drop_unused(inode)
+
+    async def _look_once_more(self, opened: OpenFile) -> None:
+        """Note what the kernel's page cache holds now, and charge what a failed call left uncertain."""
+        inode, charge = opened.inode, cast("InodeCharge | None", opened.inode.charge)
+        try:
+            attributes = await opened.file.get_attributes()
+        except StorageException:
+            inode.version = None
+            return
+        inode.version = (attributes.mtime_ns, attributes.size)
+        if charge is not None and charge.uncertain and not charge.pending:
+            self.gate.correct(charge, attributes.size)
 
     # -- names for people ---------------------------------------------------------------------------------------
 

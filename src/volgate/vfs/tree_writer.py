@@ -278,14 +278,13 @@ class TreeWriter:
         self, parent: Inode, draft: bytes, owner: NodeOwner
     ) -> AsyncIterator[tuple[Inode, BackendFile, int]]:
         """Make a file and hold it open; it is removed again where what is done with it fails."""
-        io = self._fs.file_io
         async with self._fs.turnstile.passed():
             try:
                 inode, attributes, file = await self._names.create_file(parent, draft, 0o600, owner)
             except AlreadyExists:  # of work that was cut off
                 await self._names.unlink(parent, draft)
                 inode, attributes, file = await self._names.create_file(parent, draft, 0o600, owner)
-            fh = io.register(inode, file, attributes, writable=True, privileged=True)
+            fh = self._fs.tree.register(inode, file, attributes, writable=True, privileged=True)
         try:
             yield inode, file, fh
         except BaseException:
@@ -294,7 +293,7 @@ class TreeWriter:
             raise
         finally:
             with trio.CancelScope(shield=True):
-                await io.release(fh)
+                await self._fs.tree.release(fh)
 
     async def _take_content(self, source: BackendFile, was: FileAttributes, inode: Inode, file: BackendFile) -> bool:
         """Have the storage itself copy a source, or share its blocks; returns whether it did."""
