@@ -16,7 +16,8 @@ import attrs
 import mounting
 
 TOOL = Path(__file__).parents[1] / "tools" / "mini-ceph"
-_PORTS = iter(range(12_000 + os.getpid() % 70 * 100, 20_000, 100))
+_LANE = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+_PORTS = iter(range(12_000 + _LANE % 9 * 2_000 + os.getpid() % 10 * 100, 32_000, 100))
 
 
 @attrs.frozen

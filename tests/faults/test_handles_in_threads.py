@@ -1,4 +1,4 @@
-"""Files that are opened, closed, cut, written, changed and removed at once, by a driver whose every call takes a while."""
+"""Files that are opened, closed, cut, written, changed and removed at once, by a driver whose calls take a while."""
 
 import os
 import random
