@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -19,6 +20,7 @@ from test_snapshots_of_mounts import describe, fill, listed, snapshot
 from test_work_beside import STEP, BucketWork, Work
 
 import mounting
+import s3_server
 import volumes
 from mounting import spawn, used_of, volgate, walk_usage
 from volgate.vfs.restoring import Restore
@@ -385,3 +387,69 @@ def test_nothing_differs_after_a_restore_though_the_number_of_an_inode_is_used_a
         snapshot(volume, "restore", f"s{size}", "--yes")
         assert (volume.path / "f").read_bytes() == content
         assert diff(volume, f"s{size}") == {}
+
+
+@pytest.fixture(params=["posix", "bucket"])
+def either(request, place):
+    """Return a mount of one or the other model of snapshots."""
+    with contextlib.ExitStack() as stack:
+        if request.param == "posix":
+            yield stack.enter_context(mounting.mounted(place))
+        else:
+            server = stack.enter_context(s3_server.running(place / "s3"))
+            server.make_bucket("bucket")
+            yield stack.enter_context(s3_server.mounted(server, "bucket", place))
+
+
+def test_a_name_that_leads_to_another_file_of_the_same_size_and_time_is_told_and_restored(either):
+    path = either.path
+    for name in ("a", "b", "c", "d/x", "e/x"):
+        (path / name).parent.mkdir(exist_ok=True)
+        (path / name).write_text(name * 4)
+        os.utime(path / name, (1_000_000, 1_000_000))
+    volgate("flush", path)
+    snapshot(either, "create", "s1")
+    taken = {name: (path / ".snapshots/s1" / name).read_text() for name in ("a", "b", "c", "d/x", "e/x")}
+    for one, other in (("a", "b"), ("d", "e")):
+        (path / one).rename(path / "t")
+        (path / other).rename(path / one)
+        (path / "t").rename(path / other)
+    (path / "same").write_text("c" * 4)  # as cp -p makes it
+    os.utime(path / "same", (1_000_000, 1_000_000))
+    (path / "same").rename(path / "c")
+    changed = {name for name, what in diff(either, "s1").items() if what[:2] == ("changed", "content")}
+    assert changed == {"a", "b", "d/x", "e/x"}
+    snapshot(either, "restore", "s1", "--yes")
+    assert {name: (path / name).read_text() for name in taken} == taken
+    assert not [what for what in diff(either, "s1").values() if "content" in what]
+
+
+def test_what_comes_and_goes_meanwhile_fails_no_diff_and_no_restore(volume):
+    for number in range(60):
+        folder = volume.path / f"d/k{number}"
+        folder.mkdir(parents=True)
+        (folder / "f").write_text("kept")
+    snapshot(volume, "create", "s1")
+    (volume.path / "d/k7/f").unlink()
+    (volume.path / "d/k7").rmdir()
+    program = """
+import os, sys, itertools
+for number in itertools.count():
+    top = f"{sys.argv[1]}/t{number % 5}"
+    os.makedirs(f"{top}/u/v")
+    open(f"{top}/u/f", "w").close()
+    os.unlink(f"{top}/u/f"); os.rmdir(f"{top}/u/v"); os.rmdir(f"{top}/u"); os.rmdir(top)
+"""
+    worker = subprocess.Popen([sys.executable, "-c", program, volume.path / "d"])
+    try:
+        for _ in range(6):
+            found = diff(volume, "s1")
+            assert found["d/k7"] == ("removed",) and found["d/k7/f"] == ("removed",)
+            snapshot(volume, "restore", "s1", "d/k7", "--yes")
+            assert (volume.path / "d/k7/f").read_text() == "kept"
+            (volume.path / "d/k7/f").unlink()
+            (volume.path / "d/k7").rmdir()
+        assert worker.poll() is None
+    finally:
+        worker.kill()
+        worker.wait()

@@ -92,6 +92,12 @@ class ObjectTree(BaseStorageBackend):
         found = [listed.children.get(name) for name in names]
         return [None if node is None else self._mark_of(node) for node in found]
 
+    def content_tag(self, directory: BackendDirectory, name: bytes, attributes: FileAttributes) -> object:
+        """See BaseStorageBackend: the object's etag; of what is not stored yet, something that nothing equals."""
+        listed = self._node_of(directory).directory
+        node = listed.children.get(name) if listed is not None else None
+        return object() if node is None or node.work is not None or node.etag is None else node.etag
+
     def _mark_of(self, node: Node) -> object | None:
         return node.mark
 

@@ -268,7 +268,7 @@ class Uploads:
             return
         async with self._made_aside(entry) as aside:
             with contextlib.suppress(Stale, NotFound):  # else others replaced it: what is left of it is what is cached
-                aside.remote_etag = await self._store.copy(entry.key, aside.key, source_etag=base.etag, size=base.size)
+                aside.remote_etag = await copy_object(self._store, base, aside.key)
             for node in [node for node in self._overlay.based_on(entry.key) if node is not entry.node]:
                 if node.etag == base.etag:
                     self._rebase(node, aside)

@@ -84,7 +84,8 @@ class Restore:
         above = self._path.rpartition(b"/")[0]
         if await self._look(self._live, above) is None:
             raise NotFound(f"{os.fsdecode(above)!r} is not there to restore into; restore that directory")
-        near = [change async for change in compare(self._old, self._live, changed, above)]
+        name = self._path.rpartition(b"/")[2]
+        near = [change async for change in compare(self._old, self._live, changed, above, only=name)]
         return [change for change in near if (change.path + b"/").startswith(self._path + b"/")]
 
     async def _look(self, place: Place, path: bytes) -> FileAttributes | None:

@@ -14,6 +14,7 @@ import attrs
 
 from volgate.concurrency import BoundedThreads
 from volgate.drivers.base import BackendFile, BaseStorageBackend, Capabilities
+from volgate.dto import FileAttributes
 
 MAX_THREADS: Final = 32
 _FILE_CALLS: Final = (
@@ -104,6 +105,10 @@ class _ThreadedBackendBase(BaseStorageBackend):
     def key_of_node(self, directory: Any, name: bytes, ino: int) -> bytes | None:
         """See BaseStorageBackend; likewise."""
         return self.inner.key_of_node(directory, name, ino)
+
+    def content_tag(self, directory: Any, name: bytes, attributes: FileAttributes) -> object:
+        """See BaseStorageBackend."""
+        return self.inner.content_tag(directory, name, attributes)
 
     def key_of_file(self, file: Any) -> bytes | None:
         """See BaseStorageBackend."""

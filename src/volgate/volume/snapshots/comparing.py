@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import stat
 from collections.abc import AsyncGenerator, Callable, Mapping, Set
 from typing import Final, Literal
@@ -9,13 +10,15 @@ from typing import Final, Literal
 import attrs
 import trio
 
+from volgate.concurrency import give_turn, note_progress
 from volgate.core.tree_diff import is_same_type, is_untouched, pair_names, what_differs
 from volgate.drivers.base import BackendDirectory, attributes_by_name, in_batches
 from volgate.dto import FileAttributes
-from volgate.errors import Stale
+from volgate.errors import NotADirectory, NotFound, Stale
 from volgate.volume.snapshots.base import Place
 from volgate.volume.snapshots.recording import read_xattrs
 
+_CHUNK_BYTES: Final = 1 << 20
 _UNDONE: Final[dict[str, Literal["added", "removed", "changed"]]] = {
     "added": "removed", "removed": "added", "changed": "changed", "linked": "changed",
 }  # fmt: skip
@@ -56,6 +59,7 @@ async def compare(
     keeps: Callable[[bytes], bool] | None = None,
     links: bool = False,
     below_added: bool = True,
+    only: bytes | None = None,
 ) -> AsyncGenerator[TreeChange, None]:
     """Yield what differs, directory by directory, and of the first one itself.
 
@@ -69,6 +73,10 @@ async def compare(
         keeps: which extended attributes count; None = all.
         links: say also which names of several are the same.
         below_added: say of all below what was added that it was, too.
+        only: the one name of the first directory to look at; None = all.
+
+    Of one volume, a name that leads to another file than before is told by its content, where size and mtime are the
+    same. What comes and goes in ``after`` meanwhile is told as it was when it was looked at.
 
     Blocks for the storage; other tasks run between directories.
     """
@@ -89,7 +97,18 @@ async def compare(
             content, xattrs = await _compare_details((before, old), (after, new), name, was, keeps)
         except Stale:  # of an inode whose attributes are lost: nobody knows that it is the same
             return ("content", "xattrs") if stat.S_ISREG(was.mode) else ("xattrs",)
-        return what_differs(was, is_, content=content or is_changed, xattrs=xattrs, directory_times=directory_times)
+        found = what_differs(was, is_, content=content or is_changed, xattrs=xattrs, directory_times=directory_times)
+        if of_one_volume and stat.S_ISREG(was.mode) and was.size and "content" not in found:
+            tags = before.backend.content_tag(old, name, was), after.backend.content_tag(new, name, is_)
+            if tags[0] != tags[1] and not await _have_same_content((before, old), (after, new), name, was, is_):
+                return ("content", *found)
+        return found
+
+    async def after_has(directory: BackendDirectory, name: bytes) -> bool:
+        assert after is not None
+        with contextlib.suppress(NotFound, NotADirectory):
+            return await after.backend.find_attributes(directory, name) is not None
+        return False
 
     was_root = await before.backend.get_attributes(old_root, b"")
     if after is None or new_root is None:
@@ -103,9 +122,18 @@ async def compare(
     while True:
         of_old, of_new = await _entries_that_may_differ((before, old), (after, new), marked=of_one_volume)
         for name, was, is_ in pair_names(of_old, of_new):
+            if only is not None and name != only:
+                continue
             here = above + b"/" + name if above else name
             if old and was and new and is_ and is_same_type(was, is_):
-                if what := await compare_one(old, new, name, was, is_):
+                try:
+                    what = await compare_one(old, new, name, was, is_)
+                except NotFound:
+                    if await after_has(new, name):
+                        raise
+                    yield TreeChange(here, "removed", was, None)
+                    continue
+                if what:
                     yield TreeChange(here, "changed", was, is_, what)
                 elif links and not _is_directory(was) and max(was.nlink, is_.nlink) > 1:
                     yield TreeChange(here, "linked", was, is_)
@@ -119,8 +147,11 @@ async def compare(
         await trio.lowlevel.checkpoint()
         if not waiting:
             return
+        only = None
         above, below_old, below_new = waiting.pop()
-        old, new = await _open_below(before, below_old), await _open_below(after, below_new)
+        old, new = await _open_below(before, below_old), None
+        with contextlib.suppress(NotFound, NotADirectory):  # it went, or was replaced, meanwhile
+            new = await _open_below(after, below_new)
 
 
 _Below = tuple[BackendDirectory | None, bytes, FileAttributes | None]
@@ -142,6 +173,31 @@ async def _compare_details(
     if keeps is not None:
         of_old, of_new = ({key: found[key] for key in found if keeps(key)} for found in (of_old, of_new))
     return False, of_old != of_new
+
+
+async def _have_same_content(
+    before: tuple[Place, BackendDirectory],
+    after: tuple[Place, BackendDirectory],
+    name: bytes,
+    was: FileAttributes,
+    is_: FileAttributes,
+) -> bool:
+    """Return whether two regular files of one size have the same bytes; those that are lost are not the same."""
+    (old, in_old), (new, in_new) = before, after
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            one, _ = await old.backend.open_file(in_old, name, was.ino, writable=False)
+            stack.push_async_callback(one.close)
+            other, _ = await new.backend.open_file(in_new, name, is_.ino, writable=False)
+            stack.push_async_callback(other.close)
+            for start in range(0, was.size, _CHUNK_BYTES):
+                if await one.read(start, _CHUNK_BYTES) != await other.read(start, _CHUNK_BYTES):
+                    return False
+                note_progress()
+                await give_turn()
+        except Stale:
+            return False
+    return True
 
 
 async def open_directory(place: Place, path: bytes) -> BackendDirectory:
