@@ -69,6 +69,47 @@ def test_what_a_sync_of_one_file_would_do_is_said(volume, place):
     assert refused.returncode and "no directory, and 'folder' is the other" in refused.stderr, refused
 
 
+def test_a_sync_that_does_not_fit_is_refused_before_it_begins_and_by_its_dry_run(place):
+    source = place / "source"
+    (source / "below").mkdir(parents=True)
+    for name in ("a", "b", "below/c"):
+        (source / name).write_bytes(os.urandom(100_000))
+    os.link(source / "a", source / "below/a")
+    with mounting.mounted(place, "--quota", "400000") as volume:
+        for name in ("old", "t"):
+            (volume.path / name).mkdir()
+        (volume.path / "old/f").write_bytes(bytes(150_000))
+        target = volume.path / "t"
+        for options in ((), ("--dry-run",)):
+            refused = volgate("sync", source, target, *options)
+            assert refused.returncode == os.EX_CANTCREAT and "50000 bytes) are missing" in refused.stderr, refused
+            assert os.listdir(target) == []
+        (target / "gone").mkdir()
+        (volume.path / "old/f").rename(target / "gone/f")
+        assert volgate("sync", source, target, "--dry-run").returncode == os.EX_CANTCREAT
+        assert len(done("sync", source, target, "--delete", "--dry-run").splitlines()) == 7
+        done("sync", source, target, "--delete")
+        assert describe(target) == describe(source)
+        (source / "a").write_bytes(os.urandom(110_000))
+        done("sync", source, target)
+        assert used_of(volume) == walk_usage(volume.backing)
+
+
+def test_a_dry_run_refuses_what_the_sync_refuses(place, volume):
+    source = place / "source"
+    (source / "kept").mkdir(parents=True)
+    (source / "file").write_text("a file")
+    (volume.path / "t/file").mkdir(parents=True)
+    for options in ((), ("--dry-run",)):
+        refused = volgate("sync", source, volume.path / "t", *options)
+        assert refused.returncode and "--delete replaces it" in refused.stderr, refused
+    (place / "empty").mkdir()
+    for options in (("--delete",), ("--delete", "--dry-run")):
+        refused = volgate("sync", place / "empty", volume.path / "t", *options)
+        assert refused.returncode and "the source is empty" in refused.stderr, refused
+    assert os.listdir(volume.path / "t") == ["file"]
+
+
 def test_a_time_beyond_what_the_target_stores_is_told(place):
     with (
         mounting.loop_image(place, "btrfs", 256 << 20) as root,

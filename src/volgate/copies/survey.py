@@ -97,21 +97,28 @@ class Surveyor:
         found.files += stat.S_ISREG(mode)
         found.links += stat.S_ISLNK(mode)
         found.special += not (stat.S_ISREG(mode) or stat.S_ISLNK(mode) or stat.S_ISDIR(mode))
-        if not stat.S_ISDIR(mode) and attributes.nlink > 1:
-            found.linked += 1
-            if self._target.hard_links:
-                if attributes.ino in self._seen:
-                    return
-                self._seen.add(attributes.ino)
-        usage = charged_usage(attributes, charges_links=self._target.charges_links)
-        found.bytes_ += usage.bytes_
-        found.stored_bytes += min(usage.bytes_, attributes.blocks * 512)
-        found.inodes += usage.inodes
+        found.linked += not stat.S_ISDIR(mode) and attributes.nlink > 1
+        if not self.add_usage(attributes):
+            return
         if not stat.S_ISLNK(mode) and not (self._target.xattrs and self._target.acls):
             there = await read_xattrs(self._place.backend, directory, name)
             lost = [key for key in there if _is_lost(self._target, key)]
             found.with_acls += any(key in _ACLS for key in lost)
             found.with_xattrs += any(key not in _ACLS for key in lost)
+
+
+    def add_usage(self, attributes: FileAttributes) -> bool:
+        """Count what the target is charged for an inode; returns False for a further name of one that was counted."""
+        found = self.found
+        if not stat.S_ISDIR(attributes.mode) and attributes.nlink > 1 and self._target.hard_links:
+            if attributes.ino in self._seen:
+                return False
+            self._seen.add(attributes.ino)
+        usage = charged_usage(attributes, charges_links=self._target.charges_links)
+        found.bytes_ += usage.bytes_
+        found.stored_bytes += min(usage.bytes_, attributes.blocks * 512)
+        found.inodes += usage.inodes
+        return True
 
 
 def _is_lost(target: Capabilities, xattr: bytes) -> bool:

@@ -24,7 +24,7 @@ from volgate.copies.survey import Surveyor, find_losses, is_kept, usage_of
 from volgate.core.inode_table import FIRST_SHOWN_INO
 from volgate.core.names import DRAFT_PREFIX, RESERVED_ROOT_NAMES
 from volgate.core.sizes import format_count, format_size
-from volgate.drivers.base import RENAME_NOREPLACE, BackendDirectory, exists
+from volgate.drivers.base import RENAME_NOREPLACE, BackendDirectory, charged_usage, exists
 from volgate.dto import AsyncCopyContext, FileAttributes, FileTransferMetadata, Usage
 from volgate.errors import (
     AlreadyExists,
@@ -232,8 +232,43 @@ class TreeCopy:
 
     async def _check_room(self, there: Usage) -> None:
         """Raise QuotaExceeded or NoSpace where what is still missing does not fit."""
+        self._check_limit(
+            Usage(max(0, self._usage.bytes_ - there.bytes_), max(0, self._usage.inodes - there.inodes))
+        )
+        space = await self._backend.get_space()
+        stored = max(0, self._stored_bytes - there.bytes_)  # without holes
+        if space.total_bytes and stored > space.free_bytes:
+            missing = format_size(stored - space.free_bytes)
+            raise NoSpace(f"it takes {format_size(stored)}, and the storage has {missing} less than that free")
+
+    async def _check_growth(self, live: Place | None) -> None:
+        """Raise QuotaExceeded where what a sync adds is more than is free; what it removes is counted, too."""
         info = self._fs.volume.gate.info()
-        needed = Usage(max(0, self._usage.bytes_ - there.bytes_), max(0, self._usage.inodes - there.inodes))
+        if (info.free_bytes is None or self._usage.bytes_ <= info.free_bytes) and (
+            info.free_inodes is None or self._usage.inodes <= info.free_inodes
+        ):
+            return
+        links = self._backend.capabilities.charges_links
+        made, gone = Surveyor(self._source, self._backend.capabilities), Usage(0, 0)
+        async with contextlib.aclosing(self._differences(live)) as changes:
+            async for change in changes:
+                was, is_ = change.before, change.after
+                if was is not None and (change.kind == "removed" or "content" in change.what):
+                    made.add_usage(was)
+                if is_ is not None and "content" in change.what:
+                    gone = _sum(gone, charged_usage(is_, charges_links=links))
+                elif live is not None and is_ is not None and change.kind == "added" and self._request.delete:
+                    gone = _sum(gone, await self._usage_below(live, change.path, is_))
+        grown = usage_of(made.found)
+        self._check_limit(Usage(max(0, grown.bytes_ - gone.bytes_), max(0, grown.inodes - gone.inodes)))
+
+    async def _usage_below(self, live: Place, path: bytes, attributes: FileAttributes) -> Usage:
+        surveyor = Surveyor(live, self._backend.capabilities)
+        await surveyor.look(await open_directory(live, _above(path)), _name(path), attributes)
+        return usage_of(surveyor.found)
+
+    def _check_limit(self, needed: Usage) -> None:
+        info = self._fs.volume.gate.info()
         if info.free_bytes is not None and needed.bytes_ > info.free_bytes:
             missing = format_size(needed.bytes_ - info.free_bytes)
             raise QuotaExceeded(
@@ -245,11 +280,6 @@ class TreeCopy:
             raise QuotaExceeded(
                 f"it is {needed.inodes} inodes, and {info.free_inodes} are free under the limit: {missing}"
             )
-        space = await self._backend.get_space()
-        stored = max(0, self._stored_bytes - there.bytes_)  # without holes
-        if space.total_bytes and stored > space.free_bytes:
-            missing = format_size(stored - space.free_bytes)
-            raise NoSpace(f"it takes {format_size(stored)}, and the storage has {missing} less than that free")
 
     # -- copy ---------------------------------------------------------------------------------------------------
 
@@ -420,6 +450,7 @@ class TreeCopy:
             if not is_directory:
                 await self._sync_file(writer, pair, name, target, top, there)
                 return
+            await self._check_growth(None if there is None else await self._live_place(self._path))
             if there is None:
                 await writer.create(pair, name, top, target)
             await self._make_same(writer, self._path)
@@ -451,7 +482,8 @@ class TreeCopy:
 
     async def plan(self) -> list[TreeChange]:
         """Return what a sync would change; nothing is changed. Raises as the sync."""
-        top = (await self._find_source())[2]
+        directory, name, top = await self._find_source()
+        await self._check_losses(directory, name, top)
         is_directory = stat.S_ISDIR(top.mode)
         above, _, target = self._path.rpartition(b"/")
         async with self._parent(self._writer(in_place=False), above) as parent:
@@ -462,7 +494,13 @@ class TreeCopy:
             return [] if _is_same_file(there, top) else [TreeChange(b"", "changed", top, there, ("content",))]
         live = None if there is None else await self._live_place(self._path)
         async with contextlib.aclosing(self._differences(live)) as changes:
-            return [c async for c in changes if c.kind != "linked" and (c.kind != "added" or self._request.delete)]
+            found = [c async for c in changes if c.kind != "linked"]
+        replaced = {change.path for change in found if change.kind == "removed"}
+        for change in found:
+            if change.kind == "added" and change.path in replaced:
+                self._check_replaceable(change)
+        await self._check_growth(live)
+        return [change for change in found if change.kind != "added" or self._request.delete]
 
     async def _look(self, parent: Inode, target: bytes, *, is_directory: bool) -> FileAttributes | None:
         """Return what stands where a sync goes. Raises NotADirectory, InvalidArgument: it cannot go there."""
@@ -645,13 +683,18 @@ class TreeCopy:
     async def _change(self, writer: TreeWriter, pair: Pair, change: TreeChange) -> None:
         was, name = change.before, _name(change.path)
         assert was is not None
-        if change.kind == "removed":
-            await self._patiently(partial(writer.create, pair, name, was))
-            self._counts["created"] += 1
-        elif "content" in change.what:
-            await self._patiently(partial(writer.replace, pair, name, was))
-            self._counts["replaced"] += 1
-        elif not stat.S_ISDIR(was.mode):
+        try:
+            if change.kind == "removed":
+                await self._patiently(partial(writer.create, pair, name, was))
+                self._counts["created"] += 1
+                return
+            if "content" in change.what:
+                await self._patiently(partial(writer.replace, pair, name, was))
+                self._counts["replaced"] += 1
+                return
+        except QuotaExceeded as error:
+            raise QuotaExceeded(f"{os.fsdecode(change.path)!r}: {error}") from error
+        if not stat.S_ISDIR(was.mode):
             await writer.adjust(pair, name, was, join(pair.path, name))
             self._counts["adjusted"] += 1
 
@@ -711,6 +754,10 @@ class TreeCopy:
             return await exists(self._source.backend, directory, name)
         except (NotFound, NotADirectory):
             return False
+
+
+def _sum(one: Usage, other: Usage) -> Usage:
+    return Usage(one.bytes_ + other.bytes_, one.inodes + other.inodes)
 
 
 def _is_same_file(there: FileAttributes, source: FileAttributes) -> bool:
