@@ -90,7 +90,7 @@ def test_a_sync_that_does_not_fit_is_refused_before_it_begins_and_by_its_dry_run
         assert len(done("sync", source, target, "--delete", "--dry-run").splitlines()) == 7
         done("sync", source, target, "--delete")
         assert describe(target) == describe(source)
-        (source / "a").write_bytes(os.urandom(110_000))
+        (source / "a").write_bytes(os.urandom(90_000))
         done("sync", source, target)
         assert used_of(volume) == walk_usage(volume.backing)
 

@@ -167,6 +167,7 @@ class TreeCopy:
         self._changed = ""
         self._live_inodes: dict[int, int] = {}
         self._unkept = ""
+        self._made: dict[bytes, tuple[int, int]] = {}
         self.touched: set[tuple[int, bytes]] = set()
 
     async def run(self) -> CopyReport:
@@ -564,11 +565,11 @@ class TreeCopy:
             Busy: it never ends. Unsupported: what is written is another when it is read, as a time beyond what a file
             system can store.
         """
-        seen: dict[bytes, tuple[int, int]] = {}
+        self._made.clear()
         for number in range(1, _PASSES + 1):
             await self._check_source()
             try:
-                if not await self._pass(writer, path, await self._live_place(path), seen):
+                if not await self._pass(writer, path, await self._live_place(path)):
                     return
             except _MEANWHILE as error:  # of the source, most likely: it changes
                 if number == _PASSES:
@@ -588,12 +589,8 @@ class TreeCopy:
         if not is_there:
             raise NotFound("the source was taken away while it was copied")
 
-    async def _pass(self, writer: TreeWriter, path: bytes, live: Place, seen: dict[bytes, tuple[int, int]]) -> bool:
-        """Make the same what differs; returns whether anything did.
-
-        Args:
-            seen: number and ctime of sources that differed from what stood there; those of this pass are added.
-        """
+    async def _pass(self, writer: TreeWriter, path: bytes, live: Place) -> bool:
+        """Make the same what differs; returns whether anything did."""
         directories: dict[bytes, FileAttributes] = {}
         changed = False
         self._unkept = ""
@@ -606,7 +603,7 @@ class TreeCopy:
                     continue  # the caller's
                 changed |= change.kind not in ("linked", "added")
                 if change.kind == "changed" and change.before is not None:
-                    self._look_again(change, change.before, seen)
+                    self._look_again(change, change.before)
                 if batch and _above(batch[-1].path) != _above(change.path):
                     changed |= await self._apply(writer, path, batch, directories)
                     batch = []
@@ -619,13 +616,11 @@ class TreeCopy:
                 await writer.adjust(pair, name, directories[below], join(path, below))
         return changed
 
-    def _look_again(self, change: TreeChange, was: FileAttributes, seen: dict[bytes, tuple[int, int]]) -> None:
-        """Note what differs once more though its source is as it was: the target takes it, and has another."""
-        state = was.ino, was.ctime_ns
-        if seen.get(change.path) == state and not self._unkept:
+    def _look_again(self, change: TreeChange, was: FileAttributes) -> None:
+        """Note what differs though it was made the same and its source is as it was: the target has another."""
+        if self._made.get(change.path) == (was.ino, was.ctime_ns) and not self._unkept:
             what = " and ".join(name for name in change.what if name != "content") or "content"
             self._unkept = f"the {what} of {os.fsdecode(change.path)!r}"
-        seen[change.path] = state
 
     async def _apply(
         self, writer: TreeWriter, path: bytes, batch: list[TreeChange], directories: dict[bytes, FileAttributes]
@@ -689,13 +684,15 @@ class TreeCopy:
                 self._counts["created"] += 1
                 return
             if "content" in change.what:
-                await self._patiently(partial(writer.replace, pair, name, was))
+                if await self._patiently(partial(writer.replace, pair, name, was)):
+                    self._made[change.path] = was.ino, was.ctime_ns
                 self._counts["replaced"] += 1
                 return
         except QuotaExceeded as error:
             raise QuotaExceeded(f"{os.fsdecode(change.path)!r}: {error}") from error
         if not stat.S_ISDIR(was.mode):
             await writer.adjust(pair, name, was, join(pair.path, name))
+            self._made[change.path] = was.ino, was.ctime_ns
             self._counts["adjusted"] += 1
 
     async def _change_link(self, writer: TreeWriter, pair: Pair, change: TreeChange) -> bool:
