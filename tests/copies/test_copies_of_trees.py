@@ -3,8 +3,6 @@
 import contextlib
 import os
 import random
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -344,18 +342,19 @@ def test_a_source_that_changes_all_the_time_is_told():
         path.write_bytes(os.urandom(20_000_000))
         (garden.path / "quiet").write_bytes(b"quiet")
 
-        change = "import sys\nwhile True:\n  with open(sys.argv[1], 'r+b') as file: file.write(b'another')"
-        with subprocess.Popen([sys.executable, "-c", change, path]) as changing:
-            try:
-                async with target.opened():
-                    for source, copied in (("", "tree"), ("restless", "one")):
-                        done = await target.do(
-                            kind="copy", source_path=source, target_path=copied, **source_of(garden.path)
-                        )
-                        assert (done["state"], done["error_code"]) == ("failed", "EBUSY")
-                        assert "snapshot" in done["error"] and await target.shown() == {}
-            finally:
-                changing.kill()
+        async def change():
+            while True:
+                with path.open("r+b") as file:
+                    file.write(b"another")
+                await trio.lowlevel.checkpoint()
+
+        async with target.opened(), trio.open_nursery() as nursery:
+            nursery.start_soon(change)
+            for source, copied in (("", "tree"), ("restless", "one")):
+                done = await target.do(kind="copy", source_path=source, target_path=copied, **source_of(garden.path))
+                assert (done["state"], done["error_code"]) == ("failed", "EBUSY")
+                assert "snapshot" in done["error"] and await target.shown() == {}
+            nursery.cancel_scope.cancel()
 
     on("posix", story)
 
