@@ -69,6 +69,21 @@ def test_where_nothing_may_go_who_needs_more_is_refused_and_told_why(volume):
     assert problems(volume) == ([], {"kept_bytes": 0, "limit_bytes": 0, "is_full": False})
 
 
+def test_what_was_refused_is_no_problem_any_more_once_a_snapshot_was_deleted(volume):
+    (volume.path / "kept").write_bytes(bytes(100_000))
+    snapshot(volume, "create", "s1")
+    (volume.path / "kept").unlink()
+    (volume.path / "f").write_bytes(bytes(100_000))
+    snapshot(volume, "create", "s2")
+    snapshot(volume, "limit", "150000")
+    with pytest.raises(OSError) as refused:
+        (volume.path / "f").unlink()
+    assert refused.value.errno == errno.ENOSPC and problems(volume)[0] == ["snapshots_full"]
+    snapshot(volume, "delete", "s2")
+    assert problems(volume)[0] == []
+    (volume.path / "f").unlink()
+
+
 def _change_what_only_the_schedules_snapshot_has(mount):
     """Change what alone is more than snapshots may keep, so that it need not be kept once the schedule's has gone."""
     (mount.path / "large").write_bytes(bytes(100_000))

@@ -30,7 +30,7 @@ def test_a_mount_that_serves_has_no_problems():
 def test_each_problem_is_named():
     assert codes(used=11) == [("above_limit", False)]
     assert codes(unsettled=True) == [("unsettled", False)]
-    full = Allowance(lambda: 5, lambda: True)
+    full = Allowance(lambda: 5, lambda: frozenset({1}))
     full.limit_bytes = 5
     assert codes(allowance=full) == []
     with pytest.raises(NoSpace):

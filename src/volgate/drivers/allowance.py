@@ -25,7 +25,7 @@ class Allowance:
     """The allowance of one volume. Bytes are logical: a file counts its size, whatever the storage shares of it.
 
     Args:
-        kept_bytes: returns what is kept now. has_snapshots: whether anything is to be kept.
+        kept_bytes: returns what is kept now. serials: returns the numbers of the snapshots that there are.
 
     Attributes:
         limit_bytes: None = unlimited. It may lie below what is kept: then nothing more is.
@@ -33,20 +33,23 @@ class Allowance:
             there was one.
     """
 
-    def __init__(self, kept_bytes: Callable[[], int], has_snapshots: Callable[[], bool]) -> None:
+    def __init__(self, kept_bytes: Callable[[], int], serials: Callable[[], frozenset[int]]) -> None:
         self._kept_bytes = kept_bytes
-        self._has_snapshots = has_snapshots
+        self._serials = serials
         self._promised = 0
         self._making_room = trio.Lock()
         self.limit_bytes: int | None = None
         self.make_room: Callable[[int, NeededBy], Awaitable[bool]] = _nothing_may_go
         self._refused_bytes: int | None = None
+        self._refused_among = frozenset[int]()
 
     @property
     def is_full(self) -> bool:
-        """Whether what was refused last would be refused now."""
-        refused = self._refused_bytes
-        return refused is not None and self._has_snapshots() and not self.has_room(refused)
+        """Whether what was refused last would be refused now, as long as no snapshot was deleted since."""
+        refused, serials = self._refused_bytes, self._serials()
+        if refused is None or not serials or not self._refused_among <= serials:
+            return False  # who is refused again says so
+        return not self.has_room(refused)
 
     @property
     def kept_bytes(self) -> int:
@@ -64,7 +67,7 @@ class Allowance:
         """
         async with self._making_room:
             if not self.has_room(size) and not await self.make_room(size, is_needed_by):
-                self._refused_bytes = size
+                self._refused_bytes, self._refused_among = size, self._serials()
                 raise NoSpace(f"{self.describe()}: delete some, or raise 'volgate snapshot limit'")
 
     def describe(self) -> str:

@@ -118,7 +118,7 @@ class BucketSnapshots:
         self._lost: set[tuple[str, str]] = set()
         self._keeping: dict[tuple[str, str], trio.Event] = {}
         self.kept = KeptObjects(store)
-        self.allowance = Allowance(lambda: self.kept.kept_bytes, lambda: bool(self._taken))
+        self.allowance = Allowance(lambda: self.kept.kept_bytes, lambda: frozenset(t.serial for t in self._taken))
 
     # -- what there is ------------------------------------------------------------------------------------------
 

@@ -92,7 +92,8 @@ class PreservingSnapshots(Snapshots):
         self._creating, self._deleting = trio.Lock(), trio.Lock()
         self._taken: list[_Taken] = []
         self._allowance = Allowance(
-            lambda: sum(taken.preserved_bytes for taken in self._taken), lambda: bool(self._taken)
+            lambda: sum(taken.preserved_bytes for taken in self._taken),
+            lambda: frozenset(taken.serial for taken in self._taken),
         )
         self._last_serial = 0
         self._changes = 0
