@@ -460,6 +460,13 @@ def test_a_volume_within_another_is_refused_from_below_and_told_from_above(bucke
         refused = volgate("mount", f"s3://{bucket.name}/{prefix}", place / "other", "-d")
         assert refused.returncode != 0
         assert f"lies in the volume s3://{bucket.name}/a/b, whose limit it would pass" in refused.stderr
+        assert f"delete the objects below s3://{bucket.name}/a/b/.volgate/" in refused.stderr
+    s3_put(bucket, "a/b/c/f", b"content")
+    with mounting.mounted(place, name="copies") as copies:
+        done = volgate("copy", f"s3://{bucket.name}/a/b/c", f"{copies.path}/c")
+        assert done.returncode == 0 and (copies.path / "c/f").read_bytes() == b"content", done.stderr
+        nothing = volgate("copy", f"s3://{bucket.name}/a/b/typo", f"{copies.path}/t")
+        assert nothing.returncode and f"there is nothing at s3://{bucket.name}/a/b/typo" in nothing.stderr, nothing
     with mounted(bucket, place) as mount:
         assert volgate("flush", mount.path).returncode == 0
         wait_until(lambda: mount.status()["storage"]["volumes_within"] == ["a/b/"])

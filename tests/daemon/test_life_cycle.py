@@ -350,10 +350,23 @@ def test_a_detached_mount_is_said_to_be_draining(folders):
         status = json.loads(volgate("status", mnt, "--json").stdout)
         assert status["state"] == "draining"
         line = one_line(volgate("umount", mnt), 32)
-        assert "detached already" in line and "1 open files" in line
+        assert "detached already" in line and "1 open files" in line and f"kill {status['pid']}" in line
         held.write("kept")
     wait_until(lambda: ended(status["pid"]))
     assert (data / "f").read_text() == "kept"
+
+
+def test_a_directory_within_a_mount_is_no_volume_and_that_is_said(folders):
+    data, mnt = folders
+    volgate("mount", data, mnt, "-d")
+    (mnt / "below").mkdir()
+    for verb in (("snapshot", "list"), ("quota", "show"), ("status",)):
+        line = one_line(volgate(*verb, mnt / "below"), os.EX_USAGE)
+        assert f"'{mnt}/below' lies in the mount {mnt}: name that" in line
+    (mnt / "f").touch()
+    done = volgate("quota", "set", mnt, "none", "--inodes", "1")
+    assert done.returncode == 0 and "2 inodes are in use, more than the limit" in done.stderr, done
+    assert volgate("umount", mnt).returncode == 0
 
 
 def test_a_volume_is_found_by_its_directory_and_two_mounts_of_it_are_told_apart(folders, place):

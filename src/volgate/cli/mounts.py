@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 from volgate import paths
 from volgate.control.mounts import FIELDS, UNKNOWN, is_headless, join
 from volgate.daemon.checks import list_ours, resolve_mount_point
 from volgate.dto.validation import VOLUME_ID
-from volgate.errors import Busy, NotFound
+from volgate.errors import Busy, InvalidArgument, NotFound
 from volgate.fuse.mounting import FILE_SYSTEM_TYPE, list_mounts
 
-__all__ = ["FIELDS", "UNKNOWN", "find", "find_all", "is_headless"]
+__all__ = ["FIELDS", "UNKNOWN", "find", "find_all", "is_headless", "mount_of"]
 
 
 def find_all(volume_id: str | None = None) -> list[dict[str, Any]]:
@@ -29,6 +30,15 @@ def _is_known(volume_id: str) -> bool:
     return any(entry.volume_id == volume_id for entry in Catalog(paths.catalog_path()).list())
 
 
+def mount_of(path: str) -> str | None:
+    """Return the mount point of ours that a path lies in; touches no mount."""
+    above = [entry for entry in list_mounts() if Path(path).is_relative_to(entry.mount_point)]
+    if not above:
+        return None
+    innermost = max(enumerate(above), key=lambda found: (len(found[1].mount_point), found[0]))[1]
+    return innermost.mount_point if innermost.file_system_type == FILE_SYSTEM_TYPE else None
+
+
 def find(target: str, *, owner: bool = False) -> dict[str, Any]:
     """Return the status of one mount, by mount point, volume id, or the directory or URL of its data.
 
@@ -38,7 +48,8 @@ def find(target: str, *, owner: bool = False) -> dict[str, Any]:
         owner: of a volume, who owns it is meant, and not who only reads it; else its only mount.
 
     Raises:
-        NotFound: no such mount. Busy: several mounts of that volume; the message names them.
+        NotFound: no such mount. InvalidArgument: it lies in one.
+        Busy: several mounts of that volume; the message names them.
     """
     where, place = os.path.abspath(target), str(resolve_mount_point(target))
     at = [entry for entry in list_mounts() if entry.mount_point in (where, place)]
@@ -60,6 +71,9 @@ def find(target: str, *, owner: bool = False) -> dict[str, Any]:
     elif len(found) > 1:
         found = [s for s in found if s["mount_point"] is not None]
     if not found:
+        within = None if name != target or "/" not in target or "://" in target else mount_of(where)
+        if within is not None:
+            raise InvalidArgument(f"'{target}' lies in the mount {within}: name that")
         if VOLUME_ID.fullmatch(target) and _is_known(target):
             raise NotFound(f"volume {target} is not mounted; 'volgate mount {target}' mounts it")
         raise NotFound(f"'{target}' is neither a mount of volgate's nor the id of a mounted volume; see 'volgate list'")

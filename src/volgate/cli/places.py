@@ -9,13 +9,12 @@ from typing import Any, Final
 
 import attrs
 
-from volgate.cli.mounts import find
+from volgate.cli.mounts import find, mount_of
 from volgate.cli.owners import find_served
 from volgate.control.client import ask
 from volgate.core.names import GATEWAY_NAME, SNAPSHOTS_NAME
 from volgate.dto.validation import VOLUME_ID
 from volgate.errors import InvalidArgument, NotFound
-from volgate.fuse.mounting import FILE_SYSTEM_TYPE, list_mounts
 
 _NAMED: Final = re.compile(rf"({VOLUME_ID.pattern}):(.*)", re.DOTALL)
 
@@ -59,7 +58,7 @@ def find_place(text: str) -> NamedPlace:
             return NamedPlace(None, text, "")
     path = os.path.abspath(text)
     for candidate in (path, os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))):
-        mount_point = _mount_of(candidate)
+        mount_point = mount_of(candidate)
         if mount_point is not None:
             path = os.path.relpath(candidate, mount_point)
             return NamedPlace(find_served(mount_point), "", "" if path == "." else path)
@@ -77,15 +76,6 @@ def _data_around(path: str) -> str | None:
     """Return the directory with a volume's data that a path is, or lies in; None = there is none."""
     above = (str(above) for above in (Path(path), *Path(path).parents))
     return next((place for place in above if os.path.lexists(f"{place}/{GATEWAY_NAME.decode()}/identity.json")), None)
-
-
-def _mount_of(path: str) -> str | None:
-    """Return the mount point of ours that a path lies in; touches no mount."""
-    above = [entry for entry in list_mounts() if Path(path).is_relative_to(entry.mount_point)]
-    if not above:
-        return None
-    innermost = max(enumerate(above), key=lambda found: (len(found[1].mount_point), found[0]))[1]
-    return innermost.mount_point if innermost.file_system_type == FILE_SYSTEM_TYPE else None
 
 
 def to_request(kind: str, source_text: str, target_text: str, **options: Any) -> tuple[dict[str, Any], Path]:

@@ -85,6 +85,8 @@ def _warn_if_above(after: dict[str, Any]) -> None:
             f"volgate: {format_size(after['used_bytes'])} are in use, more than the limit: only growth is refused",
             err=True,
         )
+    if None not in (after["file_count"], after["quota_inodes"]) and after["file_count"] > after["quota_inodes"]:
+        click.echo(f"volgate: {after['file_count']} inodes are in use, more than the limit: none can be made", err=True)
 
 
 @quota.command()

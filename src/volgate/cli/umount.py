@@ -52,10 +52,13 @@ def umount(target: str, lazy: bool, only_dead: bool) -> None:
         )
     mount_point = Path(mount["mount_point"])
     dead, entry = mount["state"] == "dead", mounting.find_mount(mount_point)
-    if entry is None and not dead and "statistics" in mount and mount["statistics"]["open_files"]:
+    if entry is None and not dead and "statistics" in mount:
         count, pid = mount["statistics"]["open_files"], mount["pid"]
-        rest = "are closed, and no container has a copy of the mount any more"
-        raise Busy(f"{mount_point} is detached already; its daemon ({pid}) ends when its {count} open files {rest}")
+        files = f"its {count} open files are closed, and " if count else ""
+        raise Busy(
+            f"{mount_point} is detached already; its daemon ({pid}) ends when {files}no container has a copy of the "
+            f"mount any more; 'kill {pid}' ends it now"
+        )
     left = None
     if mount.get("storage") and not dead and not lazy:
         with contextlib.suppress(StorageException):

@@ -16,7 +16,7 @@ from volgate.drivers.posix.backend import PosixBackend
 from volgate.drivers.registry import Source
 from volgate.drivers.wrap.threaded import ThreadedBackend
 from volgate.dto import VolumeOperationContext
-from volgate.errors import InvalidArgument
+from volgate.errors import InvalidArgument, NotFound
 from volgate.volume.identity import load_identity
 from volgate.volume.snapshots.base import Place
 from volgate.volume.storage import make_backend
@@ -56,6 +56,8 @@ async def opened_source(request: CopyRequest, file_system: FileSystem, own_text:
                 nursery.start_soon(backend.run)
                 try:
                     reserved = RESERVED_ROOT_NAMES if await load_identity(backend) else frozenset[bytes]()
+                    if "://" in source.text and not reserved and not await backend.list_names(root):
+                        raise NotFound(f"there is nothing at {source.text}")
                     yield Place(backend, root, reserved=reserved)
                 except Exception as error:  # noqa: BLE001 - raised below, as it is: a nursery would wrap it
                     failed.append(error)

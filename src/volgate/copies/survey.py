@@ -106,7 +106,6 @@ class Surveyor:
             found.with_acls += any(key in _ACLS for key in lost)
             found.with_xattrs += any(key not in _ACLS for key in lost)
 
-
     def add_usage(self, attributes: FileAttributes) -> bool:
         """Count what the target is charged for an inode; returns False for a further name of one that was counted."""
         found = self.found

@@ -218,7 +218,9 @@ class TreeCopy:
         self._progress.total_bytes, self._progress.total_files = found.bytes_, found.files
         self._losses = tuple(find_losses(found, self._source.backend.capabilities, target))
         if self._losses and not self._request.accept_losses:
-            raise InvalidArgument(f"the target cannot keep {'; '.join(self._losses)}; accept that, or copy elsewhere")
+            raise InvalidArgument(
+                f"the target cannot keep all of it: {'; '.join(self._losses)}; accept the losses, or copy elsewhere"
+            )
         self._usage = usage_of(found)
         self._stored_bytes = found.stored_bytes
         if self._request.delete and found.mounted:
@@ -233,9 +235,7 @@ class TreeCopy:
 
     async def _check_room(self, there: Usage) -> None:
         """Raise QuotaExceeded or NoSpace where what is still missing does not fit."""
-        self._check_limit(
-            Usage(max(0, self._usage.bytes_ - there.bytes_), max(0, self._usage.inodes - there.inodes))
-        )
+        self._check_limit(Usage(max(0, self._usage.bytes_ - there.bytes_), max(0, self._usage.inodes - there.inodes)))
         space = await self._backend.get_space()
         stored = max(0, self._stored_bytes - there.bytes_)  # without holes
         if space.total_bytes and stored > space.free_bytes:

@@ -163,7 +163,8 @@ def find_storage_problems(report: BackendReport | None, mount_point: str) -> lis
     if report.volumes_within:
         message = (
             f"{report.volumes_within[0]} is a volume of its own: its files count here too, and it passes this limit; "
-            "unmount one of the two for good, or move it to a prefix beside this one"
+            "move it to a prefix beside this one; or, where this volume is not wanted, unmount it and delete what lies "
+            "in its .volgate/"
         )
         problems.append(Problem("volume_within", message, degrades=False))
     if report.refused:

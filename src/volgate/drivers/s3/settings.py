@@ -69,7 +69,9 @@ class S3Settings:
         """
         bucket, _, prefix = source.removeprefix("s3://").partition("/")
         if not _BUCKET.fullmatch(bucket):
-            raise BadConfiguration(f"'{source}' names no bucket; write s3://BUCKET or s3://BUCKET/PREFIX")
+            raise BadConfiguration(
+                f"'{source}' names no bucket (3 to 63 of a-z, 0-9, '.', '-'); write s3://BUCKET or s3://BUCKET/PREFIX"
+            )
         endpoint_url = _first(options, ["endpoint_url"], environment, ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"])
         if endpoint_url is not None:
             _check_endpoint(endpoint_url)

@@ -107,7 +107,8 @@ class S3ObjectStore(ObjectStore):
         if "date" in response.headers:
             self.clock_skew_s = time.time() - _http_date(response.headers["date"])
         _parse(response)
-        await self._check_not_within_another()
+        if writable:
+            await self._check_not_within_another()
         self.keeps_versions = await self._find_versioning()
         if writable:
             self._capabilities = await find_capabilities(self)
@@ -133,7 +134,8 @@ class S3ObjectStore(ObjectStore):
             if response.status == HTTPStatus.OK:
                 raise InvalidArgument(
                     f"{place}{self._settings.prefix.rstrip('/')} lies in the volume {place}{above.rstrip('/')}, whose "
-                    "limit it would pass: mount that, or choose a prefix outside"
+                    "limit it would pass: mount that, or choose a prefix outside; where that volume is not wanted, "
+                    f"unmount it and delete the objects below {place}{above}.volgate/"
                 )
 
     async def head(self, key: str) -> ObjectInfo:
