@@ -326,6 +326,16 @@ def test_a_volume_is_not_copied_into_itself_by_its_own_data(volume, place):
     for source in (place, volume.backing.parent):
         refused = volgate("copy", source, f"{volume.path}/x")
         assert refused.returncode and "lie within each other" in refused.stderr, refused
+    (volume.path / "a/b").mkdir(parents=True)
+    (volume.path / "a/b/f").write_text("kept")
+    (place / "again").mkdir()
+    subprocess.run(["mount", "--bind", volume.backing, place / "again"], check=True)
+    try:
+        refused = volgate("sync", place / "again/a/b", f"{volume.path}/a", "--delete")
+    finally:
+        subprocess.run(["umount", place / "again"], check=True)
+    assert refused.returncode and "lie within each other" in refused.stderr, refused
+    assert (volume.path / "a/b/f").read_text() == "kept"
 
 
 def test_a_source_that_is_not_mounted_after_a_restart_empties_nothing(place):

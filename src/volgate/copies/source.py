@@ -84,9 +84,19 @@ def _make(source: Source, path: str, own_text: str) -> BaseStorageBackend:
 
 
 def _check_apart(place: Path, own_text: str) -> None:
-    """Raise InvalidArgument where the volume would be copied into itself, behind its own back."""
+    """Raise InvalidArgument where the volume would be copied into itself, behind its own back.
+
+    By the directories themselves: mounted a second time (mount --bind) they have other paths.
+    """
     if "://" in own_text:
         return
     own = Path(os.path.realpath(own_text))
-    if own.is_relative_to(place) or place.is_relative_to(own):
+    if _stands_in(own, place) or _stands_in(place, own):
         raise InvalidArgument(f"{place} and the volume's own data in {own} lie within each other: copy by the volume")
+
+
+def _stands_in(path: Path, above: Path) -> bool:
+    """Return whether a path leads through a directory; one that is not there leads nowhere."""
+    if not above.is_dir():
+        return path == above
+    return any(parent.is_dir() and parent.samefile(above) for parent in (path, *path.parents))
