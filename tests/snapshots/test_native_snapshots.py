@@ -26,10 +26,13 @@ def storage(request, place):
         return
     with ceph_cluster.running(place) as cluster, ceph_cluster.mounted(cluster, place / "cephfs") as found:
         (found.path / "volume").mkdir()
-        if request.param == "cephfs":
-            yield str(found.path / "volume"), []
-        else:
-            yield "ceph:///volume", ["-o", f"conf={cluster.configuration},client=fs"]
+        yield source_of(request.param, cluster, found)
+
+
+def source_of(way, cluster, found):
+    if way == "cephfs":
+        return str(found.path / "volume"), []
+    return "ceph:///volume", ["-o", f"conf={cluster.configuration},client=fs"]
 
 
 @pytest.fixture
@@ -98,3 +101,27 @@ def test_a_schedule_takes_snapshots_and_they_outlive_the_mount(storage, place):
         (info,) = listed(mount)
         assert (mount.path / ".snapshots" / info["snapshot_id"] / "f").read_bytes() == b"content"
         assert json.loads(snapshot(mount, "show", info["snapshot_id"], "--json").stdout) == info
+
+
+@pytest.mark.parametrize("way", ["cephfs", "ceph://"])
+def test_a_snapshot_of_cephfs_that_others_replaced_is_the_new_one_and_restores_what_that_has(place, way):
+    with ceph_cluster.running(place) as cluster, ceph_cluster.mounted(cluster, place / "cephfs") as found:
+        (found.path / "volume").mkdir()
+        source, options = source_of(way, cluster, found)
+        with mounting.mounted(place, *options, source=source) as mount:
+            fill(mount.path)
+            snapshot(mount, "create", "s1", "--metadata", "why=because")
+            before = listed(mount)[0]["created_at"]
+            assert contents(mount.path / ".snapshots/s1") == contents(mount.path)
+            (mount.path / "folder/new").write_bytes(b"new")
+            snapshot(mount, "create", "s2")
+            (found.path / "volume/.snap/s1").rmdir()
+            (found.path / "volume/.snap/s1").mkdir()
+            assert diff(mount, "s1") == {}
+            first = next(info for info in listed(mount) if info["snapshot_id"] == "s1")
+            assert first["created_at"] > before and first["metadata"] == {}
+            tree = contents(mount.path)
+            shutil.rmtree(mount.path / "folder")
+            snapshot(mount, "restore", "s1", "--yes")
+            assert contents(mount.path) == tree
+            wait_until(lambda: contents(mount.path / ".snapshots/s1") == tree)

@@ -5,6 +5,7 @@ A restore is noted beside the data until it is done: one that was cut off goes o
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import logging
@@ -71,7 +72,8 @@ class _Restores:
         self._snapshot_id = snapshot_id
         try:
             restore = Restore(self._fs, snapshot_id, _to_bytes(path), transfer_id)
-            changes = await restore.plan()
+            async with self._fs.volume.snapshots.held(snapshot_id):
+                changes = await restore.plan()
             refused = ""
             if dry_run:
                 try:
@@ -241,11 +243,13 @@ def _routes(file_system: FileSystem, restores: _Restores, schedule: Schedule) ->
     async def diff(body: bytes) -> Reply:
         wanted = to_object(body, {"snapshot_id", "later_id"})
         snapshot_id, later_id = _text(wanted, "snapshot_id"), wanted.get("later_id")
-        before, after = await snapshots.open(snapshot_id), Place(volume.backend, volume.root)
-        if later_id is not None:
-            after = await snapshots.open(_text(wanted, "later_id"))
-        changed = snapshots.changed_since(snapshot_id, later_id)
-        found = [_describe_change(change) async for change in compare(before, after, changed)]
+        async with contextlib.AsyncExitStack() as held:
+            before = await held.enter_async_context(snapshots.held(snapshot_id))
+            after = Place(volume.backend, volume.root)
+            if later_id is not None:
+                after = await held.enter_async_context(snapshots.held(_text(wanted, "later_id")))
+            changed = snapshots.changed_since(snapshot_id, later_id)
+            found = [_describe_change(change) async for change in compare(before, after, changed)]
         return json_reply(sorted(found, key=operator.itemgetter("path")))
 
     async def restore(body: bytes) -> Reply:

@@ -6,9 +6,9 @@ done (``Freeze``).
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Set
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Mapping, Set
 from typing import Final
 
 import attrs
@@ -17,11 +17,11 @@ from volgate.core.names import DRAFT_PREFIX, RESERVED_ROOT_NAMES
 from volgate.drivers.allowance import Allowance
 from volgate.drivers.base import BackendDirectory, BackendFile, BaseStorageBackend
 from volgate.dto import FileAttributes, SnapshotInfo, VolumeSnapshotContext
-from volgate.errors import NotFound, Unsupported
+from volgate.errors import NotFound, Stale, Unsupported
 
 FREEZE_S: Final = 30.0
 """How long a volume may stand still for a snapshot; what takes longer is not taken."""
-Freeze = Callable[[], AbstractAsyncContextManager[None]]
+Freeze = Callable[[], contextlib.AbstractAsyncContextManager[None]]
 """Enter it to wait until no change is under way and let none begin; raises Busy where that takes too long."""
 
 
@@ -92,6 +92,17 @@ class Snapshots(ABC):
     @abstractmethod
     async def open(self, snapshot_id: str) -> SnapshotRoot:
         """Return a snapshot's root for reading; the same one at each call. Raises NotFound."""
+
+    @contextlib.asynccontextmanager
+    async def held(self, snapshot_id: str) -> AsyncIterator[SnapshotRoot]:
+        """Give a snapshot's root. What was read of it counts only if this ends without an error.
+
+        Raises NotFound, Stale: others removed or replaced it meanwhile. A storage may show one that is gone as empty.
+        """
+        root = await self.open(snapshot_id)
+        yield root
+        if await self.open(snapshot_id) is not root:
+            raise Stale(f"others replaced the snapshot {snapshot_id} while it was read; try again")
 
     def changed_since(self, snapshot_id: str, later_id: str | None) -> Mapping[int, bytes | None]:
         """Return which inodes of a snapshot are known to have changed since, up to a later one or to now.

@@ -13,7 +13,7 @@ from volgate.drivers.allowance import Allowance
 from volgate.drivers.base import BaseStorageBackend, NativeSnapshot
 from volgate.dto import SnapshotInfo, Usage, VolumeSnapshotContext
 from volgate.dto.validation import SNAPSHOT_ID
-from volgate.errors import Busy, Unavailable
+from volgate.errors import Busy, NotFound, Unavailable
 from volgate.volume.snapshots.base import FREEZE_S, Freeze, SnapshotRoot, Snapshots
 
 _FILE: Final = "snapshot-notes.json"
@@ -21,6 +21,9 @@ _FILE: Final = "snapshot-notes.json"
 
 class NativeSnapshots(Snapshots):
     """See the module. What the storage does not keep of a snapshot lies in a reserved file beside the data.
+
+    Others may remove a snapshot in the storage and take another one of its name. So it is known by the storage's own
+    time of it as well: a note holds for the snapshot that it was made for, and so does a root that is open.
 
     Args:
         usage: returns what the volume counts now.
@@ -73,8 +76,12 @@ class NativeSnapshots(Snapshots):
     async def list_all(self) -> list[SnapshotInfo]:
         """See Snapshots: those that others took in the storage, too, as far as their names are ids."""
         notes = await self._load_notes()
-        found = [info for info in await self._backend.list_snapshots() if SNAPSHOT_ID.fullmatch(info.name)]
-        return sorted((_to_info(info, notes.get(info.name, {})) for info in found), key=lambda info: info.created_at)
+        return sorted(
+            (_to_info(found, _note_of(found, notes)) for found in await self._list()), key=lambda info: info.created_at
+        )
+
+    async def _list(self) -> list[NativeSnapshot]:
+        return [found for found in await self._backend.list_snapshots() if SNAPSHOT_ID.fullmatch(found.name)]
 
     async def measure_kept(self, snapshot_ids: Set[str]) -> int:
         """See Snapshots."""
@@ -83,23 +90,31 @@ class NativeSnapshots(Snapshots):
     async def delete(self, snapshot_id: str) -> None:
         """See Snapshots."""
         await self._backend.delete_snapshot(snapshot_id)
-        for key in [key for key in self._roots if key[0] == snapshot_id]:
-            self._roots.pop(key).root.close()
+        self._close_roots(snapshot_id)
         async with self._noting:
             if snapshot_id in (notes := await self._load_notes()):
                 await self._store_notes(notes)
 
     async def open(self, snapshot_id: str) -> SnapshotRoot:
         """See Snapshots."""
-        info = await self.get(snapshot_id)
-        key = snapshot_id, info.created_at
+        found = next((found for found in await self._list() if found.name == snapshot_id), None)
+        if found is None:
+            raise NotFound(f"there is no snapshot {snapshot_id}")
+        key = snapshot_id, found.created_at
         root = self._roots.get(key)
         if root is None:
+            self._close_roots(snapshot_id)
             directory = await self._backend.open_snapshot(snapshot_id)
             number = self._numbers.setdefault(key, len(self._numbers) + 1)
             root = SnapshotRoot(self._backend.backend_of_snapshot(directory), directory, number)
             root = self._roots.setdefault(key, root)
         return root
+
+    def _close_roots(self, snapshot_id: str) -> None:
+        for key, snapshot in list(self._roots.items()):
+            if key[0] == snapshot_id:
+                del self._roots[key]
+                snapshot.root.close()
 
     async def close(self) -> None:
         """See Snapshots."""
@@ -117,10 +132,23 @@ class NativeSnapshots(Snapshots):
         return self._notes
 
     async def _store_notes(self, notes: dict[str, dict[str, Any]]) -> None:
-        there = {info.name for info in await self._backend.list_snapshots()}
-        kept = {name: note for name, note in notes.items() if name in there}
+        kept = {
+            found.name: {"born_at": found.created_at, **note}
+            for found in await self._backend.list_snapshots()
+            if (note := _note_of(found, notes))
+        }
         await self._backend.store_reserved(_FILE, json.dumps(kept, indent=1).encode())
         self._notes = kept
+
+
+def _note_of(found: NativeSnapshot, notes: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return what is noted of a snapshot; nothing where the note was made for another one of its name.
+
+    It counts where a time is missing: a note has none before it is stored, nor where an earlier version stored it; and
+    the storage may have none, of what is damaged.
+    """
+    note = notes.get(found.name, {})
+    return note if not found.created_at or note.get("born_at", found.created_at) == found.created_at else {}
 
 
 def _to_info(found: NativeSnapshot, note: dict[str, Any]) -> SnapshotInfo:
