@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import logging
 import os
 import shutil
 
@@ -15,6 +16,7 @@ from volgate.daemon.snapshots import routes
 from volgate.drivers.base import NativeSnapshot
 from volgate.drivers.posix.backend import PosixBackend
 from volgate.drivers.posix.open_file import PosixDirectory
+from volgate.dto import Usage
 from volgate.errors import NotFound, Stale
 
 BORN = itertools.count(1_000)
@@ -160,5 +162,61 @@ def test_a_note_of_an_earlier_version_holds_until_its_snapshot_is_replaced(place
         assert [info["metadata"] for info in await asked.ask("GET") if info["snapshot_id"] == "s1"] == [{"a": "b"}]
         asked.backend.replace("s1")
         assert [info["metadata"] for info in await asked.ask("GET") if info["snapshot_id"] == "s1"] == [{}]
+
+    on_a_volume(place, scenario)
+
+
+GOOD = {"created_at": 5, "file_count": 1, "used_bytes": 2, "metadata": {"a": "b"}}
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        "x", None, [], {"created_at": "x"}, {**GOOD, "created_at": "x", "metadata": None}, {**GOOD, "metadata": 5},
+        {**GOOD, "metadata": {"a": 5}}, {**GOOD, "file_count": -1}, {**GOOD, "used_bytes": -1},
+        {**GOOD, "used_bytes": 1.5}, {**GOOD, "created_at": float("inf")}, {**GOOD, "created_at": float("nan")},
+        {**GOOD, "created_at": 1e300}, {**GOOD, "born_at": "x"}, {"metadata": {}},
+    ],
+)  # fmt: skip
+def test_a_note_that_does_not_fit_is_dropped_by_itself(place, caplog, note):
+    async def scenario(asked):
+        asked.backend.take("s1")
+        asked.backend.take("s2")
+        asked.write_notes(json.dumps({"s1": note, "s2": GOOD}))
+        for _ in range(2):
+            assert [(info["snapshot_id"], info["metadata"]) for info in await asked.ask("GET")] == [
+                ("s2", {"a": "b"}), ("s1", {}),
+            ]  # fmt: skip
+        assert await asked.diff("s1") == {}
+        await asked.ask("POST", "/restore", snapshot_id="s1")
+        await asked.ask("POST", snapshot_id="s3", metadata={"c": "d"})
+        assert {info["snapshot_id"]: info["metadata"] for info in await asked.ask("GET")} == {
+            "s1": {}, "s2": {"a": "b"}, "s3": {"c": "d"},
+        }  # fmt: skip
+
+    with caplog.at_level(logging.WARNING):
+        on_a_volume(place, scenario)
+    assert [record.snapshot for record in caplog.records] == ["s1"]
+
+
+@pytest.mark.parametrize("content", ["", "x", "[]", "5", "\xff", '{"s1": 1' + "0" * 5000 + "}"])
+def test_notes_that_are_none_at_all_are_dropped(place, content):
+    async def scenario(asked):
+        asked.backend.take("s1")
+        asked.write_notes(content)
+        assert [info["metadata"] for info in await asked.ask("GET")] == [{}]
+        await asked.ask("POST", snapshot_id="s2", metadata={"c": "d"})
+        assert [info["metadata"] for info in await asked.ask("GET")] == [{}, {"c": "d"}]
+
+    on_a_volume(place, scenario)
+
+
+def test_a_usage_that_was_counted_below_zero_is_noted_as_nothing(place):
+    async def scenario(asked):
+        snapshots = asked.worked.volume.snapshots
+        snapshots._usage = lambda: Usage(-5, -1)
+        await asked.ask("POST", snapshot_id="s1")
+        (info,) = await asked.ask("GET")
+        assert (info["used_bytes"], info["file_count"]) == (0, 0)
 
     on_a_volume(place, scenario)

@@ -11,6 +11,8 @@ from typing import Any, Final
 VOLUME_ID: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 SNAPSHOT_ID: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}")
 
+_YEAR_10000: Final = 253_402_300_800
+
 
 def check_volume_id(_instance: object, attribute: Any, value: Any) -> None:
     """Refuse what is not a volume id.
@@ -42,6 +44,28 @@ def check_not_negative(_instance: object, attribute: Any, value: Any) -> None:
         raise TypeError(f"{attribute.name}: {value!r} is no number")
     if value < 0:
         raise ValueError(f"{attribute.name}: {value!r} is below zero")
+
+
+def check_moment(_instance: object, attribute: Any, value: Any) -> None:
+    """Refuse what is no time in UNIX seconds that a calendar has."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{attribute.name}: {value!r} is no number")
+    if not 0 <= value < _YEAR_10000:
+        raise ValueError(f"{attribute.name}: {value!r} is no time between the years 1970 and 9999")
+
+
+def check_count(_instance: object, attribute: Any, value: Any) -> None:
+    """Refuse what is no whole number from 0 on."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{attribute.name}: {value!r} is no whole number")
+    if value < 0:
+        raise ValueError(f"{attribute.name}: {value!r} is below zero")
+
+
+def check_text_pairs(_instance: object, attribute: Any, value: Any) -> None:
+    """Refuse a mapping of anything but texts."""
+    if not all(isinstance(text, str) for text in (*value, *value.values())):
+        raise TypeError(f"{attribute.name}: {dict(value)!r} has more than texts")
 
 
 def check_absolute(_instance: object, attribute: Any, value: Any) -> None:

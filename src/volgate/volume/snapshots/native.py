@@ -3,20 +3,40 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Set
-from typing import Any, Final
+import logging
+from collections.abc import Callable, Mapping, Set
+from typing import Final
 from weakref import WeakValueDictionary
 
+import attrs
 import trio
 
 from volgate.drivers.allowance import Allowance
 from volgate.drivers.base import BaseStorageBackend, NativeSnapshot
 from volgate.dto import SnapshotInfo, Usage, VolumeSnapshotContext
-from volgate.dto.validation import SNAPSHOT_ID
+from volgate.dto.validation import SNAPSHOT_ID, check_count, check_moment, check_text_pairs, to_frozen_mapping
 from volgate.errors import Busy, NotFound, Unavailable
 from volgate.volume.snapshots.base import FREEZE_S, Freeze, SnapshotRoot, Snapshots
 
+log = logging.getLogger(__name__)
+
 _FILE: Final = "snapshot-notes.json"
+
+
+@attrs.frozen
+class _Note:
+    """What the storage does not keep of a snapshot.
+
+    Attributes:
+        created_at, file_count, used_bytes, metadata: see SnapshotInfo.
+        born_at: the storage's own time of it; None before it is stored, and where an earlier version stored it.
+    """
+
+    created_at: float = attrs.field(validator=check_moment)
+    file_count: int = attrs.field(validator=check_count)
+    used_bytes: int = attrs.field(validator=check_count)
+    metadata: Mapping[str, str] = attrs.field(converter=to_frozen_mapping, validator=check_text_pairs)
+    born_at: float | None = attrs.field(default=None, validator=attrs.validators.optional(check_moment))
 
 
 class NativeSnapshots(Snapshots):
@@ -33,7 +53,7 @@ class NativeSnapshots(Snapshots):
         self._backend = backend
         self._usage = usage
         self._creating, self._noting = trio.Lock(), trio.Lock()
-        self._notes: dict[str, dict[str, Any]] | None = None
+        self._notes: dict[str, _Note] | None = None
         self._numbers: dict[tuple[str, float], int] = {}
         self._roots: WeakValueDictionary[tuple[str, float], SnapshotRoot] = WeakValueDictionary()
         """Those that somebody looks into: a snapshot of a bucket that was listed takes 0.5 KiB a file."""
@@ -50,10 +70,7 @@ class NativeSnapshots(Snapshots):
             async with freeze():
                 usage = self._usage()
                 await self._create(context.snapshot_id)
-            note = {
-                "created_at": context.created_at, "file_count": usage.inodes, "used_bytes": usage.bytes_,
-                "metadata": dict(context.metadata),
-            }  # fmt: skip
+            note = _Note(context.created_at, max(0, usage.inodes), max(0, usage.bytes_), context.metadata)
             async with self._noting:
                 await self._store_notes({**await self._load_notes(), context.snapshot_id: note})
         return await self.get(context.snapshot_id)
@@ -121,38 +138,58 @@ class NativeSnapshots(Snapshots):
         for snapshot in list(self._roots.values()):
             snapshot.root.close()
 
-    async def _load_notes(self) -> dict[str, dict[str, Any]]:
+    async def _load_notes(self) -> dict[str, _Note]:
         if self._notes is None:
-            content = await self._backend.load_reserved(_FILE)
-            try:
-                notes = json.loads(content or b"{}")
-            except ValueError:  # only notes: the snapshots themselves are the storage's
-                notes = {}
-            self._notes = notes if isinstance(notes, dict) else {}
+            self._notes = _parse_notes(await self._backend.load_reserved(_FILE))
         return self._notes
 
-    async def _store_notes(self, notes: dict[str, dict[str, Any]]) -> None:
+    async def _store_notes(self, notes: dict[str, _Note]) -> None:
         kept = {
-            found.name: {"born_at": found.created_at, **note}
+            found.name: attrs.evolve(note, born_at=found.created_at if note.born_at is None else note.born_at)
             for found in await self._backend.list_snapshots()
-            if (note := _note_of(found, notes))
+            if (note := _note_of(found, notes)) is not None
         }
-        await self._backend.store_reserved(_FILE, json.dumps(kept, indent=1).encode())
+        described = {
+            name: {**attrs.asdict(note, recurse=False), "metadata": dict(note.metadata)} for name, note in kept.items()
+        }
+        await self._backend.store_reserved(_FILE, json.dumps(described, indent=1).encode())
         self._notes = kept
 
 
-def _note_of(found: NativeSnapshot, notes: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _parse_notes(content: bytes | None) -> dict[str, _Note]:
+    """Return the notes that fit. They are only notes: the snapshots themselves are the storage's."""
+    try:
+        found = dict(json.loads(content or b"{}"))
+    except (ValueError, TypeError) as error:
+        log.warning("the notes of snapshots are damaged, and left out", extra={"error": str(error)})
+        return {}
+    notes = {}
+    for name, members in found.items():
+        try:
+            notes[name] = _Note(
+                **{field.name: members[field.name] for field in attrs.fields(_Note) if field.name in members}
+            )
+        except (ValueError, TypeError) as error:
+            facts = {"snapshot": name, "error": str(error)}
+            log.warning("a note of a snapshot is damaged, and left out", extra=facts)
+    return notes
+
+
+def _note_of(found: NativeSnapshot, notes: Mapping[str, _Note]) -> _Note | None:
     """Return what is noted of a snapshot; nothing where the note was made for another one of its name.
 
-    It counts where a time is missing: a note has none before it is stored, nor where an earlier version stored it; and
-    the storage may have none, of what is damaged.
+    A note counts where a time is missing: its own, or the storage's, which may have none of what is damaged.
     """
-    note = notes.get(found.name, {})
-    return note if not found.created_at or note.get("born_at", found.created_at) == found.created_at else {}
+    note = notes.get(found.name)
+    if note is None or not found.created_at or note.born_at in (None, found.created_at):
+        return note
+    return None
 
 
-def _to_info(found: NativeSnapshot, note: dict[str, Any]) -> SnapshotInfo:
+def _to_info(found: NativeSnapshot, note: _Note | None) -> SnapshotInfo:
+    if note is None:
+        return SnapshotInfo(found.name, found.created_at, None, None, found.preserved_bytes, {}, damaged=found.damaged)
     return SnapshotInfo(
-        found.name, note.get("created_at", found.created_at), note.get("file_count"), note.get("used_bytes"),
-        found.preserved_bytes, note.get("metadata", {}), damaged=found.damaged,
+        found.name, note.created_at, note.file_count, note.used_bytes, found.preserved_bytes, note.metadata,
+        damaged=found.damaged,
     )  # fmt: skip
