@@ -248,6 +248,8 @@ def test_what_others_put_there_is_seen_before_it_goes_though_the_server_heeds_no
         b'{"format": 1, "created_at": null, "listed_at": 0, "manifest_bytes": 3, "manifest_sha256": "x"}',
         b'{"format": 1, "created_at": 1, "listed_at": 0, "manifest_bytes": -3, "manifest_sha256": "x"}',
         b'{"format": 1, "created_at": 1, "listed_at": 0, "manifest_bytes": 1, "manifest_sha256": 7}',
+        b'{"format": 1, "created_at": -1, "listed_at": 0, "manifest_bytes": 1, "manifest_sha256": "x"}',
+        b'{"format": 1, "created_at": 1e400, "listed_at": 0, "manifest_bytes": 1, "manifest_sha256": "x"}',
     ],
 )  # fmt: skip
 def test_a_record_that_is_none_is_damage_and_can_be_deleted(played, body):

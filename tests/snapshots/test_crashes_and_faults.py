@@ -1,5 +1,6 @@
 """Every call to the storage fails, or the process ends there: snapshots are whole or absent, and show what stood."""
 
+import json
 import math
 
 import pytest
@@ -195,3 +196,52 @@ async def append_while_it_is_unlinked(place):
 
 def test_a_file_that_grows_while_its_name_goes_is_kept_as_it_was_and_counted_as_it_is(tmp_path):
     trio.run(append_while_it_is_unlinked, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"created_at": "yesterday"}, {"created_at": -1}, {"created_at": 1e400}, {"created_at": math.nan},
+        {"created_at": None}, {"metadata": None}, {"metadata": {"a": 5}}, {"file_count": -5}, {"used_bytes": "x"},
+        {"used_bytes": 1.5}, {"snapshot_id": "../x"}, {"snapshot_id": "s1"}, {"manifest_bytes": "x"},
+        {"manifest_sha256": None}, {"other": 1},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_record_with_a_wrong_field_is_a_damaged_snapshot_and_no_more(tmp_path, wrong):
+    async def scenario():
+        worked = await Worked.open(tmp_path)
+        await worked.write("a", b"a")
+        trees = {}
+        for name in ("s1", "s2", "s3"):
+            await worked.write(name, b"")
+            trees[name] = await worked.tree()
+            await worked.snapshot(name)
+        await worked.close()
+        (record,) = tmp_path.glob("data/.volgate/snapshots/*-s2/snapshot.json")
+        record.write_text(json.dumps({**json.loads(record.read_text()), **wrong}))
+        worked = await Worked.open(tmp_path)
+        listed = [(info.snapshot_id, bool(info.damaged)) for info in await worked.volume.snapshots.list_all()]
+        assert listed == [("s1", False), ("s2", True), ("s3", False)]
+        await worked.write("a", b"changed")
+        for name in ("s1", "s3"):
+            assert await worked.tree_of(name) == trees[name]
+        await worked.volume.snapshots.delete("s2")
+        assert await worked.tree_of("s1") == trees["s1"]
+        await worked.close()
+
+    trio.run(scenario)
+
+
+def test_a_directory_whose_name_has_no_id_of_a_snapshot_is_none(tmp_path):
+    async def scenario():
+        await (await Worked.open(tmp_path)).close()
+        stray = tmp_path / "data/.volgate/snapshots/0000000001-no id"
+        stray.mkdir()
+        (stray / "snapshot.json").write_text("{}")
+        worked = await Worked.open(tmp_path)
+        assert await worked.volume.snapshots.list_all() == []
+        await worked.close()
+        assert stray.exists()
+
+    trio.run(scenario)

@@ -63,9 +63,9 @@ def check_count(_instance: object, attribute: Any, value: Any) -> None:
 
 
 def check_text_pairs(_instance: object, attribute: Any, value: Any) -> None:
-    """Refuse a mapping of anything but texts."""
-    if not all(isinstance(text, str) for text in (*value, *value.values())):
-        raise TypeError(f"{attribute.name}: {dict(value)!r} has more than texts")
+    """Refuse what is no mapping of texts to texts."""
+    if not isinstance(value, Mapping) or not all(isinstance(text, str) for pair in value.items() for text in pair):
+        raise TypeError(f"{attribute.name}: {value!r} are no pairs of texts")
 
 
 def check_absolute(_instance: object, attribute: Any, value: Any) -> None:

@@ -34,6 +34,7 @@ from volgate.core.parts import parts_of
 from volgate.drivers.allowance import Allowance, NeededBy
 from volgate.drivers.base import NativeSnapshot
 from volgate.drivers.object_store import ListedObject, ObjectStore, UploadedPart
+from volgate.dto.validation import check_count, check_moment
 from volgate.errors import AlreadyExists, NotFound, Stale, StorageException, Unavailable, Unsupported
 from volgate.manifests.local import Fingerprint, LocalManifests, measure, read_in_chunks
 
@@ -61,11 +62,9 @@ class _Record:
         manifest_bytes, manifest_sha256: of the manifest.
     """
 
-    created_at: float = attrs.field(validator=attrs.validators.instance_of((int, float)))
+    created_at: float = attrs.field(validator=check_moment)
     listed_at: int = attrs.field(validator=attrs.validators.instance_of(int))
-    manifest_bytes: int = attrs.field(
-        validator=attrs.validators.and_(attrs.validators.instance_of(int), attrs.validators.ge(0))
-    )
+    manifest_bytes: int = attrs.field(validator=check_count)
     manifest_sha256: str = attrs.field(validator=attrs.validators.instance_of(str))
 
 

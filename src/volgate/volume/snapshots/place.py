@@ -28,6 +28,14 @@ from volgate.drivers.base import (
     in_batches,
 )
 from volgate.dto import FileAttributes
+from volgate.dto.validation import (
+    SNAPSHOT_ID,
+    check_count,
+    check_moment,
+    check_snapshot_id,
+    check_text,
+    check_text_pairs,
+)
 from volgate.errors import InputOutput, Unsupported
 from volgate.manifests.local import Fingerprint, LocalManifests, measure, read_in_chunks
 
@@ -38,7 +46,7 @@ _MANIFEST: Final = b"manifest.db"
 _DRAFT: Final = b".new"
 _OWNER: Final = NodeOwner(os.geteuid(), os.getegid())
 _CHUNK_BYTES: Final = 1 << 20
-_DIRECTORY: Final = re.compile(r"([0-9]{10})-(.+)")
+_DIRECTORY: Final = re.compile(rf"([0-9]{{10}})-({SNAPSHOT_ID.pattern})")
 
 
 @attrs.frozen
@@ -50,13 +58,13 @@ class SnapshotRecord:
         manifest_bytes: its size. manifest_sha256: its checksum, in hexadecimal.
     """
 
-    snapshot_id: str
-    created_at: float
-    file_count: int
-    used_bytes: int
-    metadata: dict[str, str]
-    manifest_bytes: int
-    manifest_sha256: str
+    snapshot_id: str = attrs.field(validator=check_snapshot_id)
+    created_at: float = attrs.field(validator=check_moment)
+    file_count: int = attrs.field(validator=check_count)
+    used_bytes: int = attrs.field(validator=check_count)
+    metadata: dict[str, str] = attrs.field(validator=check_text_pairs)
+    manifest_bytes: int = attrs.field(validator=check_count)
+    manifest_sha256: str = attrs.field(validator=check_text)
 
 
 class SnapshotPlace:
@@ -105,7 +113,7 @@ class SnapshotPlace:
         """Return whether a snapshot is whole."""
         return await exists(self._backend, directory, _RECORD)
 
-    async def load_record(self, directory: BackendDirectory) -> SnapshotRecord:
+    async def load_record(self, name: str, directory: BackendDirectory) -> SnapshotRecord:
         """Return a snapshot's record. Raises InputOutput: it is damaged. Unsupported: a newer version wrote it."""
         file, attributes = await self._backend.open_file(directory, _RECORD, 0, writable=False)
         try:
@@ -113,11 +121,14 @@ class SnapshotPlace:
             version = found.pop("format")
             if version > FORMAT_VERSION:
                 raise Unsupported(f"it has format {version}, this version knows {FORMAT_VERSION}: upgrade volgate")
-            return SnapshotRecord(**found)
+            record = SnapshotRecord(**found)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputOutput("its record is damaged") from error
         finally:
             await file.close()
+        if record.snapshot_id != id_in(name):
+            raise InputOutput(f"its record is of another snapshot, {record.snapshot_id}")
+        return record
 
     async def store_record(self, directory: BackendDirectory, record: SnapshotRecord) -> None:
         """Make a snapshot whole: durably and atomically."""
@@ -188,6 +199,11 @@ class SnapshotPlace:
             for batch in in_batches(names)
             for name, attributes in await attributes_by_name(self._backend, directory, batch)
         ]
+
+
+def id_in(name: str) -> str:
+    """Return the id of the snapshot that lies in a directory."""
+    return name.partition("-")[2]
 
 
 async def _write_all(file: BackendFile, offset: int, content: bytes) -> None:

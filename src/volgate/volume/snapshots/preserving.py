@@ -25,7 +25,7 @@ from volgate.dto import FileAttributes, SnapshotInfo, VolumeSnapshotContext
 from volgate.errors import AlreadyExists, Busy, InputOutput, NotFound, Stale, StorageException
 from volgate.volume.snapshots.base import FREEZE_S, Freeze, SnapshotRoot, Snapshots
 from volgate.volume.snapshots.manifest import Manifest, ManifestNode, ManifestWriter
-from volgate.volume.snapshots.place import SnapshotPlace, SnapshotRecord
+from volgate.volume.snapshots.place import SnapshotPlace, SnapshotRecord, id_in
 from volgate.volume.snapshots.recorded import RecordedBackend
 from volgate.volume.snapshots.recording import same_content, write_manifest
 
@@ -125,10 +125,10 @@ class PreservingSnapshots(Snapshots):
         self._note_change()
 
     async def _load_one(self, serial: int, name: str, directory: BackendDirectory) -> _Taken:
-        info = SnapshotInfo(name.partition("-")[2], 0, None, None, None, {}, damaged="")
+        info = SnapshotInfo(id_in(name), 0, None, None, None, {}, damaged="")
         manifest = None
         try:
-            record = await self._place.load_record(directory)
+            record = await self._place.load_record(name, directory)
             info = _to_info(record)
             manifest = Manifest(await self._place.fetch_manifest(name, directory, record))
         except (InputOutput, NotFound) as error:
