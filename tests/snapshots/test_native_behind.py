@@ -220,3 +220,32 @@ def test_a_usage_that_was_counted_below_zero_is_noted_as_nothing(place):
         assert (info["used_bytes"], info["file_count"]) == (0, 0)
 
     on_a_volume(place, scenario)
+
+
+@pytest.mark.parametrize(
+    "noted",
+    [
+        {"snapshot_id": "s1", "path": 5, "transfer_id": "x"}, {"snapshot_id": 5, "path": "", "transfer_id": "ab"},
+        {"snapshot_id": "s1", "path": "", "transfer_id": 5}, {"snapshot_id": "s1", "path": "", "transfer_id": "../x"},
+        {"snapshot_id": "s1", "path": "a\0b", "transfer_id": "ab"}, {"snapshot_id": "s1"}, [1], 5, "x",
+        {"snapshot_id": "s1", "path": "\ud800", "transfer_id": "ab"},
+        {"snapshot_id": "s1", "path": "", "transfer_id": None},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_restore_that_is_noted_wrongly_is_told_and_forgotten(place, caplog, noted):
+    async def scenario(asked):
+        asked.backend.take("s1")
+        await asked.worked.write("new", b"new")
+        await asked.backend.store_reserved("restore.json", json.dumps(noted).encode())
+        with trio.move_on_after(60):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(asked.go_on)
+                while await asked.backend.load_reserved("restore.json") != b"null":
+                    await trio.sleep(0.01)
+                nursery.cancel_scope.cancel()
+        assert await asked.backend.load_reserved("restore.json") == b"null"
+        assert await asked.names() == ["f", "new"]
+
+    on_a_volume(place, scenario)
+    assert [record.levelno for record in caplog.records if record.levelno >= logging.ERROR] == [logging.ERROR]

@@ -27,6 +27,7 @@ from volgate.daemon.bodies import to_object
 from volgate.daemon.schedule import Schedule
 from volgate.daemon.session import Session
 from volgate.dto import SnapshotInfo, VolumeSnapshotContext
+from volgate.dto.validation import check_snapshot_id
 from volgate.errors import Busy, InvalidArgument, QuotaExceeded, ShuttingDown, StorageException, Unsupported
 from volgate.vfs.file_system import FileSystem
 from volgate.vfs.restoring import Restore, report
@@ -43,8 +44,20 @@ PATIENT: Final = frozenset(
 BROKEN_OFF: Final = frozenset({("POST", f"/v1/snapshots/{verb}") for verb in ("diff", "restore")})
 """Those that may be broken off where the daemon has to end: the next one goes on with a restore."""
 
-
 _UNDER_WAY: Final = "restore.json"
+
+
+@attrs.frozen
+class _UnderWay:
+    """What is noted of a restore.
+
+    Attributes:
+        snapshot_id, path, transfer_id: see Restore; the path as text.
+    """
+
+    snapshot_id: str = attrs.field(validator=check_snapshot_id)
+    path: str = attrs.field(validator=attrs.validators.instance_of(str))
+    transfer_id: str = attrs.field(validator=attrs.validators.matches_re("[0-9a-f]+"))
 
 
 class _Restores:
@@ -81,7 +94,7 @@ class _Restores:
                 except QuotaExceeded as error:
                     refused = str(error)
             else:
-                await self._note({"snapshot_id": snapshot_id, "path": path, "transfer_id": transfer_id})
+                await self._note(_UnderWay(snapshot_id, path, transfer_id))
                 try:
                     await restore.run(changes)
                 finally:
@@ -112,8 +125,9 @@ class _Restores:
         finally:
             self._lock.release()
 
-    async def _note(self, under_way: dict[str, str] | None) -> None:
-        await self._fs.volume.backend.store_reserved(_UNDER_WAY, json.dumps(under_way).encode())
+    async def _note(self, under_way: _UnderWay | None) -> None:
+        noted = None if under_way is None else attrs.asdict(under_way)
+        await self._fs.volume.backend.store_reserved(_UNDER_WAY, json.dumps(noted).encode())
 
     async def resume(self) -> None:
         """Go on with a restore that the end of an earlier process cut off."""
@@ -121,20 +135,19 @@ class _Restores:
             return
         content = await self._fs.volume.backend.load_reserved(_UNDER_WAY)
         try:
-            under_way = json.loads(content or b"null")
-            members = "snapshot_id", "path", "transfer_id"
-            snapshot_id, path, transfer_id = (under_way[name] for name in members) if under_way else ("", "", "")
-        except (ValueError, KeyError, TypeError):
+            found = json.loads(content or b"null")
+            under_way = None if found is None else _UnderWay(**found)
+        except (ValueError, TypeError):
             log.error("what is noted of a restore that was cut off is damaged; restore again")  # noqa: TRY400
             await self._note(None)
             return
-        if not snapshot_id:
+        if under_way is None:
             return
-        facts = {"snapshot": snapshot_id, "path": path}
+        facts = {"snapshot": under_way.snapshot_id, "path": under_way.path}
         log.warning("a restore that was cut off goes on", extra=facts)
         try:
             with self._activity.under_way("restore that was cut off", "broken off"):
-                await self.run(snapshot_id, path, dry_run=False, transfer_id=transfer_id)
+                await self.run(under_way.snapshot_id, under_way.path, dry_run=False, transfer_id=under_way.transfer_id)
         except ShuttingDown:
             raise
         except StorageException as error:
