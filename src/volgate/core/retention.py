@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import attrs
@@ -15,6 +15,8 @@ _PERIODS: Final[dict[str, Callable[[time.struct_time], tuple[int, ...]]]] = {
     "monthly": lambda at: (at.tm_year, at.tm_mon),
 }
 """From the shortest to the longest."""
+CLOCKS_S: Final = 60
+"""How far a clock that is kept right may be set back."""
 
 
 @attrs.frozen
@@ -48,21 +50,30 @@ def parse_policy(text: str) -> RetentionPolicy:
     return RetentionPolicy(tuple((kind, counts[kind]) for kind in _PERIODS if kind in counts))
 
 
-def is_due(policy: RetentionPolicy, last_at: float | None, now: float) -> bool:
-    """Return whether a snapshot is to be taken: none was in the shortest period that now lies in."""
+def is_due(policy: RetentionPolicy, taken_at: Iterable[float], now: float) -> bool:
+    """Return whether a snapshot is to be taken: none was in the shortest period that now lies in.
+
+    Args:
+        taken_at: when the schedule's snapshots were taken, in any order. Those of the future do not count.
+    """
+    last_at = max((at for at in taken_at if not _is_of_future(at, now)), default=None)
     if last_at is None:
         return True
     period = _PERIODS[policy.counts[0][0]]
     return period(time.gmtime(last_at)) != period(time.gmtime(now)) and now > last_at
 
 
-def find_expired(policy: RetentionPolicy, taken: Sequence[tuple[str, float]]) -> list[str]:
+def find_expired(policy: RetentionPolicy, taken: Sequence[tuple[str, float]], now: float) -> list[str]:
     """Return the ids of the snapshots that no kind keeps; each keeps the newest of every one of its last periods.
 
     Args:
-        taken: (id, time) of the schedule's snapshots, in any order.
+        taken: (id, time) of the schedule's snapshots, in any order. Those of the future stay, and keep no other away.
     """
-    newest_first = sorted(taken, key=lambda snapshot: snapshot[1], reverse=True)
+    newest_first = sorted(
+        (snapshot for snapshot in taken if not _is_of_future(snapshot[1], now)),
+        key=lambda snapshot: snapshot[1],
+        reverse=True,
+    )
     kept: set[str] = set()
     for kind, count in policy.counts:
         seen: set[tuple[int, ...]] = set()
@@ -72,6 +83,11 @@ def find_expired(policy: RetentionPolicy, taken: Sequence[tuple[str, float]]) ->
                 seen.add(period)
                 kept.add(snapshot_id)
     return [snapshot_id for snapshot_id, _ in newest_first if snapshot_id not in kept]
+
+
+def _is_of_future(at: float, now: float) -> bool:
+    """Return whether a snapshot was taken while the clock was ahead by more than a correction of it."""
+    return at > now + CLOCKS_S
 
 
 def _week_of(at: time.struct_time) -> tuple[int, ...]:

@@ -110,11 +110,11 @@ class Schedule:
 
     async def _look(self, policy: RetentionPolicy, now: float) -> None:
         taken = [info for info in await self._volume.snapshots.list_all() if MARK.items() <= info.metadata.items()]
-        last = max([info.created_at for info in taken] + ([self._failed_at] if self._failed_at else []), default=None)
-        if not is_due(policy, last, now):
+        tried_at = [info.created_at for info in taken] + ([self._failed_at] if self._failed_at else [])
+        if not is_due(policy, tried_at, now):
             return
         taken.append(await self._take(MARK))
         self._volume.unscheduled = ""
-        for snapshot_id in find_expired(policy, [(info.snapshot_id, info.created_at) for info in taken]):
+        for snapshot_id in find_expired(policy, [(info.snapshot_id, info.created_at) for info in taken], now):
             await self._delete(snapshot_id)
             log.info("the schedule let a snapshot go", extra={"event": "snapshot.deleted", "snapshot": snapshot_id})
