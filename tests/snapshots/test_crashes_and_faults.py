@@ -2,6 +2,9 @@
 
 import json
 import math
+import os
+import shutil
+import subprocess
 
 import pytest
 import trio
@@ -243,5 +246,61 @@ def test_a_directory_whose_name_has_no_id_of_a_snapshot_is_none(tmp_path):
         assert await worked.volume.snapshots.list_all() == []
         await worked.close()
         assert stray.exists()
+
+    trio.run(scenario)
+
+
+@pytest.mark.parametrize("without_record", [False, True])
+def test_a_content_that_a_backup_by_hard_links_has_too_stays(tmp_path, without_record):
+    async def scenario():
+        worked = await Worked.open(tmp_path)
+        await worked.write("a", b"a")
+        await worked.snapshot("s1")
+        tree = await worked.tree()
+        if without_record:
+            await worked.write("b", b"b")
+            await worked.snapshot("s2")
+        await worked.remove("a")
+        await worked.close()
+        subprocess.run(["cp", "-al", tmp_path / "data", tmp_path / "backup"], check=True)
+        if without_record:
+            next(tmp_path.glob("data/.volgate/snapshots/*-s2/snapshot.json")).unlink()
+        worked = await Worked.open(tmp_path)
+        assert await worked.tree_of("s1") == tree
+        await worked.close()
+        shutil.rmtree(tmp_path / "backup")
+        worked = await Worked.open(tmp_path)
+        assert await worked.tree_of("s1") == tree
+        await worked.close()
+
+    trio.run(scenario)
+
+
+def test_a_content_that_is_another_name_of_a_live_file_is_kept_apart_before_that_changes(tmp_path):
+    async def scenario():
+        worked = await Worked.open(tmp_path)
+        for name in ("changed", "removed", "replaced", "cut"):
+            await worked.write(name, name.encode())
+        await worked.snapshot("s1")
+        tree = await worked.tree()
+        await worked.die()
+        (kept,) = tmp_path.glob("data/.volgate/snapshots/*-s1")
+        for name in tree:  # as a crash between the link and the unlink leaves it
+            file = tmp_path / "data" / name
+            os.link(file, kept / str(file.stat().st_ino))
+        worked = await Worked.open(tmp_path)
+        assert worked.volume.snapshots.changed_since("s1", None) == {}
+        assert await worked.tree_of("s1") == tree
+        await worked.write("changed", b"CHANGED")
+        await worked.remove("removed")
+        await worked.rename("changed", "replaced")
+        await worked.set_attributes("cut", size=1)
+        assert await worked.tree_of("s1") == tree
+        await worked.check_usage()
+        assert (tmp_path / "data/cut").stat().st_nlink == 1
+        await worked.volume.snapshots.delete("s1")
+        assert sorted(await worked.tree()) == ["cut", "replaced"]
+        await worked.check_usage()
+        await worked.close()
 
     trio.run(scenario)

@@ -40,7 +40,7 @@ class _Taken:
         info: as of when it was taken, without the preserved bytes. manifest: open; None where it is damaged.
         blobs: inodes whose content it has, each with its size. preserved_bytes: all of them.
         kept: inodes that were kept, those whose blobs were handed on included.
-        linked: inodes whose blob is another name of the inode itself, which may still be open.
+        linked: inodes whose blob is another name of the inode itself, which may still be open, or have a live name.
         under_way: inodes that are being kept or handed on; who meets one waits for it.
         is_listed: whole, and not being deleted.
         root: once somebody looked into it.
@@ -69,6 +69,16 @@ class _Taken:
         self.blobs[ino] = size
         self.kept.add(ino)
         self.preserved_bytes += size
+
+    def adopt(self, ino: int, attributes: FileAttributes) -> None:
+        """Note that a blob was found in it after a restart.
+
+        One of several names of the inode itself may be what a crash left of an unlink that did not happen. Whether the
+        live name stands there only a walk of all would tell: a backup by hard links makes such names, too.
+        """
+        self.take_in(ino, attributes.size)
+        if attributes.ino == ino and attributes.nlink > 1:
+            self.linked.add(ino)
 
     def give_away(self, ino: int, size: int) -> None:
         """Note that it has a blob no more."""
@@ -137,10 +147,7 @@ class PreservingSnapshots(Snapshots):
         taken = _Taken(serial, name, directory, info)
         taken.manifest, taken.is_listed = manifest, True
         for ino, attributes in await self._place.blobs_in(directory):
-            if attributes.nlink > 1:  # the crash came before the live name went
-                await self._backend.remove(directory, _blob(ino), is_directory=False)
-            else:
-                taken.take_in(ino, attributes.size)
+            taken.adopt(ino, attributes)
         return taken
 
     async def list_all(self) -> list[SnapshotInfo]:
@@ -407,7 +414,7 @@ class PreservingSnapshots(Snapshots):
         taken = self._find(snapshot_id)
         manifest, start = taken.manifest, self._taken.index(taken)
         end = len(self._taken) if later_id is None else self._taken.index(self._find(later_id))
-        changed = set().union(*(later.blobs for later in self._taken[start:end]))
+        changed = set().union(*(later.blobs.keys() - later.linked for later in self._taken[start:end]))
         nodes = ((ino, manifest.node(ino)) for ino in changed) if manifest is not None else ()
         return {ino: node.key for ino, node in nodes if node is not None}
 
@@ -466,9 +473,9 @@ class PreservingSnapshots(Snapshots):
         await self._place.remove_record(directory)
         before = self._before(serial)
         for ino, attributes in await self._place.blobs_in(directory):
-            if attributes.nlink == 1 and before is not None and ino not in before.blobs and before.has(ino):
+            if before is not None and ino not in before.blobs and before.has(ino):
                 await self._backend.rename(directory, _blob(ino), before.directory, _blob(ino))
-                before.take_in(ino, attributes.size)
+                before.adopt(ino, attributes)
         await self._place.remove(name, directory)
 
     async def close(self) -> None:
