@@ -16,6 +16,7 @@ from volgate.daemon.schedule import MARK, Schedule
 from volgate.drivers.object_store import StoreCapabilities
 from volgate.errors import InputOutput, NotFound, Stale, StorageException, Unavailable
 from volgate.vfs.restoring import Restore
+from volgate.volume.snapshots import native
 from volumes import HookedStore, SlowStore
 
 BEFORE = b"precious"
@@ -77,6 +78,44 @@ def test_a_copy_that_is_refused_for_a_moment_loses_no_content(played, error):
         await worked.write("f", b"changed!")
         await flushed(worked)
         assert not refusals and BEFORE in contents(store)
+
+    played(story)
+
+
+@pytest.mark.parametrize("error", [Stale("f was deleted"), Unavailable("away for a moment")])
+def test_a_snapshot_waits_for_the_next_try_of_an_upload(played, error):
+    async def story(open_volume):
+        store = HookedStore()
+        worked = await open_volume(store)
+        failures = [error] * 2
+
+        async def before(name, key):
+            if name == "put" and key == "f" and failures:
+                raise failures.pop()
+
+        store.before = before
+        await worked.write("f", BEFORE)
+        await worked.snapshot("s1")
+        assert not failures and (await worked.tree_of("s1"))["f"][2] == BEFORE
+
+    played(story)
+
+
+def test_a_snapshot_is_given_up_where_an_upload_goes_on_failing(played, monkeypatch):
+    monkeypatch.setattr(native, "_PATIENCE_S", 0.1)
+
+    async def story(open_volume):
+        store = HookedStore()
+        worked = await open_volume(store)
+
+        async def before(name, key):
+            if name == "put" and key == "f":
+                raise Unavailable("away")
+
+        store.before = before
+        await worked.write("f", BEFORE)
+        with pytest.raises(Unavailable, match="1 changes are not: away"):
+            await worked.snapshot("s1")
 
     played(story)
 

@@ -21,6 +21,9 @@ from volgate.volume.snapshots.base import FREEZE_S, Freeze, SnapshotRoot, Snapsh
 log = logging.getLogger(__name__)
 
 _FILE: Final = "snapshot-notes.json"
+_PATIENCE_S: Final = 5.0
+"""How long a snapshot waits for uploads that fail: for some tries, since the volume may stand still meanwhile."""
+_AGAIN_S: Final = 0.5
 
 
 @attrs.frozen
@@ -76,12 +79,17 @@ class NativeSnapshots(Snapshots):
         return await self.get(context.snapshot_id)
 
     async def _store_all(self) -> None:
-        """Have the storage hold all that was acknowledged. Raises Unavailable: it does not take something."""
-        left = await self._backend.drain()
-        if left:
+        """Have the storage hold all that was acknowledged; what fails is tried again for a moment.
+
+        Raises Unavailable: the storage does not take something.
+        """
+        until = trio.current_time() + _PATIENCE_S
+        while left := await self._backend.drain():
             report = self._backend.report()
-            why = (report.last_error if report is not None else "") or "see 'volgate quarantine list'"
-            raise Unavailable(f"a snapshot needs all in the storage, and {left} changes are not: {why}")
+            if report is None or report.refused or trio.current_time() >= until:
+                why = (report.last_error if report is not None else "") or "see 'volgate quarantine list'"
+                raise Unavailable(f"a snapshot needs all in the storage, and {left} changes are not: {why}")
+            await trio.sleep(_AGAIN_S)
 
     async def _create(self, snapshot_id: str) -> None:
         with trio.move_on_after(FREEZE_S) as limit:
