@@ -176,6 +176,16 @@ def test_a_directory_is_packed_as_it_is(volume, owner, place, seed):
     assert json.loads(owner.get("tree/out", "archive")[1])["code"] == "invalid_argument"
 
 
+def test_devices_are_packed_with_their_numbers(volume, owner):
+    (volume.path / "dev").mkdir()
+    os.mknod(volume.path / "dev/null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    os.mknod(volume.path / "dev/disk", stat.S_IFBLK | 0o600, os.makedev(259, 300))
+    with tarfile.open(fileobj=io.BytesIO(owner.get("dev", "archive")[1])) as archive:
+        null, disk = archive.getmember("dev/null"), archive.getmember("dev/disk")
+    assert null.ischr() and (null.devmajor, null.devminor) == (1, 3)
+    assert disk.isblk() and (disk.devmajor, disk.devminor) == (259, 300)
+
+
 def test_nothing_is_left_of_an_upload_whose_owner_is_killed(place):
     with mounting.mounted(place) as mount:
         (mount.path / "folder").mkdir()

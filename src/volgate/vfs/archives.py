@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import tarfile
 import time
@@ -69,6 +70,7 @@ async def tar(files: Files, path: bytes) -> AsyncGenerator[bytes, None]:
         info = tarfile.TarInfo(within.decode("utf-8", "surrogateescape"))
         info.type, info.mode, info.mtime = kind, stat.S_IMODE(attributes.mode), int(attributes.mtime_ns // 10**9)
         info.uid, info.gid = attributes.uid, attributes.gid
+        info.devmajor, info.devminor = os.major(attributes.rdev), os.minor(attributes.rdev)
         info.linkname = entry.target.decode("utf-8", "surrogateescape")
         if kind == tarfile.REGTYPE and attributes.nlink > 1:
             first = names.setdefault(attributes.ino, info.name)
