@@ -6,6 +6,7 @@ Lines of JSON in numbered files, of which the last few are kept. A log record be
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -21,6 +22,7 @@ from typing import Any, Final
 
 import attrs
 
+from volgate.errors import InputOutput
 from volgate.logs import facts_of
 
 FORMAT_VERSION: Final = 1
@@ -96,28 +98,44 @@ class EventLog:
         return sorted(int(found[1]) for name in names if (found := _NAME.fullmatch(name)))
 
     def end(self) -> str:
-        """Return the cursor behind the last event."""
-        numbers = self._numbers()
-        if not numbers:
-            return "1-0"
-        return f"{numbers[-1]}-{self._path(numbers[-1]).stat().st_size}"
+        """Return the cursor behind the last event. Raises InputOutput: the log cannot be read."""
+        with self._readable():
+            numbers = self._numbers()
+            if not numbers:
+                return "1-0"
+            return f"{numbers[-1]}-{self._path(numbers[-1]).stat().st_size}"
 
     def read(self, cursor: str | None = None, limit: int = 1000) -> list[Event]:
         """Return events from a cursor on, None = from the oldest that is kept. Blocks for the disk.
 
+        What a cursor points to may be gone, or lie behind the end of a log that was emptied or replaced: then the
+        oldest comes first of what may not have been seen.
+
         Raises:
-            ValueError: it is no cursor. What a cursor points to may be gone: then the oldest comes first.
+            ValueError: it is no cursor. InputOutput: the log cannot be read.
         """
         found = re.fullmatch(_CURSOR, cursor) if cursor is not None else None
         if cursor is not None and found is None:
             raise ValueError(f"{cursor!r} is no event's cursor")
         first, offset = (int(found[1]), int(found[2])) if found else (0, 0)
         events: list[Event] = []
-        for number in self._numbers():
-            if number >= first and len(events) < limit:
-                start = offset if number == first else 0
-                events += self._read_file(number, start, limit - len(events))
+        with self._readable():
+            numbers = self._numbers()
+            if numbers and first > numbers[-1]:
+                first = 0
+            for number in numbers:
+                if number >= first and len(events) < limit:
+                    start = offset if number == first else 0
+                    events += self._read_file(number, start, limit - len(events))
         return events
+
+    @contextlib.contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            where = error.filename or self._directory
+            raise InputOutput(f"the events of this host cannot be read: {where}: {error.strerror}") from error
 
     def _read_file(self, number: int, start: int, limit: int) -> Iterator[Event]:
         try:
@@ -125,8 +143,8 @@ class EventLog:
         except (FileNotFoundError, IsADirectoryError):  # let go just now, or none of ours
             return
         with file:
-            file.seek(start)
-            position = start
+            position = start if start <= os.fstat(file.fileno()).st_size else 0
+            file.seek(position)
             for line in file:
                 if limit <= 0 or not line.endswith(b"\n"):
                     return

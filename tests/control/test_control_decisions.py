@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from volgate import errors
+from volgate.control.app import make_app
 from volgate.control.paging import cut_page
 from volgate.control.problems import CODES, Problem, Refusal, describe, from_problem, problem, to_problem
 from volgate.control.roles import Grant, Principal, Role, parse_grant, parse_user_grants
@@ -126,3 +127,26 @@ def test_turns_of_a_name_come_one_after_another_and_leave_nothing():
 
     trio.run(main)
     assert most == 1 and turns._locks == {}
+
+
+def test_what_nobody_foresaw_is_a_problem_too():
+    sent = []
+
+    async def ask():
+        async def receive():
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message):
+            sent.append(message)
+
+        scope = {
+            "type": "http", "method": "GET", "path": "/v1/volumes", "query_string": b"", "headers": [], "state": {
+                "principal": Principal("root", ()),
+            },
+        }  # fmt: skip
+        with pytest.raises(AttributeError):  # the door logs it
+            await make_app(None)(scope, receive, send)
+
+    trio.run(ask)
+    assert sent[0]["status"] == 500 and json.loads(sent[1]["body"])["code"] == "internal"
+    assert dict(sent[0]["headers"])[b"content-type"] == b"application/problem+json"

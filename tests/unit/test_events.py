@@ -12,6 +12,7 @@ import pytest
 from volgate.daemon.health import Problem
 from volgate.daemon.observing import THRESHOLDS, Observer, find_level
 from volgate.dto import StorageQuotaInfo
+from volgate.errors import InputOutput
 from volgate.events import EventLog, Recorder
 
 
@@ -54,9 +55,38 @@ def test_torn_foreign_and_newer_lines_are_passed_over(tmp_path):
     assert log.read("1-7")[-1].message == "second"  # a cursor within a line
 
 
+def test_who_followed_a_log_that_was_emptied_or_replaced_goes_on_with_what_comes(tmp_path):
+    log = EventLog(tmp_path)
+    for number in range(5):
+        log.append(number, "a.b", "before", {})
+    behind = log.end()
+    os.truncate(tmp_path / "1.jsonl", 0)
+    assert log.read(behind) == []
+    log.append(9, "a.b", "after", {})
+    assert [event.message for event in log.read(behind)] == ["after"]
+    (tmp_path / "1.jsonl").rename(tmp_path / "7.jsonl")
+    log.append(10, "a.b", "more", {})
+    assert log.end().startswith("7-")
+    behind = log.end()
+    (tmp_path / "7.jsonl").unlink()
+    assert log.read(behind) == []
+    log.append(11, "a.b", "anew", {})
+    assert [event.message for event in log.read(behind)] == ["anew"]
+    assert [event.message for event in log.read("1-999999999999")] == ["anew"] and log.read(log.end()) == []
+
+
+def test_a_log_that_cannot_be_read_is_a_problem_that_names_it(tmp_path):
+    (tmp_path / "events").write_text("in the way")
+    log = EventLog(tmp_path / "events")
+    for look in (log.read, log.end):
+        with pytest.raises(InputOutput, match=f"the events of this host cannot be read: {tmp_path}/events: Not a dir"):
+            look()
+
+
 _APPEND = """
 import sys
 from pathlib import Path
+from volgate.errors import InputOutput
 from volgate.events import EventLog
 log = EventLog(Path(sys.argv[1]), file_bytes=5000)
 for number in range(100):

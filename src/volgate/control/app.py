@@ -49,6 +49,7 @@ def make_app(services: Services) -> FastAPI:
     app.add_exception_handler(Refusal, _on_refusal)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(Exception, _on_unforeseen)
     _complete_description(app)
     return app
 
@@ -115,6 +116,11 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     allowed = (("allow", _allowed(request)),) if error.status_code == 405 else ()
     detail = f"no {request.method} {request.url.path} here" if error.status_code in (404, 405) else str(error.detail)
     return _respond(request, Problem(error.status_code, code, detail, headers=allowed))
+
+
+async def _on_unforeseen(request: Request, _error: Exception) -> Response:
+    """Answer; the door logs it."""
+    return _respond(request, Refusal("internal", "internal error; see the daemon's log").problem)
 
 
 def _allowed(request: Request) -> str:
