@@ -33,7 +33,7 @@ class KeyValueFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, and a traceback below it where there is one."""
-        facts = [f"{key}={_quoted(value)}" for key, value in facts_of(record).items() if key != "event"]
+        facts = [f"{key}={quoted(value)}" for key, value in facts_of(record).items() if key != "event"]
         line = " ".join([record.levelname, record.getMessage(), *facts])
         prefix = f"<{_PRIORITY.get(record.levelno, 6)}>" if self._journal else f"{self.formatTime(record)} "
         line = prefix + line
@@ -54,7 +54,8 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str)
 
 
-def _quoted(value: object) -> str:
+def quoted(value: object) -> str:
+    """Return a value as it stands in a line of key=value: in quotes where it would not be one word."""
     text = str(value)
     return repr(text) if not text or any(c.isspace() or c in "\"'=" for c in text) else text
 

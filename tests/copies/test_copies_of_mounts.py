@@ -236,7 +236,7 @@ def test_what_happened_is_told_in_order(place, garden):
         done("quota", "set", mount.path, "200MiB")
         done("snapshot", "delete", mount.path, "s1")
         (mount.path / "large").write_bytes(bytes(172 << 20))
-        mounting.wait_until(lambda: "percent=95" in done("events", volume_id))
+        mounting.wait_until(lambda: "threshold=95" in done("events", volume_id))
     found = [json.loads(line) for line in done("events", volume_id, "--json").splitlines()]
     kinds = [event["kind"] for event in found]
     while kinds.count("quota.threshold") > 1:  # it was passed in several steps
@@ -245,7 +245,7 @@ def test_what_happened_is_told_in_order(place, garden):
         "volume.served", "task.taken_on", "task.ended", "snapshot.taken", "quota.changed", "snapshot.deleted",
         "quota.threshold", "volume.ended",
     ]  # fmt: skip
-    assert found[2]["facts"]["state"] == "done" and found[-2]["facts"]["percent"] == 95
+    assert found[2]["facts"]["state"] == "done" and found[-2]["facts"]["threshold"] == 95
     later = done("events", volume_id, "--since", found[3]["cursor"], "--json").splitlines()
     assert [json.loads(line)["kind"] for line in later] == [event["kind"] for event in found[4:]]
     assert volgate("events", "--since", "nonsense").returncode == os.EX_USAGE

@@ -173,3 +173,14 @@ def test_problems_are_told_when_they_begin_and_end(caplog):
     told = [(record.event, getattr(record, "code", record.__dict__.get("percent"))) for record in caplog.records]
     assert told == [("quota.threshold", 90), ("problem.began", "storage_hangs"), ("problem.ended", "storage_hangs")]
     assert json.dumps(told)
+
+
+def test_a_threshold_says_what_is_used_also_when_usage_falls(caplog):
+    caplog.set_level(logging.INFO)
+    used = 85
+    observer = Observer(list, lambda: StorageQuotaInfo("v", used, 100, 1, "posix"))
+    observer.look()
+    used = 20
+    observer.look()
+    told = [(record.threshold, record.percent, record.used) for record in caplog.records]
+    assert told == [(80, 85, 85), (0, 20, 20)]

@@ -12,6 +12,7 @@ import click
 from volgate.cli.arguments import Target
 from volgate.errors import NotFound
 from volgate.events import Event, EventLog
+from volgate.logs import quoted
 
 _LOOK_S: Final = 0.5
 
@@ -33,8 +34,8 @@ def events(target: str | None, follow: bool, since: str | None, as_json: bool) -
     """
     from volgate import paths
 
-    volume_id = None if target is None else _volume_of(target)
     log, cursor = EventLog(paths.state_directory() / "events"), since
+    volume_id = None if target is None else _volume_of(target, log)
     is_told = False
     while True:
         try:
@@ -55,16 +56,29 @@ def events(target: str | None, follow: bool, since: str | None, as_json: bool) -
         time.sleep(_LOOK_S)
 
 
-def _volume_of(target: str) -> str:
-    """Return the volume's id that a target means: one that is not served is named by its id alone."""
-    from volgate.cli.mounts import find
+def _volume_of(target: str, log: EventLog) -> str:
+    """Return the volume's id that a target means: one that is not served is named by its id alone.
+
+    Raises:
+        NotFound: it is none that is known here, or was when something happened to it.
+    """
+    from volgate.cli.mounts import find, is_known
 
     try:
         return str(find(target, owner=True)["volume_id"])
     except NotFound:
-        if "/" in target:
-            raise
-        return target
+        if is_known(target) or _has_any(log, target):
+            return target
+        raise
+
+
+def _has_any(log: EventLog, volume_id: str) -> bool:
+    cursor = None
+    while found := log.read(cursor):
+        cursor = found[-1].cursor
+        if any(event.facts.get("volume_id") == volume_id for event in found):
+            return True
+    return False
 
 
 def _to_json(event: Event) -> str:
@@ -77,6 +91,10 @@ def _to_line(event: Event) -> str:
     facts: dict[str, Any] = dict(event.facts)
     volume_id = facts.pop("volume_id", "-")
     moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event.at))
-    rest = " ".join(f"{key}={value}" for key, value in facts.items() if value not in ("", None))
+    rest = " ".join(f"{key}={_to_word(value)}" for key, value in facts.items() if value not in ("", None))
     line = f"{moment}  {volume_id}  {event.kind}  {event.message}  {rest}".rstrip()
     return line.encode("utf-8", "backslashreplace").decode()
+
+
+def _to_word(value: Any) -> str:
+    return quoted(round(value, 3) if isinstance(value, float) else value)

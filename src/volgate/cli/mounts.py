@@ -13,7 +13,7 @@ from volgate.dto.validation import VOLUME_ID
 from volgate.errors import Busy, InvalidArgument, NotFound
 from volgate.fuse.mounting import FILE_SYSTEM_TYPE, list_mounts
 
-__all__ = ["FIELDS", "UNKNOWN", "find", "find_all", "is_headless", "mount_of"]
+__all__ = ["FIELDS", "UNKNOWN", "find", "find_all", "is_headless", "is_known", "mount_of"]
 
 
 def find_all(volume_id: str | None = None) -> list[dict[str, Any]]:
@@ -24,7 +24,8 @@ def find_all(volume_id: str | None = None) -> list[dict[str, Any]]:
     return join(list_ours, None if volume_id is None else {volume_id})
 
 
-def _is_known(volume_id: str) -> bool:
+def is_known(volume_id: str) -> bool:
+    """Return whether the catalog has a volume."""
     from volgate.volume.catalog import Catalog
 
     return any(entry.volume_id == volume_id for entry in Catalog(paths.catalog_path()).list())
@@ -74,7 +75,7 @@ def find(target: str, *, owner: bool = False) -> dict[str, Any]:
         within = None if name != target or "/" not in target or "://" in target else mount_of(where)
         if within is not None:
             raise InvalidArgument(f"'{target}' lies in the mount {within}: name that")
-        if VOLUME_ID.fullmatch(target) and _is_known(target):
+        if VOLUME_ID.fullmatch(target) and is_known(target):
             raise NotFound(f"volume {target} is not mounted; 'volgate mount {target}' mounts it")
         raise NotFound(f"'{target}' is neither a mount of volgate's nor the id of a mounted volume; see 'volgate list'")
     if len(found) > 1:

@@ -56,7 +56,8 @@ class Observer:
     def _look_at(self, what: str, used: int, limit: int | None) -> None:
         level = find_level(self._levels[what], used, limit)
         if level != self._levels[what]:
-            facts = {"what": what, "percent": level, "used": used, "limit": limit}
+            percent = 100 * used // limit if limit else None
+            facts = {"what": what, "threshold": level, "percent": percent, "used": used, "limit": limit}
             is_above = level > self._levels[what]
             message = f"{level} % of the limit of {what} are in use" if is_above else f"usage of {what} fell again"
             log.info(message, extra={"event": "quota.threshold", **facts})

@@ -1,0 +1,41 @@
+"""``volgate events``: lines for people, and what it says where there is nothing to say."""
+
+import os
+
+import pytest
+
+from volgate import paths
+from volgate.cli import main
+from volgate.events import EventLog
+
+
+@pytest.fixture
+def log(tmp_path, monkeypatch):
+    """Return this host's log, which is an empty one."""
+    monkeypatch.setattr(paths, "state_directory", lambda: tmp_path)
+    return EventLog(tmp_path / "events")
+
+
+def test_facts_are_told_as_words(log, capsys):
+    facts = {"volume_id": "gone", "took_s": 0.041378021240234375, "error": "no such file", "n": 3, "nothing": None}
+    log.append(0, "task.ended", "a task has ended", facts)
+    assert main(["events"]) == os.EX_OK
+    assert capsys.readouterr().out.endswith(
+        "  gone  task.ended  a task has ended  took_s=0.041 error='no such file' n=3\n"
+    )
+
+
+def test_a_volume_that_nobody_knows_is_none(log, capsys):
+    assert main(["events"]) == os.EX_OK
+    log.append(0, "volume.ended", "it ended", {"volume_id": "deleted-since"})
+    assert main(["events", "deleted-since"]) == os.EX_OK
+    assert "it ended" in capsys.readouterr().out
+    assert main(["events", "no-such-volume"]) == os.EX_UNAVAILABLE
+    assert main(["events", "no-such-volume", "--follow"]) == os.EX_UNAVAILABLE
+    assert "'no-such-volume' is neither" in capsys.readouterr().err
+
+
+def test_a_log_that_cannot_be_read_is_no_bug(log, tmp_path, capsys):
+    (tmp_path / "events").write_text("in the way")
+    assert main(["events"]) == os.EX_UNAVAILABLE
+    assert f"volgate: the events of this host cannot be read: {tmp_path}/events: Not a" in capsys.readouterr().err
