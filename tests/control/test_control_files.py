@@ -86,6 +86,25 @@ def test_names(api, volume):
     assert api.ask("GET", f"{files}?cursor=WyIxIiwiMiJd").code == "invalid_argument"
 
 
+def test_a_name_that_is_no_text_is_shown_and_means_no_other_file(api, volume):
+    path, files = volume
+    for name in (b"q\xff", rb"q\xff", "ü".encode()):
+        with open(os.path.join(os.fsencode(path), name), "w"):
+            pass
+    shown = [(item["name"], item["addressable"]) for item in api.ok("GET", files)["items"]]
+    assert shown == [(r"q\xff", True), (r"q\xff", False), ("ü", True)]
+    assert api.ok("GET", f"{files}/stat?path=%C3%BC")["addressable"] is True
+    for method, target in (
+        ("GET", "/stat?path=q%ff"), ("GET", "/content?path=q%ff"), ("GET", "/archive?path=%ed%b3%bf"),
+        ("PUT", "/content?path=x%ff"), ("PUT", "/content?path=y&overwrite=%ff"), ("GET", "?path=&cursor=%c3"),
+    ):  # fmt: skip
+        refused = api.ask(method, files + target, {} if method == "PUT" else None)
+        assert (refused.status, refused.code) == (400, "malformed_request"), target
+    assert api.ask("POST", f"{files}/delete", {"path": "q\udcff"}).code == "invalid_request"
+    api.ok("POST", f"{files}/delete", {"path": r"q\xff"})
+    assert sorted(os.listdir(os.fsencode(path))) == [b"q\xff", "ü".encode()]
+
+
 def test_a_directory_in_one_piece(api, volume):
     path, files = volume
     (path / "d/e").mkdir(parents=True)

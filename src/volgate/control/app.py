@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from volgate.control.dto.response import ProblemResponse
 from volgate.control.problems import Problem, Refusal, describe
 from volgate.control.routes import copies, events, files, me, monitoring, page, quota, snapshots, volumes
-from volgate.control.routes.shared import PROBLEMS, Services, refuse_other_sites
+from volgate.control.routes.shared import PROBLEMS, Services, refuse_other_sites, refuse_unreadable
 from volgate.errors import StorageException
 
 _BEFORE: Final = frozenset({"forbidden", "invalid_request", "malformed_request", "unknown_route", "method_not_allowed"})
@@ -38,7 +38,7 @@ def make_app(services: Services) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         responses=PROBLEMS,
-        dependencies=[Depends(refuse_other_sites)],
+        dependencies=[Depends(refuse_other_sites), Depends(refuse_unreadable)],
     )
     app.state.services = services
     for module in (volumes, quota, snapshots, copies, files, events, me, monitoring):

@@ -416,8 +416,10 @@ def file_from_owner(answer: Mapping[str, Any]) -> FileField:
 
 def to_file_field(attributes: FileAttributes, name: str, target: str | None) -> FileField:
     """Return what stands under a name."""
+    shown = printable(name)
     return FileField(
-        name=printable(name),
+        name=shown,
+        addressable=shown == name,
         type=_FILE_TYPES[stat.S_IFMT(attributes.mode)],
         size=attributes.size,
         mode=stat.S_IMODE(attributes.mode),

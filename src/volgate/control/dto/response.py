@@ -292,10 +292,12 @@ class EventPage(Model):
 class FileField(Model):
     r"""What stands under a name. ``name``: "" for the root. ``target``: where a symlink leads.
 
-    Bytes of names that are not UTF-8 are shown as ``\xNN``, and cannot be asked for by that.
+    ``addressable``: whether ``name`` can stand in a path. Else it is not UTF-8, and its other bytes are shown as
+    ``\xNN``, which may be the name of another file; only a mount reaches it.
     """
 
     name: str
+    addressable: bool
     type: Literal["file", "directory", "symlink", "fifo", "socket", "character device", "block device"]
     size: Count
     mode: Annotated[int, Field(ge=0, le=0o7777)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Any, Final
+from urllib.parse import unquote_to_bytes
 
 import attrs
 import trio
@@ -64,6 +65,14 @@ OfSnapshot = Annotated[SnapshotId, Path(description="The snapshot's id.")]
 async def refuse_other_sites(request: Request) -> None:
     """Refuse what another web site asks for in somebody's browser; see ``control.origin``."""
     origin.check(request.method, request.headers, is_local=request.scope.get(PEER) is not None)
+
+
+async def refuse_unreadable(request: Request) -> None:
+    """Refuse a query that is no UTF-8 once it is decoded: it would mean another name than was sent."""
+    try:
+        unquote_to_bytes(request.scope["query_string"]).decode()
+    except UnicodeDecodeError as error:
+        raise Refusal("malformed_request", "the query is no UTF-8 once it is percent-decoded") from error
 
 
 async def hold_owner(services: Services, volume_id: str) -> None:
