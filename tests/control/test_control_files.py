@@ -63,6 +63,46 @@ def test_the_limit_is_asked_before_content_is_read(api, volume, name):
     assert os.listdir(path) == []
 
 
+def test_what_does_not_fit_is_refused_by_its_head(api, volume, name):
+    path, files = volume
+    api.ok("PATCH", f"/v1/volumes/{name}/quota", {"quota_bytes": 1 << 20})
+    for sent in (0, 200_000):
+        with contextlib.closing(UnixConnection(api.path)) as connection:
+            connection.putrequest("PUT", f"{files}/content?path=f")
+            connection.putheader("content-length", str(3 << 30))
+            connection.endheaders(bytes(sent))
+            answer = connection.getresponse()  # while the rest is still to be sent
+            assert answer.status == http.client.INSUFFICIENT_STORAGE and b"quota_exceeded" in answer.read()
+    assert os.listdir(path) == []
+
+
+def test_a_client_that_waits_is_asked_for_its_body_only_where_it_is_read(api, volume, name):
+    path, files = volume
+    api.ok("PATCH", f"/v1/volumes/{name}/quota", {"quota_bytes": 1 << 20})
+    directory = b'{"path": "d"}'
+    for method, target, length, body, expected in (
+        ("PUT", f"{files}/content?path=f", 3 << 30, b"", [b"507"]),
+        ("POST", f"{files}/mkdir", 3 << 30, b"", [b"413"]),
+        ("PUT", f"{files}/content?path=f", 4, b"some", [b"100", b"201"]),
+        ("POST", f"{files}/mkdir", len(directory), directory, [b"100", b"201"]),
+    ):
+        with contextlib.closing(UnixConnection(api.path)) as connection:
+            connection.putrequest(method, target)
+            for header, value in (
+                ("content-length", length), ("expect", "100-continue"), ("content-type", "application/json"),
+            ):  # fmt: skip
+                connection.putheader(header, str(value))
+            connection.endheaders()
+            with connection.sock.makefile("rb") as answer:
+                found = [answer.readline().split()[1]]
+                if found == [b"100"]:
+                    assert answer.readline() == b"\r\n"
+                    connection.sock.sendall(body)
+                    found.append(answer.readline().split()[1])
+                assert found == expected, target
+    assert sorted(os.listdir(path)) == ["d", "f"] and (path / "f").read_bytes() == b"some"
+
+
 def test_names(api, volume):
     path, files = volume
     made = api.ok("POST", f"{files}/mkdir", {"path": "a/b", "parents": True})

@@ -19,9 +19,12 @@ from functools import partial
 from typing import Any, Final
 
 import attrs
+import h11
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
+from hypercorn.events import RawData
+from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 
@@ -136,10 +139,12 @@ class HttpServer:
                 if tls is not None:
                     secured = trio.SSLStream(stream, tls, server_side=True, https_compatible=True)
                     await secured.do_handshake()
-                app = ASGIWrapper(partial(self._answer, conversation, peer))
                 timed: Any = _TimedStream(secured or stream, stream.socket, self._bounds.send_s)
                 state: Any = {}
-                await TCPServer(app, self._config, self._context, state, timed).run()
+                server = _Connection(
+                    partial(self._answer, conversation, peer), self._config, self._context, state, timed
+                )
+                await server.run()
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError) as error:
             log.debug("a connection broke", extra={"error": error})
         except Exception:  # hypercorn's door: one connection must not end the daemon
@@ -186,6 +191,47 @@ class _Conversation:
                 self.scope.deadline = trio.current_time() + self._idle_s
 
 
+class _Connection(TCPServer):
+    """Hypercorn's server of one connection, which asks for a body when the application does.
+
+    By itself it does so as soon as a client waits for it (``Expect: 100-continue``), whatever the answer will be.
+    """
+
+    def __init__(self, app: App, config: Config, context: WorkerContext, state: Any, stream: Any) -> None:
+        super().__init__(ASGIWrapper(partial(self._run_app, app)), config, context, state, stream)
+
+    async def _run_app(self, app: App, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+        async def ask_and_receive() -> Any:
+            await self._ask_for_body()
+            return await receive()
+
+        await app(scope, ask_and_receive, send)
+
+    async def _read_data(self) -> None:
+        if isinstance(self.protocol.protocol, H11Protocol):
+            limit = self.config.h11_max_incomplete_size
+            self.protocol.protocol.connection = _H11Connection(h11.SERVER, max_incomplete_event_size=limit)
+        await super()._read_data()
+
+    async def _ask_for_body(self) -> None:
+        connection = getattr(self.protocol.protocol, "connection", None)
+        if isinstance(connection, _H11Connection) and connection.waits_for_continue:
+            asking = connection.send(h11.InformationalResponse(status_code=100, headers=[]))
+            await self.protocol_send(RawData(asking or b""))
+
+
+class _H11Connection(h11.Connection):
+    """Does not tell hypercorn that a client waits."""
+
+    @property
+    def they_are_waiting_for_100_continue(self) -> bool:
+        return False
+
+    @property
+    def waits_for_continue(self) -> bool:
+        return super().they_are_waiting_for_100_continue
+
+
 class _TimedStream:
     """What hypercorn needs of a stream, with a limit on each write: its own are shielded from cancellation."""
 
@@ -200,7 +246,10 @@ class _TimedStream:
     async def send_all(self, data: bytes) -> None:
         """Send. Raises trio.BrokenResourceError: it takes too long, or the other end is gone."""
         with trio.move_on_after(self._send_s) as limit:
-            await self._stream.send_all(data)
+            try:
+                await self._stream.send_all(data)
+            except trio.BusyResourceError as error:  # hypercorn's writes take turns, but not with its close
+                raise trio.BrokenResourceError("the connection is being closed") from error
         if limit.cancelled_caught:
             await trio.aclose_forcefully(self._stream)
             raise trio.BrokenResourceError("the client does not take its answer")

@@ -122,17 +122,22 @@ class Owners:
                 yield bytes(event.data)
 
     async def store(self, volume_id: str, target: str, content: AsyncIterable[bytes], length: int) -> Any:
-        """Send content by a PUT, piece by piece, and return the JSON answer. Raises as ``ask``."""
+        """Send content by a PUT, piece by piece, and return the JSON answer; of what is refused nothing is read.
+
+        Raises as ``ask``.
+        """
         with self._told(volume_id):
             async with self._patient_places, await self._connect(volume_id) as stream:
                 connection = h11.Connection(h11.CLIENT)
-                headers = [*_HEADERS, ("content-length", str(length))]
+                headers = [*_HEADERS, ("content-length", str(length)), ("expect", "100-continue")]
                 await _send(stream, connection, h11.Request(method="PUT", target=target, headers=headers))
-                with contextlib.suppress(trio.BrokenResourceError):  # it has refused: its answer says why
-                    async for piece in content:
-                        await _send(stream, connection, h11.Data(data=piece))
-                    await _send(stream, connection, h11.EndOfMessage())
                 response = await _next(stream, connection)
+                if isinstance(response, h11.InformationalResponse):
+                    with contextlib.suppress(trio.BrokenResourceError):  # it has refused: its answer says why
+                        async for piece in content:
+                            await _send(stream, connection, h11.Data(data=piece))
+                        await _send(stream, connection, h11.EndOfMessage())
+                    response = await _next(stream, connection)
                 assert isinstance(response, h11.Response)
                 answer = await _rest(stream, connection)
         if response.status_code >= HTTPStatus.BAD_REQUEST:
@@ -181,9 +186,9 @@ async def _next(stream: trio.SocketStream, connection: h11.Connection) -> h11.Ev
         event = connection.next_event()
         if event is h11.NEED_DATA:
             connection.receive_data(await stream.receive_some(_CHUNK_BYTES))
-        elif isinstance(event, h11.Response | h11.Data | h11.EndOfMessage):
+        elif isinstance(event, h11.InformationalResponse | h11.Response | h11.Data | h11.EndOfMessage):
             return event
-        elif not isinstance(event, h11.InformationalResponse):
+        else:
             raise h11.RemoteProtocolError("it ended early")
 
 
