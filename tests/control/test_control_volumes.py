@@ -164,6 +164,31 @@ def test_what_makes_no_sense_is_refused_with_its_reason(api, place, made):
     assert api.ask("PATCH", f"/v1/volumes/{made}", {}).code == "invalid_argument"
 
 
+def test_a_body_that_is_not_said_to_be_json_is_refused_with_the_header_to_send(api):
+    body = b'{"volume_id": "x", "source": "/srv/x"}'
+    for method, target in (
+        ("POST", "/v1/volumes"),
+        ("PATCH", "/v1/volumes/x/quota"),
+        ("POST", "/v1/volumes/x/unmount"),
+    ):
+        answer = api.ask(method, target, body, {"Content-Type": "application/x-www-form-urlencoded"})
+        assert answer.code == "invalid_request"
+        assert answer.json["detail"] == "body: send JSON with the header 'Content-Type: application/json'"
+
+
+def test_a_volume_that_is_none_is_refused_with_what_the_api_can_do(api):
+    copy = {"source": {"path": "a"}, "target_path": "x"}
+    for method, rest, body in (
+        ("GET", "", None), ("PATCH", "", {"options": ""}), ("DELETE", "", None), ("GET", "/quota", None),
+        ("POST", "/mount", None), ("GET", "/status", None), ("GET", "/files", None), ("GET", "/snapshots", None),
+        ("POST", "/copies", copy),
+    ):  # fmt: skip
+        answer = api.ask(method, f"/v1/volumes/no-such{rest}", body)
+        assert answer.code == "not_found" and answer.json["detail"] == (
+            "no volume 'no-such' is known here; POST /v1/volumes makes one, POST /v1/adoptions enters one that exists"
+        )
+
+
 def test_routes_and_methods_that_are_not_there_are_told_apart(api):
     assert api.ask("GET", "/v1/nothing").code == "unknown_route"
     refused = api.ask("PUT", "/v1/volumes")

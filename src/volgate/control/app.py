@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -103,11 +104,17 @@ async def _on_refusal(request: Request, error: Exception) -> Response:
 
 async def _on_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    places = [(".".join(map(str, one["loc"])), str(one["msg"])[:_REASON]) for one in error.errors()]
+    places = [(".".join(map(str, one["loc"])), _reason_of(one)) for one in error.errors()]
     found = list(dict.fromkeys(places))  # a route's dependency may look at the same parameter
     more = f", and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     detail = f"{found[0][0]}: {found[0][1]}{more}" if found else "the request is not as described"
     return _respond(request, Problem(422, "invalid_request", detail, invalid=tuple(found[:_SHOWN])))
+
+
+def _reason_of(error: Mapping[str, Any]) -> str:
+    if error["loc"] == ("body",) and isinstance(error["input"], bytes):  # it was not even parsed
+        return "send JSON with the header 'Content-Type: application/json'"
+    return str(error["msg"])[:_REASON]
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:

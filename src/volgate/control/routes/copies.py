@@ -13,7 +13,7 @@ from volgate.control.dto.response import ChangePage, TaskPage, TaskResponse
 from volgate.control.paging import DEFAULT_LIMIT, After, Limit, cut_page
 from volgate.control.problems import Refusal
 from volgate.control.roles import Principal, Role
-from volgate.control.routes.shared import Asking, InVolume, Services, Using, ask_owner, may
+from volgate.control.routes.shared import Asking, InVolume, Services, Using, ask_owner, find_entry, may
 from volgate.drivers.registry import Source
 from volgate.errors import InvalidArgument, NotFound, NotMounted
 
@@ -43,7 +43,7 @@ async def _find_source(
         return None, ""
     if not principal.may(Role.READER, other):
         raise Refusal("forbidden", f"{principal.name} has not the role 'reader' for volume {other}")
-    await services.aside.call(lambda: services.volumes.find_entry(other))
+    await find_entry(services, other)
     if source.snapshot_id is not None:
         try:
             mount_point = (await services.owners.ask(other, "GET", "/v1/status"))["mount_point"]

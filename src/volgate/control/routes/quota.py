@@ -9,7 +9,7 @@ from volgate.control import convert
 from volgate.control.dto.request import SetQuotaRequest
 from volgate.control.dto.response import QuotaResponse
 from volgate.control.roles import Role
-from volgate.control.routes.shared import InVolume, Using, ask_owner, may
+from volgate.control.routes.shared import InVolume, Using, ask_owner, find_entry, may
 from volgate.errors import InvalidArgument, NotMounted
 from volgate.volume.unmounted import StoredState, read_stored
 
@@ -19,7 +19,7 @@ router = APIRouter(tags=["quota"])
 @router.get("/volumes/{volume_id}/quota", dependencies=[may(Role.READER)])
 async def show_quota(services: Using, volume_id: InVolume) -> QuotaResponse:
     """Say how full a volume is: as its owner counts; where it is not mounted, as its last owner stored."""
-    await services.aside.call(lambda: services.volumes.find_entry(volume_id))
+    await find_entry(services, volume_id)
     try:
         answer = await services.owners.ask(volume_id, "GET", "/v1/status")
     except NotMounted:

@@ -20,8 +20,9 @@ from volgate.control.scraping import Scraper
 from volgate.control.starting import Starter
 from volgate.control.turns import Turns
 from volgate.control.volumes import Volumes
-from volgate.errors import NotMounted, ShuttingDown, TryAgain
+from volgate.errors import NotFound, NotMounted, ShuttingDown, TryAgain
 from volgate.events import EventLog
+from volgate.volume.catalog import CatalogEntry
 from volgate.volume.sources import Locator
 
 
@@ -75,13 +76,22 @@ async def refuse_unreadable(request: Request) -> None:
         raise Refusal("malformed_request", "the query is no UTF-8 once it is percent-decoded") from error
 
 
+async def find_entry(services: Services, volume_id: str) -> CatalogEntry:
+    """Return what the catalog has of a volume. Raises NotFound; says what makes one."""
+    try:
+        return await services.aside.call(lambda: services.volumes.find_entry(volume_id))
+    except NotFound as error:
+        known = "POST /v1/volumes makes one, POST /v1/adoptions enters one that exists"
+        raise NotFound(f"no volume '{volume_id}' is known here; {known}") from error
+
+
 async def hold_owner(services: Services, volume_id: str) -> None:
     """Have a volume of the catalog owned for the next seconds: where nobody serves it, start an owner without a mount.
 
     Raises:
         NotFound: no such volume. Refusal, TimedOut: its owner does not start, or does not answer; says why.
     """
-    await services.aside.call(lambda: services.volumes.find_entry(volume_id))
+    await find_entry(services, volume_id)
     if await _is_held(services, volume_id):
         return
     async with services.turns.of(volume_id):

@@ -13,7 +13,7 @@ from volgate.control.dto.response import ReadyResponse, StatusResponse, VolumePa
 from volgate.control.paging import DEFAULT_LIMIT, After, Limit, cut_page
 from volgate.control.problems import Refusal
 from volgate.control.roles import Role
-from volgate.control.routes.shared import Asking, InVolume, Services, Using, may, may_all
+from volgate.control.routes.shared import Asking, InVolume, Services, Using, find_entry, may, may_all
 from volgate.control.volumes import NOT_MOUNTED, VolumeDescription
 from volgate.errors import Busy, InvalidArgument, NotMounted
 from volgate.volume.catalog import CatalogEntry
@@ -27,10 +27,6 @@ _REGISTRATION = "/"
 async def _describe(services: Services, entry: CatalogEntry) -> VolumeDescription:
     (found,) = await services.aside.call(lambda: services.volumes.describe([entry]))
     return found
-
-
-async def _find(services: Services, volume_id: str) -> CatalogEntry:
-    return await services.aside.call(lambda: services.volumes.find_entry(volume_id))
 
 
 @router.get("/volumes")
@@ -79,7 +75,7 @@ async def adopt_volume(services: Using, request: AdoptVolumeRequest) -> VolumeRe
 @router.get("/volumes/{volume_id}", dependencies=[may(Role.READER)])
 async def describe_volume(services: Using, volume_id: InVolume) -> VolumeResponse:
     """Say what is known of a volume."""
-    return convert.to_volume_response(await _describe(services, await _find(services, volume_id)))
+    return convert.to_volume_response(await _describe(services, await find_entry(services, volume_id)))
 
 
 @router.patch("/volumes/{volume_id}", dependencies=[may_all(Role.ADMIN)])
@@ -91,6 +87,7 @@ async def update_volume(services: Using, volume_id: InVolume, request: UpdateVol
     mount_point = request.mount_point or "" if "mount_point" in given else None
     options = request.options or "" if "options" in given else None
     async with services.turns.of(volume_id):
+        await find_entry(services, volume_id)
         entry = await services.aside.call(
             lambda: services.volumes.change(volume_id, mount_point=mount_point, options=options)
         )
@@ -109,6 +106,7 @@ async def delete_volume(
         return await services.volumes.delete(volume_id, with_share=with_share)
 
     async with services.turns.of(volume_id):
+        await find_entry(services, volume_id)
         await services.aside.run(delete, CHANGE_S)
 
 
@@ -116,7 +114,7 @@ async def delete_volume(
 async def mount_volume(services: Using, volume_id: InVolume) -> VolumeResponse:
     """Mount a volume where the catalog says; answers when the mount does. One that serves already stays as it is."""
     async with services.turns.of(volume_id):
-        entry = await _find(services, volume_id)
+        entry = await find_entry(services, volume_id)
         if not entry.mount_point:
             raise InvalidArgument(f"it is not known where to mount volume {volume_id}; change its mount_point first")
         found = await _describe(services, entry)
@@ -130,7 +128,7 @@ async def mount_volume(services: Using, volume_id: InVolume) -> VolumeResponse:
 async def unmount_volume(services: Using, volume_id: InVolume, request: UnmountRequest | None = None) -> VolumeResponse:
     """Unmount a volume; answers when all is settled. Refused while files are open, unless ``lazy``."""
     async with services.turns.of(volume_id):
-        entry = await _find(services, volume_id)
+        entry = await find_entry(services, volume_id)
         found = await _describe(services, entry)
         if found.state == NOT_MOUNTED and not await services.starter.has_unit(volume_id):
             raise NotMounted(f"volume {volume_id} is not mounted")
@@ -152,14 +150,14 @@ async def _refuse_while_open(services: Services, volume_id: str) -> None:
 @router.get("/volumes/{volume_id}/status", dependencies=[may(Role.READER)])
 async def show_status(services: Using, volume_id: InVolume) -> StatusResponse:
     """Say what a mounted volume does, and what is wrong with it, in words."""
-    await _find(services, volume_id)
+    await find_entry(services, volume_id)
     return convert.status_from_owner(await services.owners.ask(volume_id, "GET", "/v1/status"))
 
 
 @router.get("/volumes/{volume_id}/ready", dependencies=[may(Role.READER)])
 async def show_readiness(services: Using, volume_id: InVolume) -> ReadyResponse:
     """Say whether a volume serves as it should: else 503, code ``not_ready``."""
-    found = await _describe(services, await _find(services, volume_id))
+    found = await _describe(services, await find_entry(services, volume_id))
     if found.state not in _SERVING:
         raise Refusal("not_ready", f"volume {volume_id} is {found.state}")
     return ReadyResponse(volume_id=volume_id, state=found.state)
