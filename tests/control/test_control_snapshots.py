@@ -45,6 +45,16 @@ def test_the_schedule_and_the_limit_are_shown_and_set(api, mounted_name):
     assert api.ok("PUT", f"{url}/snapshot-limit", {"limit_bytes": 4096})["limit_bytes"] == 4096
 
 
+def test_snapshots_that_keep_more_than_they_may_are_full(api, place, mounted_name):
+    url = f"/v1/volumes/{mounted_name}"
+    (place / "mnt/f").write_bytes(bytes(100_000))
+    api.ok("POST", f"{url}/snapshots", {"snapshot_id": "one"})
+    (place / "mnt/f").unlink()
+    limit = api.ok("PUT", f"{url}/snapshot-limit", {"limit_bytes": 1000})
+    assert limit["kept_bytes"] >= 100_000 and limit["is_full"] is True
+    assert api.ok("PUT", f"{url}/snapshot-limit", {"limit_bytes": None})["is_full"] is False
+
+
 def test_a_restore_stays_within_its_volume(api, mounted_name):
     url = f"/v1/volumes/{mounted_name}/snapshots"
     api.ok("POST", url, {"snapshot_id": "one"})

@@ -189,6 +189,14 @@ def test_a_volume_that_is_none_is_refused_with_what_the_api_can_do(api):
         )
 
 
+def test_a_volume_that_is_not_mounted_is_told_with_its_stored_limits(api, place, made):
+    quota = api.ok("GET", f"/v1/volumes/{made}")["quota"]
+    assert quota == api.ok("GET", f"/v1/volumes/{made}/quota")
+    assert (quota["quota_bytes"], quota["is_live"]) == (1 << 20, False)
+    (place / "data").rename(place / "elsewhere")
+    assert api.ok("GET", f"/v1/volumes/{made}")["quota"] is None
+
+
 def test_routes_and_methods_that_are_not_there_are_told_apart(api):
     assert api.ask("GET", "/v1/nothing").code == "unknown_route"
     refused = api.ask("PUT", "/v1/volumes")

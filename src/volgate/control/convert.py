@@ -334,10 +334,11 @@ def changes_from_owner(answer: Sequence[Mapping[str, Any]]) -> list[ChangeField]
 
 def limit_from_owner(answer: Mapping[str, Any] | None) -> SnapshotLimitResponse:
     """Return what snapshots keep, as an owner says; None where its storage keeps what it likes."""
-    known = answer or {}
-    return SnapshotLimitResponse(
-        kept_bytes=known.get("kept_bytes"), limit_bytes=known.get("limit_bytes"), is_full=known.get("is_full")
-    )
+    if answer is None:
+        return SnapshotLimitResponse(kept_bytes=None, limit_bytes=None, is_full=None)
+    kept_bytes, limit_bytes = answer["kept_bytes"], answer["limit_bytes"]
+    is_full = answer["is_full"] or (limit_bytes is not None and kept_bytes > limit_bytes)
+    return SnapshotLimitResponse(kept_bytes=kept_bytes, limit_bytes=limit_bytes, is_full=is_full)
 
 
 # -- copies and events -----------------------------------------------------------------------------------------------

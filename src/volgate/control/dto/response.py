@@ -53,7 +53,11 @@ class QuotaResponse(Model):
 
 
 class VolumeResponse(Model):
-    """A volume of the catalog. ``quota``: null unless it is mounted and its owner answers."""
+    """A volume of the catalog.
+
+    ``quota``: null unless its owner answers; one volume that is not mounted is told with what was last stored, and null
+    where its storage cannot be read.
+    """
 
     volume_id: str
     uuid: str
@@ -220,7 +224,10 @@ class ScheduleResponse(Model):
 
 
 class SnapshotLimitResponse(Model):
-    """What snapshots keep and may keep; all null where the storage keeps what it likes and tells nobody."""
+    """What snapshots keep and may keep; all null where the storage keeps what it likes and tells nobody.
+
+    ``is_full``: more is kept than may be, or what was to be kept last was refused.
+    """
 
     kept_bytes: Count | None
     limit_bytes: Count | None

@@ -9,11 +9,20 @@ from volgate.control import convert
 from volgate.control.dto.request import SetQuotaRequest
 from volgate.control.dto.response import QuotaResponse
 from volgate.control.roles import Role
-from volgate.control.routes.shared import InVolume, Using, ask_owner, find_entry, may
+from volgate.control.routes.shared import InVolume, Services, Using, ask_owner, find_entry, may
 from volgate.errors import InvalidArgument, NotMounted
 from volgate.volume.unmounted import StoredState, read_stored
 
 router = APIRouter(tags=["quota"])
+
+
+async def read_stored_quota(services: Services, volume_id: str) -> QuotaResponse:
+    """Return limits, and usage as the last owner stored it. Raises what its storage does."""
+
+    async def look() -> StoredState:
+        return await read_stored(services.locator.locate(volume_id), paths.state_directory())
+
+    return convert.to_stored_quota_response(await services.aside.run(look))
 
 
 @router.get("/volumes/{volume_id}/quota", dependencies=[may(Role.READER)])
@@ -23,11 +32,7 @@ async def show_quota(services: Using, volume_id: InVolume) -> QuotaResponse:
     try:
         answer = await services.owners.ask(volume_id, "GET", "/v1/status")
     except NotMounted:
-
-        async def look() -> StoredState:
-            return await read_stored(services.locator.locate(volume_id), paths.state_directory())
-
-        return convert.to_stored_quota_response(await services.aside.run(look))
+        return await read_stored_quota(services, volume_id)
     return convert.to_quota_response(convert.quota_from_owner(answer))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -13,9 +14,10 @@ from volgate.control.dto.response import ReadyResponse, StatusResponse, VolumePa
 from volgate.control.paging import DEFAULT_LIMIT, After, Limit, cut_page
 from volgate.control.problems import Refusal
 from volgate.control.roles import Role
+from volgate.control.routes.quota import read_stored_quota
 from volgate.control.routes.shared import Asking, InVolume, Services, Using, find_entry, may, may_all
 from volgate.control.volumes import NOT_MOUNTED, VolumeDescription
-from volgate.errors import Busy, InvalidArgument, NotMounted
+from volgate.errors import Busy, InvalidArgument, NotMounted, StorageException
 from volgate.volume.catalog import CatalogEntry
 
 router = APIRouter(tags=["volumes"])
@@ -74,8 +76,12 @@ async def adopt_volume(services: Using, request: AdoptVolumeRequest) -> VolumeRe
 
 @router.get("/volumes/{volume_id}", dependencies=[may(Role.READER)])
 async def describe_volume(services: Using, volume_id: InVolume) -> VolumeResponse:
-    """Say what is known of a volume."""
-    return convert.to_volume_response(await _describe(services, await find_entry(services, volume_id)))
+    """Say what is known of a volume; of one that is not mounted its limits and usage as last stored."""
+    found = convert.to_volume_response(await _describe(services, await find_entry(services, volume_id)))
+    if found.state == NOT_MOUNTED:
+        with contextlib.suppress(StorageException):
+            return found.model_copy(update={"quota": await read_stored_quota(services, volume_id)})
+    return found
 
 
 @router.patch("/volumes/{volume_id}", dependencies=[may_all(Role.ADMIN)])
