@@ -209,6 +209,7 @@ def test_a_token_lets_in_until_it_is_revoked(door, keys):
     _, ask = door
     made = token_verb(keys, "create", "ann", "--grant", "owner:projects")
     assert made.returncode == 0, made
+    assert made.stderr == "volgate: no volume is known here by the name of projects; granted all the same\n"
     token = made.stdout.strip()
     assert ask("GET", "/v1/volumes", token).status == 200
     assert ask("GET", "/v1/volumes/projects", token).code == "not_found"

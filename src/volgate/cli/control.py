@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +17,7 @@ from volgate.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from volgate.config.loading import Configuration
+    from volgate.control.roles import Grant
     from volgate.control.tokens import TokenFile
     from volgate.daemon.controld import ControlSettings
 
@@ -129,6 +131,19 @@ def create(name: str, grants: tuple[str, ...], days: int, as_json: bool) -> None
         raise InvalidArgument(str(error)) from error
     text = _tokens().create(name, parsed, days * _DAY_S)
     click.echo(json.dumps({"name": name, "token": text}) if as_json else text)
+    _warn_of_unknown(parsed)
+
+
+def _warn_of_unknown(grants: Iterable[Grant]) -> None:
+    """Say which volumes of grants there are not: they may be made later, or be misspelt."""
+    from volgate.cli.mounts import is_known
+
+    named = {grant.volume_id for grant in grants if grant.volume_id is not None}
+    unknown = sorted(volume_id for volume_id in named if not is_known(volume_id))
+    if unknown:
+        click.echo(
+            f"volgate: no volume is known here by the name of {', '.join(unknown)}; granted all the same", err=True
+        )
 
 
 @token.command("list")
