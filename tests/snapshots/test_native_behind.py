@@ -1,5 +1,6 @@
 """A storage's own snapshots that others replace behind the volume, and notes of them that do not fit."""
 
+import contextlib
 import itertools
 import json
 import logging
@@ -11,6 +12,8 @@ import pytest
 import trio
 from worked import Worked
 
+from volgate.copies.request import to_request
+from volgate.copies.tasks import Tasks
 from volgate.daemon.activity import Activity
 from volgate.daemon.snapshots import routes
 from volgate.drivers.base import NativeSnapshot
@@ -249,3 +252,40 @@ def test_a_restore_that_is_noted_wrongly_is_told_and_forgotten(place, caplog, no
 
     on_a_volume(place, scenario)
     assert [record.levelno for record in caplog.records if record.levelno >= logging.ERROR] == [logging.ERROR]
+
+
+@pytest.mark.parametrize("what", ["replace", "remove_snapshot"])
+def test_a_sync_of_a_snapshot_that_others_take_away_removes_nothing(place, what):
+    async def scenario(asked):
+        fs = asked.worked.fs
+        await asked.ask("POST", snapshot_id="s1")
+        await asked.worked.mkdir("target")
+        await asked.worked.write("target/f", b"of the target")
+
+        async def nothing(*_):
+            pass
+
+        tasks = Tasks(fs, nothing, nothing, lambda name: contextlib.nullcontext(), "data")
+        request = to_request({
+            "kind": "sync", "source_path": "", "target_path": "target", "snapshot_id": "s1", "delete": True,
+        })  # fmt: skip
+        async with trio.open_nursery() as nursery:
+            await tasks.load()
+            nursery.start_soon(tasks.run)
+            look, taken = asked.backend.list_names, []
+
+            async def look_late(directory):
+                if not taken and tasks.list_all()[0]["stage"] == "begun":
+                    taken.append(True)
+                    getattr(asked.backend, what)("s1")
+                return await look(directory)
+
+            asked.backend.list_names = look_late
+            task = await tasks.submit(request)
+            with trio.fail_after(30):
+                done = await tasks.wait(task["operation_id"])
+            assert done["state"] == "failed" and "taken away" in done["error"], done
+            nursery.cancel_scope.cancel()
+        assert "target/f" in await asked.names()
+
+    on_a_volume(place, scenario)

@@ -580,10 +580,13 @@ class TreeCopy:
         raise Busy(_RESTLESS)
 
     async def _check_source(self) -> None:
-        """Raise NotFound where the source as a whole is gone."""
+        """Raise NotFound where the source as a whole is gone: a snapshot that is may still be seen, as empty."""
+        snapshot_id = self._request.snapshot_id
         try:
-            place = await self._source_place()
-            is_there = (await place.backend.get_attributes(place.root, b"")).nlink > 0
+            is_there = not snapshot_id or await self._fs.volume.snapshots.open(snapshot_id) is self._source
+            if is_there:
+                place = await self._source_place()
+                is_there = (await place.backend.get_attributes(place.root, b"")).nlink > 0
         except (NotFound, NotADirectory, Stale):
             is_there = False
         if not is_there:
@@ -633,6 +636,8 @@ class TreeCopy:
             directories.setdefault(above, await self._source.backend.get_attributes(directory, b""))
         async with writer.within(join(self._source_path, above), join(path, above)) as pair:
             wanted = {change.path for change in batch if change.kind == "removed"}
+            if self._deletes and any(change.kind == "added" for change in batch):
+                await self._check_source()
             for change in batch:
                 if change.kind == "added" and (self._deletes or change.path in wanted):
                     self._check_replaceable(change)
