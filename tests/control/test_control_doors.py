@@ -19,9 +19,11 @@ from pathlib import Path
 
 import jwt
 import pytest
+import trio
 
 from controlling import Answer, UnixConnection, converse, serving, start
 from mounting import in_child, signal_until_it_ends, spawn, volgate, wait_until
+from volgate.control.http_server import HttpServer
 from volgate.control.tokens import TokenFile
 
 USER, READER, STRANGER = 12001, 12002, 12003
@@ -486,6 +488,34 @@ def test_no_path_leads_elsewhere(api, mounted_name, trick):
 
 
 # -- sockets ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_client_that_leaves_in_the_middle_of_an_answer_breaks_only_that(tmp_path):
+    failures = []
+
+    async def app(scope, receive, send):
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            for _ in range(1000):
+                await send({"type": "http.response.body", "body": b"x", "more_body": True})
+        except Exception as error:
+            failures.append(error)
+
+    async def leave():
+        bound = trio.socket.socket(trio.socket.AF_UNIX)
+        await bound.bind(str(tmp_path / "s"))
+        bound.listen()
+        server = HttpServer(app)
+        async with trio.SocketListener(bound) as listener, trio.open_nursery() as nursery:
+            await nursery.start(server.serve, [(listener, None)])
+            for _ in range(20):
+                async with await trio.open_unix_socket(str(tmp_path / "s")) as client:
+                    await client.send_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n")
+                    await client.receive_some(200)
+            server.stop()
+
+    trio.run(leave)
+    assert failures == []
 
 
 def test_a_stale_socket_is_replaced_and_one_that_answers_is_not(place):

@@ -336,9 +336,7 @@ def limit_from_owner(answer: Mapping[str, Any] | None) -> SnapshotLimitResponse:
     """Return what snapshots keep, as an owner says; None where its storage keeps what it likes."""
     if answer is None:
         return SnapshotLimitResponse(kept_bytes=None, limit_bytes=None, is_full=None)
-    kept_bytes, limit_bytes = answer["kept_bytes"], answer["limit_bytes"]
-    is_full = answer["is_full"] or (limit_bytes is not None and kept_bytes > limit_bytes)
-    return SnapshotLimitResponse(kept_bytes=kept_bytes, limit_bytes=limit_bytes, is_full=is_full)
+    return SnapshotLimitResponse(**{name: answer[name] for name in ("kept_bytes", "limit_bytes", "is_full")})
 
 
 # -- copies and events -----------------------------------------------------------------------------------------------

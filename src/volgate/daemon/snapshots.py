@@ -203,7 +203,7 @@ async def _take(file_system: FileSystem, snapshot_id: str | None, metadata: dict
     except (TypeError, ValueError) as error:
         raise InvalidArgument(str(error)) from error
     info = await snapshots.create(context, file_system.turnstile.closed)
-    took_s = time.time() - now
+    took_s = round(time.time() - now, 3)
     facts = {"snapshot": snapshot_id, "files": info.file_count, "took_s": took_s}
     log.info("a snapshot was taken", extra={"event": "snapshot.taken", **facts})
     return info
@@ -224,7 +224,7 @@ def _routes(file_system: FileSystem, restores: _Restores, schedule: Schedule) ->
         if wanted.get("snapshot_id") is not None:
             _text(wanted, "snapshot_id")
         info = await _take(file_system, wanted.get("snapshot_id"), _metadata(wanted))
-        return json_reply({**_describe(info), "took_s": time.monotonic() - started})
+        return json_reply({**_describe(info), "took_s": round(time.monotonic() - started, 3)})
 
     async def show_schedule(_body: bytes) -> Reply:
         return json_reply({"policy": None if schedule.policy is None else str(schedule.policy)})

@@ -45,8 +45,10 @@ class Allowance:
 
     @property
     def is_full(self) -> bool:
-        """Whether what was refused last would be refused now, as long as no snapshot was deleted since."""
+        """Whether more is kept than may be, or what was refused last would be now and no snapshot was deleted since."""
         refused, serials = self._refused_bytes, self._serials()
+        if serials and not self.has_room(0):
+            return True
         if refused is None or not serials or not self._refused_among <= serials:
             return False  # who is refused again says so
         return not self.has_room(refused)
