@@ -19,6 +19,7 @@ from volgate.core import parts
 from volgate.drivers.base import NodeOwner
 from volgate.drivers.memory_store import MemoryObjectStore
 from volgate.dto import VolumeOperationContext
+from volgate.volume.snapshots import native
 
 CONTEXT = VolumeOperationContext("test", Path("/test"), "test", "uid:0")
 OWNER = NodeOwner(0, 0, 0)
@@ -73,13 +74,15 @@ class SlowStore(HookedStore):
 
 @contextlib.contextmanager
 def scaled_down(monkeypatch):
-    """Let files of some bytes count as large ones, and upload what was closed at once."""
+    """Let files of some bytes count as large ones, upload what was closed at once, and wait for nothing long."""
     with monkeypatch.context() as patch:
         patch.setattr(open_file, "INLINE_BYTES", 16)
         patch.setattr(uploads, "_SINGLE_BYTES", 64)
         patch.setattr(uploads, "_MERGE_S", 0.0)
         patch.setattr(uploads, "_MAX_PAUSE_S", 0.01)
         patch.setattr(parts, "_STEPS", ((10_000, 32),))
+        patch.setattr(native, "_PATIENCE_S", 0.05)
+        patch.setattr(native, "_AGAIN_S", 0.01)
         yield
 
 

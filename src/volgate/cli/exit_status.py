@@ -10,6 +10,7 @@ from volgate import errors
 _STATUS: Final[dict[type[errors.StorageException], int]] = {
     errors.BadConfiguration: os.EX_CONFIG,
     errors.InvalidArgument: os.EX_USAGE,
+    errors.Unsupported: os.EX_USAGE,
     errors.AlreadyExists: os.EX_CANTCREAT,
     errors.NotFound: os.EX_UNAVAILABLE,
     errors.Unavailable: os.EX_TEMPFAIL,
