@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+import attrs
 import trio
 
 from volgate.cache.backend import CachedBackend
@@ -118,3 +119,25 @@ def test_what_was_uploaded_here_is_not_asked_for_again_by_a_listing(tmp_path):
         await backend.get_attributes_of(root, [b"f%d" % number for number in range(5)])
 
     assert asked(tmp_path, do) == {"list": 2, "put": 5}
+
+
+def test_what_is_read_once_is_not_kept_on_disk_where_it_is_small_and_not_asked_for_twice(tmp_path):
+    store, contents = CountingStore(), {b"small": bytes(range(256)) * 256, b"large": bytes(range(251)) * 20_000}
+
+    async def main():
+        for name, content in contents.items():
+            await store.put(name.decode(), content)
+        backend = CachedBackend(store, CacheSettings(tmp_path, min_free_bytes=0))
+        backend.reads_once = True
+        root = await backend.open_volume(attrs.evolve(CONTEXT, read_only=True))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(backend.run)
+            for name, content in contents.items():
+                before = Counter(store.calls)
+                assert await get(backend, root, name) == await get(backend, root, name) == content
+                assert (backend.report().cached_bytes > 0) == (name == b"large")
+                assert (store.calls - before)["get"] == 1, store.calls
+            nursery.cancel_scope.cancel()
+        await backend.close()
+
+    trio.run(main)

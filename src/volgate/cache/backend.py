@@ -117,6 +117,7 @@ class CachedBackend(ObjectTree):
 
     Attributes:
         overlay, reading, staging: for ``CachedFile``.
+        reads_once: what is read is not read again soon; to be set before it is opened.
     """
 
     overlay: Overlay
@@ -128,6 +129,7 @@ class CachedBackend(ObjectTree):
         self._store = store
         self._settings = settings
         self._read_only = False
+        self.reads_once = False
         self._held = contextlib.ExitStack()
         self._lease: Lease | None = None
         self._owned = trio.Event()
@@ -169,7 +171,7 @@ class CachedBackend(ObjectTree):
         )
         self._held.callback(self._snapshots.close)
         self._contents = KeptContents(self._store, self._snapshots.kept)
-        self.reading = Reading(self._contents, blocks)
+        self.reading = Reading(self._contents, blocks, keeps_small=not self.reads_once)
         self.uploads = Uploads(
             self._store, self.overlay, self.reading, blocks, self._check_ownership, self._yield_to, self._snapshots
         )

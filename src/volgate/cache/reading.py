@@ -91,11 +91,14 @@ class Reading:
 
     Args:
         store: open. blocks: open.
+        keeps_small: objects that come in one piece are kept on disk, too, which costs as much as fetching them; large
+            ones always are, where they wait to be read on.
     """
 
-    def __init__(self, store: ObjectReader, blocks: BlockStore) -> None:
+    def __init__(self, store: ObjectReader, blocks: BlockStore, *, keeps_small: bool = True) -> None:
         self._store = store
         self._blocks = blocks
+        self._keeps_small = keeps_small
         self._nursery: trio.Nursery | None = None
         self._ahead = trio.CapacityLimiter(_PARALLEL)
         self._writes = trio.CapacityLimiter(2)
@@ -214,11 +217,12 @@ class Reading:
         self.fetched_bytes += len(fetch.data)
         self._memory[fetch] = version
         self._memory_bytes += len(fetch.data)
-        write = partial(self._blocks.write, version, fetch.start, fetch.data)
-        if len(fetch.data) <= BLOCK_BYTES:
-            write()  # takes less than to have a thread do it
-        else:
-            await trio.to_thread.run_sync(write, limiter=self._writes)
+        if self._keeps_small or version.size > _FIRST_BYTES:
+            write = partial(self._blocks.write, version, fetch.start, fetch.data)
+            if len(fetch.data) <= BLOCK_BYTES:
+                write()  # takes less than to have a thread do it
+            else:
+                await trio.to_thread.run_sync(write, limiter=self._writes)
         while self._memory_bytes > _MEMORY_BYTES:
             oldest, its_version = self._memory.popitem(last=False)
             self._memory_bytes -= len(oldest.data)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 import psutil
 import trio
 
+from volgate.cache.backend import CachedBackend
 from volgate.core.names import RESERVED_ROOT_NAMES
 from volgate.drivers.posix.backend import PosixBackend
 from volgate.drivers.registry import Source
@@ -80,7 +81,10 @@ def _make(source: Source, path: str, own_text: str) -> BaseStorageBackend:
         mounted = (Path(partition.mountpoint) for partition in psutil.disk_partitions(all=True))
         if any(point != place and point.is_relative_to(place) for point in mounted):
             return cast("BaseStorageBackend", ThreadedBackend(PosixBackend(Path(source.text))))
-    return make_backend(source)
+    backend = make_backend(source)
+    if isinstance(backend, CachedBackend):
+        backend.reads_once = True
+    return backend
 
 
 def _check_apart(place: Path, own_text: str) -> None:
