@@ -22,8 +22,8 @@ from typing import Any
 import attrs
 
 MOUNT = (sys.executable, "-m", "volgate", "mount")
-READY_S = 30.0
-STOP_S = 30.0
+READY_S = 60.0
+STOP_S = 60.0
 ALARM = re.compile(r"^<[0-4]>|\b(WARNING|ERROR|CRITICAL)\b|level=(warning|error|critical)|Traceback", re.MULTILINE)
 KERNELS_FORGETS_S = 10.0
 
