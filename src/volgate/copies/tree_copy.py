@@ -24,7 +24,7 @@ from volgate.copies.survey import Surveyor, find_losses, is_kept, usage_of
 from volgate.core.inode_table import FIRST_SHOWN_INO
 from volgate.core.names import DRAFT_PREFIX, RESERVED_ROOT_NAMES
 from volgate.core.sizes import format_count, format_size
-from volgate.drivers.base import RENAME_NOREPLACE, BackendDirectory, charged_usage, exists
+from volgate.drivers.base import RENAME_NOREPLACE, BackendDirectory, exists
 from volgate.dto import AsyncCopyContext, FileAttributes, FileTransferMetadata, Usage
 from volgate.errors import (
     AlreadyExists,
@@ -249,24 +249,21 @@ class TreeCopy:
             info.free_inodes is None or self._usage.inodes <= info.free_inodes
         ):
             return
-        links = self._backend.capabilities.charges_links
-        made, gone = Surveyor(self._source, self._backend.capabilities), Usage(0, 0)
+        target = self._backend.capabilities
+        made, gone = Surveyor(self._source, target), Surveyor(live or self._source, target)
         async with contextlib.aclosing(self._differences(live)) as changes:
             async for change in changes:
                 was, is_ = change.before, change.after
                 if was is not None and (change.kind == "removed" or "content" in change.what):
                     made.add_usage(was)
-                if is_ is not None and "content" in change.what:
-                    gone = _sum(gone, charged_usage(is_, charges_links=links))
-                elif live is not None and is_ is not None and change.kind == "added" and self._request.delete:
-                    gone = _sum(gone, await self._usage_below(live, change.path, is_))
-        grown = usage_of(made.found)
-        self._check_limit(Usage(max(0, grown.bytes_ - gone.bytes_), max(0, grown.inodes - gone.inodes)))
-
-    async def _usage_below(self, live: Place, path: bytes, attributes: FileAttributes) -> Usage:
-        surveyor = Surveyor(live, self._backend.capabilities)
-        await surveyor.look(await open_directory(live, _above(path)), _name(path), attributes)
-        return usage_of(surveyor.found)
+                if live is None or is_ is None:
+                    continue  # nothing goes
+                if "content" in change.what:
+                    gone.add_usage(is_)
+                elif change.kind == "added" and self._request.delete:
+                    await gone.look(await open_directory(live, _above(change.path)), _name(change.path), is_)
+        more, less = usage_of(made.found), usage_of(gone.found)
+        self._check_limit(Usage(max(0, more.bytes_ - less.bytes_), max(0, more.inodes - less.inodes)))
 
     def _check_limit(self, needed: Usage) -> None:
         info = self._fs.volume.gate.info()
@@ -756,10 +753,6 @@ class TreeCopy:
             return await exists(self._source.backend, directory, name)
         except (NotFound, NotADirectory):
             return False
-
-
-def _sum(one: Usage, other: Usage) -> Usage:
-    return Usage(one.bytes_ + other.bytes_, one.inodes + other.inodes)
 
 
 def _is_same_file(there: FileAttributes, source: FileAttributes) -> bool:
