@@ -75,3 +75,38 @@ def test_what_is_changed_here_is_kept_and_what_others_change_is_found_where_ther
 
     (tmp_path / "another").mkdir()
     trio.run(main)
+
+
+def test_what_is_changed_here_stays_whole_when_a_rule_of_the_bucket_ends_old_versions(rgw_settings, tmp_path):
+    """Why it is kept as a copy even where the bucket has versions: their end is up to the bucket's lifecycle."""
+    keep_versions(rgw_settings).close()
+
+    async def main():
+        async with trio.open_nursery() as nursery:
+            worked = await Worked.on_bucket(tmp_path, S3ObjectStore(rgw_settings), nursery)
+            await worked.write("changed", b"old")
+            await worked.write("removed", os.urandom(9 << 20))
+            await worked.snapshot("s1")
+            tree = await worked.tree()
+            await worked.write("changed", b"new")
+            await worked.remove("removed")
+            await worked.backend.drain()
+            await worked.close()
+            assert end_old_versions(rgw_settings) >= 2
+            worked = await Worked.on_bucket(tmp_path / "another", S3ObjectStore(rgw_settings), nursery)
+            assert await worked.tree_of("s1") == tree
+            await worked.close()
+
+    (tmp_path / "another").mkdir()
+    trio.run(main)
+
+
+def end_old_versions(settings):
+    """Remove all that are not the newest, as NoncurrentVersionExpiration does; returns how many."""
+    client = boto3.session.Session().client("s3")
+    pages = client.get_paginator("list_object_versions").paginate(Bucket=settings.bucket)
+    old = [version for page in pages for version in page.get("Versions", []) if not version["IsLatest"]]
+    for version in old:
+        client.delete_object(Bucket=settings.bucket, Key=version["Key"], VersionId=version["VersionId"])
+    client.close()
+    return len(old)

@@ -354,3 +354,75 @@ def test_snapshots_are_hidden_and_opened_by_name_read_only(anvil, make_backend):
             await backend.open_snapshot("before")
 
     run(make_backend, test)
+
+
+def test_snapshots_of_a_file_are_hidden_and_deleted_one_by_one(anvil, make_backend):
+    async def test(backend, root):
+        folder = await make_directory(backend, root, b"d")
+        await put(backend, folder, b"f", b"one")
+        await backend.create_file_snapshot("one", "d/f")
+        await backend.remove(folder, b"f", is_directory=False)
+        await put(backend, folder, b"f", b"two")
+        await backend.create_file_snapshot("two", "d/f")
+        with pytest.raises(errors.AlreadyExists):
+            await backend.create_file_snapshot("one", "d/f")
+        with pytest.raises(errors.AlreadyExists):
+            await backend.create_snapshot("one")
+        assert (anvil.place / "projects/d/.fsnapshot/f").is_dir()
+        assert await backend.list_names(folder) == [b"f"]
+        assert await backend.find_attributes(folder, b".fsnapshot") is None
+        with pytest.raises(errors.NotFound):
+            await backend.open_directory(folder, b".fsnapshot", 0)
+        with pytest.raises(errors.IllegalName):
+            await put(backend, folder, b".fsnapshot")
+        assert {found.name: found.path for found in await backend.list_snapshots()} == {"one": "d/f", "two": "d/f"}
+        await backend.delete_snapshot("two")  # the Anvil deletes by the second
+        (found,) = await backend.list_snapshots()
+        assert (found.name, found.damaged) == ("one", "")
+        opened = await backend.open_snapshot("one")
+        tree = backend.backend_of_snapshot(opened)
+        inner = await tree.open_directory(opened, b"d", 0)
+        assert await get(tree, inner, b"f") == b"one"
+        with pytest.raises(errors.ReadOnly):
+            await tree.open_file(inner, b"f", 0, writable=True)
+        with pytest.raises(errors.NotFound):
+            await tree.get_attributes(inner, b"g")
+
+    run(make_backend, test)
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"), [(503, errors.Unavailable), ("garbage", errors.InputOutput), ("cut", errors.Unavailable)]
+)
+def test_a_snapshot_of_a_file_that_goes_wrong_is_not_there(anvil, make_backend, fault, error):
+    async def test(backend, root):
+        await put(backend, root, b"f", b"old")
+        anvil.inject(fault, "POST /file-snapshots/create")
+        with pytest.raises(error):
+            await backend.create_file_snapshot("one", "f")
+        assert await backend.list_snapshots() == []
+        await backend.create_file_snapshot("one", "f")
+        anvil.inject(fault, "POST /file-snapshots/delete")
+        if fault != "garbage":  # of which nothing is expected here
+            with pytest.raises(error):
+                await backend.delete_snapshot("one")
+            assert len(await backend.list_snapshots()) == 1
+        await backend.delete_snapshot("one")
+        assert await backend.list_snapshots() == []
+
+    run(make_backend, test)
+
+
+def test_a_snapshot_of_a_file_whose_name_cannot_be_kept_is_undone(anvil, make_backend, monkeypatch):
+    async def test(backend, root):
+        await put(backend, root, b"f", b"old")
+
+        async def fail(name, content):
+            raise errors.NoSpace
+
+        monkeypatch.setattr(backend, "store_reserved", fail)
+        with pytest.raises(errors.NoSpace):
+            await backend.create_file_snapshot("one", "f")
+        assert list((anvil.place / "projects/.fsnapshot/f").iterdir()) == []
+
+    run(make_backend, test)

@@ -50,7 +50,15 @@ times = st.floats(0, 1e12)
 errors_ = st.builds(StorageOperationError, words, ids, texts, ids, texts, maybe(words))
 quotas = st.builds(StorageQuotaInfo, ids, counts, maybe(counts), counts, words, quota_inodes=maybe(counts))
 infos = st.builds(
-    SnapshotInfo, snapshot_ids, times, maybe(counts), maybe(counts), maybe(counts), st.dictionaries(words, texts), texts
+    SnapshotInfo,
+    snapshot_ids,
+    times,
+    maybe(counts),
+    maybe(counts),
+    maybe(counts),
+    st.dictionaries(words, texts),
+    texts,
+    path=st.just("") | paths,
 )
 entries = st.builds(CatalogEntry, ids, words, words, absolute | st.just(""), texts, times)
 descriptions = st.builds(VolumeDescription, entries, words, maybe(absolute), st.booleans(), maybe(quotas))
@@ -115,9 +123,9 @@ def test_a_place_and_its_field(volume_id, mount, path):
     assert convert.from_location_field(convert.to_location_field(location)) == location
 
 
-@given(snapshot_ids, st.dictionaries(words, texts), ids, times)
-def test_a_request_for_a_snapshot_and_its_context(snapshot_id, metadata, volume_id, now):
-    request = CreateSnapshotRequest(snapshot_id=snapshot_id, metadata=metadata)
+@given(snapshot_ids, st.just("") | paths, st.dictionaries(words, texts), ids, times)
+def test_a_request_for_a_snapshot_and_its_context(snapshot_id, path, metadata, volume_id, now):
+    request = CreateSnapshotRequest(snapshot_id=snapshot_id, path=path, metadata=metadata)
     view = convert.from_location_field(
         convert.locate_view({"volume_id": volume_id, "mount_point": "/mnt"}, snapshot_id)
     )

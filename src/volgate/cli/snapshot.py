@@ -41,21 +41,27 @@ def _to_pair(text: str) -> tuple[str, str]:
 @click.argument("target", type=Target())
 @ENDPOINT
 @click.argument("snapshot_id", metavar="[ID]", required=False)
+@click.option("--file", "path", metavar="PATH", help="Only this file: below the mount point, or relative to the root.")
 @click.option("--metadata", "pairs", metavar="KEY=VALUE", multiple=True, help="Kept with it; may be given again.")
 @click.option("--json", "as_json", is_flag=True, help="The snapshot as 'show --json' has it, and 'took_s'.")
-def create(target: str, snapshot_id: str | None, pairs: tuple[str, ...], as_json: bool) -> None:
+def create(target: str, snapshot_id: str | None, path: str | None, pairs: tuple[str, ...], as_json: bool) -> None:
     """Take a snapshot.
 
     Without ID it is named by the moment, as 2026-11-25T160000Z. All that was written before is in it, and nothing that
     is written later. Changes wait meanwhile: some seconds for each 100,000 files where the storage takes no snapshots
-    by itself.
+    by itself. Hammerspace takes snapshots of single files, too.
 
     \b
     volgate snapshot create /mnt/data
     volgate snapshot create /mnt/data before-upgrade --metadata ticket=4711
+    volgate snapshot create /mnt/data --file reports/2026.csv
     """
-    body = {"snapshot_id": snapshot_id, "metadata": dict(_to_pair(pair) for pair in pairs)}
-    taken = ask_patiently(Path(find_served(target)["socket"]), "/v1/snapshots", body, lambda: None)
+    status = find_served(target)
+    file = _within(path, status["mount_point"])
+    if path is not None and not file:
+        raise InvalidArgument(f"{path or 'an empty PATH'} is no file; leave --file out to take all of the volume")
+    body = {"snapshot_id": snapshot_id, "path": file, "metadata": dict(_to_pair(pair) for pair in pairs)}
+    taken = ask_patiently(Path(status["socket"]), "/v1/snapshots", body, lambda: None)
     if as_json:
         click.echo(json.dumps(taken, indent=1))
         return
@@ -70,7 +76,7 @@ def list_(target: str, as_json: bool) -> None:
     """List the snapshots, the oldest first.
 
     PRESERVED is what only they have any more: a file counts for the newest snapshot that was there when it changed. BY
-    says "schedule" where that took it, and may delete it.
+    says "schedule" where that took it, and may delete it. STATE names the file where a snapshot holds only that.
 
     \b
     volgate snapshot list /mnt/data
@@ -112,7 +118,7 @@ def show(target: str, snapshot_id: str, as_json: bool) -> None:
         return
     click.echo(f"{snapshot_id}: taken {_to_time(info['created_at'])}")
     place = "at the root of the mount, " if status["mount_point"] is None else f"{status['mount_point']}/"
-    click.echo(f"  files      {place}.snapshots/{snapshot_id}")
+    click.echo(f"  files      {place}.snapshots/{snapshot_id}{'/' if info['path'] else ''}{info['path']}")
     if info["file_count"] is not None:
         click.echo(f"  holds      {format_size(info['used_bytes'])} in {format_count(info['file_count'], 'file')}")
     if info["preserved_bytes"] is not None:
@@ -287,8 +293,14 @@ def _to_row(info: dict[str, Any]) -> tuple[str, ...]:
     return (
         info["snapshot_id"], _to_time(info["created_at"]), _or_dash(info["file_count"], str),
         _or_dash(info["used_bytes"], format_size), _or_dash(info["preserved_bytes"], format_size),
-        info["metadata"].get("taken-by", "-"), "damaged" if info["damaged"] else "whole",
+        info["metadata"].get("taken-by", "-"), _to_state(info),
     )  # fmt: skip
+
+
+def _to_state(info: dict[str, Any]) -> str:
+    if info["damaged"]:
+        return "damaged"
+    return f"only {info['path']}" if info["path"] else "whole"
 
 
 def _within(path: str | None, mount_point: str | None) -> str:

@@ -284,13 +284,13 @@ def to_snapshot_context(
     if request.snapshot_id is None:
         raise ValueError("the owner names it")
     return VolumeSnapshotContext(
-        view.backend_id, request.snapshot_id, view.relative_path, created_at, dict(request.metadata)
+        view.backend_id, request.snapshot_id, view.relative_path, created_at, dict(request.metadata), path=request.path
     )
 
 
 def from_snapshot_context(context: VolumeSnapshotContext) -> CreateSnapshotRequest:
     """Return the request that asks for this snapshot."""
-    return CreateSnapshotRequest(snapshot_id=context.snapshot_id, metadata=dict(context.metadata))
+    return CreateSnapshotRequest(snapshot_id=context.snapshot_id, path=context.path, metadata=dict(context.metadata))
 
 
 def to_snapshot_response(info: SnapshotInfo) -> SnapshotResponse:
@@ -303,6 +303,7 @@ def to_snapshot_response(info: SnapshotInfo) -> SnapshotResponse:
         preserved_bytes=info.preserved_bytes,
         metadata={printable(key): printable(value) for key, value in info.metadata.items()},
         damaged=printable(info.damaged),
+        path=printable(info.path),
     )
 
 
@@ -316,13 +317,14 @@ def from_snapshot_response(response: SnapshotResponse) -> SnapshotInfo:
         response.preserved_bytes,
         response.metadata,
         response.damaged,
+        path=response.path,
     )
 
 
 def snapshot_from_owner(answer: Mapping[str, Any]) -> SnapshotInfo:
     """Return a snapshot of an owner's answer."""
     names = "snapshot_id", "created_at", "file_count", "used_bytes", "preserved_bytes", "metadata", "damaged"
-    return SnapshotInfo(*(answer[name] for name in names))
+    return SnapshotInfo(*(answer[name] for name in names), path=answer["path"])
 
 
 def changes_from_owner(answer: Sequence[Mapping[str, Any]]) -> list[ChangeField]:

@@ -30,9 +30,10 @@ from volgate.dto import SnapshotInfo, VolumeSnapshotContext
 from volgate.dto.validation import check_snapshot_id
 from volgate.errors import Busy, InvalidArgument, QuotaExceeded, ShuttingDown, StorageException, Unsupported
 from volgate.vfs.file_system import FileSystem
+from volgate.vfs.files import to_path
 from volgate.vfs.restoring import Restore, report
 from volgate.volume.snapshots.base import NoSnapshots, Place
-from volgate.volume.snapshots.comparing import TreeChange, compare
+from volgate.volume.snapshots.comparing import TreeChange, compare, compare_at
 from volgate.volume.volume import Volume
 
 log = logging.getLogger(__name__)
@@ -187,8 +188,14 @@ def routes(
     return _routes(file_system, restores, schedule), run
 
 
-async def _take(file_system: FileSystem, snapshot_id: str | None, metadata: dict[str, str]) -> SnapshotInfo:
+async def _take(
+    file_system: FileSystem, snapshot_id: str | None, metadata: dict[str, str], path: str = ""
+) -> SnapshotInfo:
     """Take a snapshot; without an id it is named by the moment. Raises InvalidArgument, and as ``create`` does."""
+    if path and not file_system.volume.backend.capabilities.file_snapshots:
+        raise Unsupported(
+            "this storage takes no snapshots of single files; leave the file out to take all of the volume"
+        )
     snapshots, now = file_system.volume.snapshots, time.time()
     if snapshot_id is None:
         snapshot_id = _new_id(now, {info.snapshot_id for info in await snapshots.list_all()})
@@ -199,6 +206,7 @@ async def _take(file_system: FileSystem, snapshot_id: str | None, metadata: dict
             Path(SNAPSHOTS_NAME.decode()) / snapshot_id,
             now,
             metadata,
+            path=path,
         )
     except (TypeError, ValueError) as error:
         raise InvalidArgument(str(error)) from error
@@ -219,11 +227,12 @@ def _routes(file_system: FileSystem, restores: _Restores, schedule: Schedule) ->
         return json_reply([_describe(info) for info in await snapshots.list_all()])
 
     async def create(body: bytes) -> Reply:
-        wanted = to_object(body, {"snapshot_id", "metadata"})
+        wanted = to_object(body, {"snapshot_id", "metadata", "path"})
         started = time.monotonic()
         if wanted.get("snapshot_id") is not None:
             _text(wanted, "snapshot_id")
-        info = await _take(file_system, wanted.get("snapshot_id"), _metadata(wanted))
+        path = to_path(_text(wanted, "path")) if wanted.get("path") else b""
+        info = await _take(file_system, wanted.get("snapshot_id"), _metadata(wanted), _to_utf8(path))
         return json_reply({**_describe(info), "took_s": round(time.monotonic() - started, 3)})
 
     async def show_schedule(_body: bytes) -> Reply:
@@ -260,9 +269,13 @@ def _routes(file_system: FileSystem, restores: _Restores, schedule: Schedule) ->
             before = await held.enter_async_context(snapshots.held(snapshot_id))
             after = Place(volume.backend, volume.root)
             if later_id is not None:
-                after = await held.enter_async_context(snapshots.held(_text(wanted, "later_id")))
+                after = later = await held.enter_async_context(snapshots.held(_text(wanted, "later_id")))
+                if later.path not in (b"", before.path):
+                    raise InvalidArgument(f"{later_id} holds only {os.fsdecode(later.path)!r}, and {snapshot_id} more")
             changed = snapshots.changed_since(snapshot_id, later_id)
-            found = [_describe_change(change) async for change in compare(before, after, changed)]
+            file = before.path
+            changes = compare_at(before, after, changed, file) if file else compare(before, after, changed)
+            found = [_describe_change(change) async for change in changes]
         return json_reply(sorted(found, key=operator.itemgetter("path")))
 
     async def restore(body: bytes) -> Reply:
@@ -324,6 +337,14 @@ def _to_bytes(text: str) -> bytes:
         return os.fsencode(text)
     except UnicodeEncodeError as error:
         raise InvalidArgument(f"{text!r} is no text") from error
+
+
+def _to_utf8(path: bytes) -> str:
+    """Return a path as the control calls of a storage have it. Raises InvalidArgument."""
+    try:
+        return path.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidArgument(f"{os.fsdecode(path)!r} is no UTF-8, so the storage cannot be told of it") from error
 
 
 def _text(body: dict[str, Any], name: str) -> str:

@@ -61,6 +61,7 @@ class Capabilities:
         native_quota: the storage has limits of its own, which hold for others than the gateway too.
         preserves: ``open_reserved``, ``clone``, ``key_of_node`` and ``open_node`` work, of which snapshots are made.
         native_snapshots: the storage takes snapshots of the whole volume by itself; ``create_snapshot`` etc. work.
+        file_snapshots: of one file as well; ``create_file_snapshot`` works.
         directory_rename: a directory is renamed in one step, whatever is in it.
         directory_times: a directory's times are stored as names in it change.
         survives_kill: sizes stay as they are when this process is killed; else those that nobody synced may be lost.
@@ -83,6 +84,7 @@ class Capabilities:
     native_quota: bool = False
     preserves: bool = False
     native_snapshots: bool = False
+    file_snapshots: bool = False
     directory_rename: bool = True
     directory_times: bool = True
     survives_kill: bool = True
@@ -127,12 +129,14 @@ class NativeSnapshot:
         name: unique in the volume. created_at: UNIX seconds.
         preserved_bytes: what is kept for it and earlier ones alone; None where the storage does not tell.
         damaged: "" where it is whole, else why it cannot be read.
+        path: of the one file that it holds, relative to the volume's root; "" = all of the volume.
     """
 
     name: str
     created_at: float
     preserved_bytes: int | None = None
     damaged: str = ""
+    path: str = ""
 
 
 @attrs.frozen
@@ -563,6 +567,19 @@ class BaseStorageBackend(ABC):
 
         Raises:
             AlreadyExists: the name is taken. PermissionDenied: the message says which right is missing.
+        """
+        raise Unsupported
+
+    async def create_file_snapshot(self, name: str, path: str) -> None:
+        """Take a snapshot of one regular file, which nobody changes meanwhile. Needs ``file_snapshots``.
+
+        Its root, and the directories down to the file, have that one name each. Durable after return.
+
+        Args:
+            path: relative to the volume's root.
+
+        Raises:
+            AlreadyExists: the name is taken. InvalidArgument: the storage cannot be told of such a path.
         """
         raise Unsupported
 

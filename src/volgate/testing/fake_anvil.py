@@ -4,8 +4,9 @@ Faithful to what the vendor's CSI plugin relies on: login by form and cookie, 20
 strings, a 400 for a name that is taken, tombstones of removed shares, names that are refused.
 
 A guess at the product: the wording of messages, a share with a running task answering 404, how long a tombstone stands,
-the names of snapshots, that an objective is set at once, that ``extendedInfo`` comes back as it was given, and that a
-resize takes effect with its task.
+the names of snapshots, that an objective is set at once, that ``extendedInfo`` comes back as it was given, that a
+resize takes effect with its task, and that a file's snapshots lie in ``.fsnapshot`` beside it (their paths in the
+plugin's tests, ``/SHARE/.fsnapshot/FILE/TIME``, do not tell for a file in a directory).
 """
 
 from __future__ import annotations
@@ -133,6 +134,10 @@ class FakeAnvil:
                 self.snapshots[name].remove(snapshot)
                 shutil.rmtree(self.place / name / ".snapshot" / snapshot)
                 return 200, "", ""
+            case "POST", ["file-snapshots", "create"]:
+                return self._snapshot_file(query["filename-expression"][0])
+            case "POST", ["file-snapshots", "delete"]:
+                return self._delete_of_file(query["filename-expression"][0], query["date-time-expression"][0])
         return 404, {"message": "not found"}, ""
 
     def _share(self, method: str, name: str, body: bytes) -> tuple[int, Any, str]:
@@ -192,7 +197,7 @@ class FakeAnvil:
         return 200, self.tasks[task], ""
 
     def _snapshot(self, name: str) -> tuple[int, Any, str]:
-        taken = time.strftime("%Y-%m-%d-%H-%M-%S", time.gmtime()) + f"-{len(self.snapshots[name])}"
+        taken = f"{_now()}-{len(self.snapshots[name])}"
         root = self.place / name
         (root / ".snapshot" / taken).mkdir(parents=True)
         names = [child.name for child in root.iterdir() if child.name != ".snapshot"]
@@ -200,6 +205,33 @@ class FakeAnvil:
         shutil.copystat(root, root / ".snapshot" / taken)
         self.snapshots[name].append(taken)
         return 200, taken, ""
+
+    def _snapshot_file(self, expression: str) -> tuple[int, Any, str]:
+        """Take a snapshot of each file that the expression names, which may be a pattern."""
+        made = []
+        for file in sorted(self.place.glob(expression.lstrip("/"))):
+            folder = _folder_of(file)
+            folder.mkdir(parents=True, exist_ok=True)
+            taken = folder / f"{_now()}-0644-{len(list(folder.iterdir()))}"
+            subprocess.run(["cp", "-a", "--", file, taken], check=True)
+            made.append(f"/{taken.relative_to(self.place)}")
+        return (200, made, "") if made else (404, {"message": "no such file"}, "")
+
+    def _delete_of_file(self, path: str, second: str) -> tuple[int, Any, str]:
+        """Delete all snapshots of a file that were taken in a second."""
+        found = list(_folder_of(self.place / path.lstrip("/")).glob(f"{second}-*"))
+        for snapshot in found:
+            snapshot.unlink()
+        return (200, "", "") if found else (400, {"message": f"No snapshots found for path {path}"}, "")
+
+
+def _now() -> str:
+    """Return the time as names of snapshots have it: "2026-11-25T16-00-00"."""
+    return time.strftime("%Y-%m-%dT%H-%M-%S", time.gmtime())
+
+
+def _folder_of(file: Path) -> Path:
+    return file.parent / ".fsnapshot" / file.name
 
 
 def _handler(anvil: FakeAnvil) -> type[BaseHTTPRequestHandler]:

@@ -22,7 +22,7 @@ from volgate.dto import FileAttributes, Usage
 from volgate.errors import InvalidArgument, NotADirectory, NotFound, QuotaExceeded, Stale, Unsupported
 from volgate.vfs.tree_writer import TreeWriter
 from volgate.volume.snapshots.base import Place
-from volgate.volume.snapshots.comparing import TreeChange, compare, open_directory
+from volgate.volume.snapshots.comparing import TreeChange, compare, compare_at, open_directory
 
 if TYPE_CHECKING:
     from volgate.vfs.file_system import FileSystem
@@ -66,10 +66,14 @@ class Restore:
         """Return what differs, as changes from the snapshot to the volume.
 
         Raises:
-            NotFound: neither the snapshot nor the volume has the path. InvalidArgument: the path is the gateway's own.
+            NotFound: neither the snapshot nor the volume has the path.
+            InvalidArgument: it is the gateway's own, or not of the file which the snapshot holds alone.
         """
         snapshots = self._fs.volume.snapshots
         self._old = await snapshots.open(self._snapshot_id)
+        self._path = self._path or self._old.path
+        if self._old.path not in (b"", self._path):
+            raise InvalidArgument(f"{self._snapshot_id} holds only {os.fsdecode(self._old.path)!r}")
         parts = self._path.split(b"/") if self._path else []
         if parts and (parts[0] in RESERVED_ROOT_NAMES or any(part in (b"", b".", b"..") for part in parts)):
             raise InvalidArgument(f"{os.fsdecode(self._path)!r} is no path within the volume")
@@ -84,9 +88,7 @@ class Restore:
         above = self._path.rpartition(b"/")[0]
         if await self._look(self._live, above) is None:
             raise NotFound(f"{os.fsdecode(above)!r} is not there to restore into; restore that directory")
-        name = self._path.rpartition(b"/")[2]
-        near = [change async for change in compare(self._old, self._live, changed, above, only=name)]
-        return [change for change in near if (change.path + b"/").startswith(self._path + b"/")]
+        return [change async for change in compare_at(self._old, self._live, changed, self._path)]
 
     async def _look(self, place: Place, path: bytes) -> FileAttributes | None:
         above, _, name = path.rpartition(b"/")

@@ -303,7 +303,7 @@ async def _open_snapshots(
         return NoSnapshots("the volume is mounted read-only")
     capabilities = backend.capabilities
     if capabilities.native_snapshots:
-        return NativeSnapshots(backend, lambda: Usage(gate.used_bytes, gate.used_inodes))
+        return NativeSnapshots(backend, root, lambda: Usage(gate.used_bytes, gate.used_inodes))
     if capabilities.preserves:
         snapshots = PreservingSnapshots(backend, root, local)
         await snapshots.load()

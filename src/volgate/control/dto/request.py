@@ -64,9 +64,10 @@ class SetQuotaRequest(Model):
 
 
 class CreateSnapshotRequest(Model):
-    """A snapshot to be taken; without an id it is named by the moment."""
+    """A snapshot to be taken; without an id it is named by the moment. With a path it holds only the file there."""
 
     snapshot_id: SnapshotId | None = None
+    path: RelativePath = ""
     metadata: Metadata = Field(default_factory=dict)
 
 

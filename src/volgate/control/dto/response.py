@@ -156,7 +156,10 @@ class LocationField(Model):
 
 
 class SnapshotResponse(Model):
-    """A snapshot; counts are null where the storage does not tell. ``damaged``: "", or why it cannot be read."""
+    """A snapshot; counts are null where the storage does not tell. ``damaged``: "", or why it cannot be read.
+
+    ``path``: of the one file that it holds; "" = all of the volume.
+    """
 
     snapshot_id: str
     created_at: Seconds
@@ -165,6 +168,7 @@ class SnapshotResponse(Model):
     preserved_bytes: Count | None
     metadata: dict[str, str]
     damaged: str
+    path: str
 
 
 class SnapshotDetailResponse(Model):

@@ -139,6 +139,7 @@ function describeCounts({ created, replaced, removed, adjusted }) {
 
 function describe(snapshot) {
   const parts = [formatMoment(snapshot.created_at)];
+  if (snapshot.path) parts.push(`only ${snapshot.path}`);
   if (snapshot.file_count !== null) parts.push(formatCount(snapshot.file_count, "inode"));
   if (snapshot.used_bytes !== null) parts.push(formatBytes(snapshot.used_bytes));
   if (snapshot.preserved_bytes !== null) parts.push(`keeps ${formatBytes(snapshot.preserved_bytes)}`);

@@ -51,8 +51,11 @@ async def list_snapshots(
 
 @router.post("/volumes/{volume_id}/snapshots", status_code=201, dependencies=[may(Role.OWNER)])
 async def create_snapshot(services: Using, volume_id: InVolume, request: CreateSnapshotRequest) -> SnapshotResponse:
-    """Take a snapshot: all that was written before is in it, and nothing that is written later."""
-    body = {"snapshot_id": request.snapshot_id, "metadata": request.metadata}
+    """Take a snapshot: all that was written before is in it, and nothing that is written later.
+
+    With ``path`` it holds only the file there, where the storage takes such (Hammerspace); else it is refused.
+    """
+    body = {"snapshot_id": request.snapshot_id, "path": request.path, "metadata": request.metadata}
     taken = await ask_owner(services, volume_id, "POST", "/v1/snapshots", body)
     return convert.to_snapshot_response(convert.snapshot_from_owner(taken))
 

@@ -33,6 +33,8 @@ _DONE: Final = "COMPLETED"
 _ENDED: Final = frozenset({"FAILED", "VALIDATION_FAILED", "HALTED", "CANCELLED", "RESUMED"})
 """A task in one of these gets no further; what was RESUMED goes on as another task, which nobody knows of here."""
 _GONE: Final = frozenset({"REMOVED", "RECLAIMING"})
+_PATTERN: Final = frozenset("*?[]{}\\")
+"""What may make a path a pattern, which the Anvil takes instead of a path (``file-snapshot-create --filename``)."""
 
 
 @attrs.frozen
@@ -284,7 +286,7 @@ class Anvil:
             tuple(_objectives_of(share)),
         )
 
-    # -- snapshots ----------------------------------------------------------------------------------------------
+    # -- snapshots of the share -----------------------------------------------------------------------------------
 
     def _snapshots(self, verb: str, *rest: str) -> str:
         parts = [verb, self._settings.share, *rest]
@@ -308,6 +310,33 @@ class Anvil:
     async def delete_snapshot(self, name: str) -> None:
         """Delete a snapshot by the Anvil's name. Raises NotFound."""
         self._check(await self._ask("POST", self._snapshots("snapshot-delete", name)), f"the snapshot {name}")
+
+    # -- snapshots of one file --------------------------------------------------------------------------------------
+
+    async def create_file_snapshot(self, path: str) -> str:
+        """Take a snapshot of one file and return where it lies. Both paths are relative to the share.
+
+        Raises InvalidArgument: the Anvil would take the path for a pattern, and snapshots of several files.
+        """
+        if found := sorted(set(path) & _PATTERN):
+            raise InvalidArgument(f"the Anvil takes a path with {found[0]} for a pattern; take one of the whole volume")
+        what, share = f"a snapshot of the file {path}", f"/{self._settings.share}/"
+        query = urlencode({"filename-expression": share + path})
+        answer = self._check(await self._ask("POST", f"/file-snapshots/create?{query}"), what)
+        made = self._parse(answer, what, list)
+        if len(made) != 1 or not isinstance(made[0], str) or not made[0].startswith(share):
+            raise InputOutput(f"the Anvil's answer to {what} names no file of the share: {_line(answer.body)}")
+        return made[0].removeprefix(share)
+
+    async def delete_file_snapshot(self, path: str, made: str) -> None:
+        """Delete the snapshots of a file that were taken in the same second as one. Raises NotFound: there is none."""
+        what = f"the snapshot {made}"
+        second = "-".join(made.rpartition("/")[2].split("-", 5)[:5])
+        query = urlencode({"filename-expression": f"/{self._settings.share}/{path}", "date-time-expression": second})
+        answer = await self._ask("POST", f"/file-snapshots/delete?{query}")
+        if answer.status == 400 and b"No snapshots found" in answer.body:
+            raise NotFound(f"the Anvil knows no such thing: {what}")
+        self._check(answer, what)
 
 
 def _objectives_of(share: dict[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The mounted share as a directory: the posix driver, but for ``.snapshot`` at its root.
+"""The mounted share as a directory: the posix driver, but for ``.snapshot`` at its root and ``.fsnapshot`` everywhere.
 
 The storage shows its snapshots there. They are hidden from who lists or looks up, and opened by name instead; what lies
 in one is of class ``SnapshotDirectory`` and read only.
@@ -19,6 +19,7 @@ from volgate.dto import BackendType, FileAttributes, VolumeOperationContext
 from volgate.errors import CrossDevice, IllegalName, InvalidArgument, NotFound, ReadOnly
 
 SNAPSHOTS: Final = b".snapshot"
+FILE_SNAPSHOTS: Final = b".fsnapshot"
 _READS: Final = ("get_attributes", "find_attributes", "read_link", "get_xattr", "list_xattrs")
 _CHANGES: Final = (
     "set_attributes",
@@ -52,11 +53,21 @@ class _ShareDirectoryBase(PosixBackend):
             raise NotFound(f"the share is not mounted at {self.source}; {self._mount_hint}")
         return await super().open_volume(context)
 
+    @property
+    def root(self) -> PosixDirectory:
+        """The share's root; only while the volume is open."""
+        assert self._root is not None
+        return self._root
+
+    def hides(self, directory: BackendDirectory, name: bytes) -> bool:
+        """Return whether the storage has its snapshots under a name."""
+        return name == FILE_SNAPSHOTS or (name == SNAPSHOTS and directory is self._root)
+
     def check_place(self, directory: BackendDirectory, name: bytes, *, changes: bool) -> None:
         """Refuse what would reach a snapshot by its name, or change one."""
         if changes and isinstance(directory, SnapshotDirectory):
             raise ReadOnly("a snapshot is read only")
-        if name == SNAPSHOTS and directory is self._root:
+        if self.hides(directory, name):
             raise IllegalName("the storage keeps its snapshots under that name") if changes else NotFound
 
     def _check(self, status: os.stat_result, ino: int) -> os.stat_result:
@@ -75,8 +86,7 @@ class _ShareDirectoryBase(PosixBackend):
 
     async def list_names(self, directory: BackendDirectory) -> list[bytes]:
         """See BaseStorageBackend."""
-        names = await super().list_names(directory)
-        return [name for name in names if name != SNAPSHOTS] if directory is self._root else names
+        return [name for name in await super().list_names(directory) if not self.hides(directory, name)]
 
     async def get_attributes_of(
         self, directory: BackendDirectory, names: Sequence[bytes]
@@ -107,16 +117,20 @@ class _ShareDirectoryBase(PosixBackend):
 
     @converted_async
     def open_snapshot(self, name: str) -> SnapshotDirectory:
-        """See BaseStorageBackend."""
-        if name in ("", ".", "..") or "/" in name:
-            raise InvalidArgument(f"'{name}' is no name of a snapshot")
-        assert self._root is not None
-        folder = os.open(SNAPSHOTS, _OPEN_DIRECTORY, dir_fd=self._root.fd)
-        try:
-            snapshot = SnapshotDirectory(os.open(name, _OPEN_DIRECTORY, dir_fd=folder))
-        finally:
-            os.close(folder)
-        self._snapshot_devices.add(os.fstat(snapshot.fd).st_dev)
+        """See BaseStorageBackend; the name is a path below the share: of a snapshot of it, or of those of a file."""
+        parts = os.fsencode(name).split(b"/")
+        is_one = FILE_SNAPSHOTS in parts or (parts[0] == SNAPSHOTS and len(parts) == 2)
+        if not is_one or any(part in (b"", b".", b"..") for part in parts):
+            raise InvalidArgument(f"{name!r} is no place of a snapshot")
+        fd = os.dup(self.root.fd)
+        for part in parts:
+            above = fd
+            try:
+                fd = os.open(part, _OPEN_DIRECTORY, dir_fd=above)
+            finally:
+                os.close(above)
+        snapshot = SnapshotDirectory(fd)
+        self._snapshot_devices.add(os.fstat(fd).st_dev)
         return snapshot
 
 
@@ -124,7 +138,7 @@ def _guarded(name: str, *, changes: bool) -> Callable[..., Coroutine[Any, Any, A
     plain = getattr(PosixBackend, name)
 
     async def call(self: _ShareDirectoryBase, directory: BackendDirectory, at: bytes, *args: Any, **kwargs: Any) -> Any:
-        if name == "find_attributes" and at == SNAPSHOTS and directory is self._root:
+        if name == "find_attributes" and self.hides(directory, at):
             return None
         self.check_place(directory, at, changes=changes)
         return await plain(self, directory, at, *args, **kwargs)

@@ -26,6 +26,7 @@ class VolumeSnapshotContext:
         snapshot_path: where the snapshot's view lies, e.g. ``.snapshots/ID``.
         created_at: UNIX seconds.
         metadata: immutable text pairs of the creator.
+        path: of the one file that is taken, relative to the volume's root; "" = all of the volume.
     """
 
     volume_id: str = attrs.field(validator=check_volume_id)
@@ -33,6 +34,7 @@ class VolumeSnapshotContext:
     snapshot_path: Path = attrs.field(converter=to_path)
     created_at: float = attrs.field(validator=check_not_negative)
     metadata: Mapping[str, str] = attrs.field(converter=to_frozen_mapping, hash=False)
+    path: str = attrs.field(default="", kw_only=True)
 
 
 @attrs.frozen
@@ -47,6 +49,7 @@ class SnapshotInfo:
             have any more. None where the storage does not tell.
         metadata: immutable text pairs of the creator.
         damaged: "" where it is whole, else why it cannot be read.
+        path: of the one file that it holds, relative to the volume's root; "" = all of the volume.
     """
 
     snapshot_id: str = attrs.field(validator=check_snapshot_id)
@@ -56,3 +59,4 @@ class SnapshotInfo:
     preserved_bytes: int | None = attrs.field(validator=check_not_negative)
     metadata: Mapping[str, str] = attrs.field(converter=to_frozen_mapping, hash=False)
     damaged: str
+    path: str = attrs.field(default="", kw_only=True)

@@ -51,9 +51,11 @@ class SnapshotRoot(Place):
 
     Attributes:
         number: unique among all snapshots ever opened by this process.
+        path: of the one file that it holds; b"" = it holds all of the volume.
     """
 
     number: int
+    path: bytes = b""
 
 
 class Snapshots(ABC):
@@ -78,7 +80,8 @@ class Snapshots(ABC):
 
         Raises:
             AlreadyExists: the id is taken. Busy: it would stand still for longer than ``FREEZE_S``.
-            Unsupported: this volume cannot have snapshots; says why.
+            NotFound, InvalidArgument: there is no file of the path, or the storage cannot be told of it.
+            Unsupported: this volume cannot have snapshots, or not of a file alone; says why.
         """
 
     @abstractmethod

@@ -154,6 +154,21 @@ async def compare(
             new = await _open_below(after, below_new)
 
 
+async def compare_at(
+    before: Place, after: Place, changed: Mapping[int, bytes | None], path: bytes
+) -> AsyncGenerator[TreeChange, None]:
+    """Yield what differs at one name, which need be no directory, and below it. See ``compare``."""
+    above, _, name = path.rpartition(b"/")
+    where: Place | None = after
+    try:
+        await open_directory(after, above)
+    except (NotFound, NotADirectory):
+        where = None
+    async for change in compare(before, where, changed, above, only=name):
+        if (change.path + b"/").startswith(path + b"/"):
+            yield change
+
+
 _Below = tuple[BackendDirectory | None, bytes, FileAttributes | None]
 """Where a directory lies, to be opened when its turn comes: there may be more than descriptors."""
 

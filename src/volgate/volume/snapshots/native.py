@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import stat
 from collections.abc import Callable, Mapping, Set
 from typing import Final
 from weakref import WeakValueDictionary
@@ -12,11 +14,12 @@ import attrs
 import trio
 
 from volgate.drivers.allowance import Allowance
-from volgate.drivers.base import BaseStorageBackend, NativeSnapshot
+from volgate.drivers.base import BackendDirectory, BaseStorageBackend, NativeSnapshot, charged_usage
 from volgate.dto import SnapshotInfo, Usage, VolumeSnapshotContext
 from volgate.dto.validation import SNAPSHOT_ID, check_count, check_moment, check_text_pairs, to_frozen_mapping
-from volgate.errors import Busy, NotFound, Unavailable
-from volgate.volume.snapshots.base import FREEZE_S, Freeze, SnapshotRoot, Snapshots
+from volgate.errors import Busy, InvalidArgument, NotFound, Unavailable
+from volgate.volume.snapshots.base import FREEZE_S, Freeze, Place, SnapshotRoot, Snapshots
+from volgate.volume.snapshots.comparing import open_directory
 
 log = logging.getLogger(__name__)
 
@@ -49,11 +52,12 @@ class NativeSnapshots(Snapshots):
     time of it as well: a note holds for the snapshot that it was made for, and so does a root that is open.
 
     Args:
-        usage: returns what the volume counts now.
+        root: the volume's. usage: returns what the volume counts now.
     """
 
-    def __init__(self, backend: BaseStorageBackend, usage: Callable[[], Usage]) -> None:
+    def __init__(self, backend: BaseStorageBackend, root: BackendDirectory, usage: Callable[[], Usage]) -> None:
         self._backend = backend
+        self._live = Place(backend, root)
         self._usage = usage
         self._creating, self._noting = trio.Lock(), trio.Lock()
         self._notes: dict[str, _Note] | None = None
@@ -68,15 +72,24 @@ class NativeSnapshots(Snapshots):
 
     async def create(self, context: VolumeSnapshotContext, freeze: Freeze) -> SnapshotInfo:
         """See Snapshots: atomic in the storage."""
+        path = os.fsencode(context.path)
         async with self._creating:
             await self._store_all()  # so that little is left to be done while it stands still
             async with freeze():
-                usage = self._usage()
-                await self._create(context.snapshot_id)
+                usage = await self._measure_file(path) if path else self._usage()
+                await self._create(context.snapshot_id, context.path)
             note = _Note(context.created_at, max(0, usage.inodes), max(0, usage.bytes_), context.metadata)
             async with self._noting:
                 await self._store_notes({**await self._load_notes(), context.snapshot_id: note})
         return await self.get(context.snapshot_id)
+
+    async def _measure_file(self, path: bytes) -> Usage:
+        """Return what a file counts. Raises NotFound; InvalidArgument: it is no regular file."""
+        above, _, name = path.rpartition(b"/")
+        attributes = await self._backend.get_attributes(await open_directory(self._live, above), name)
+        if not stat.S_ISREG(attributes.mode):
+            raise InvalidArgument(f"{os.fsdecode(path)!r} is no regular file; leave it out to take all of the volume")
+        return charged_usage(attributes)
 
     async def _store_all(self) -> None:
         """Have the storage hold all that was acknowledged; what fails is tried again for a moment.
@@ -91,10 +104,13 @@ class NativeSnapshots(Snapshots):
                 raise Unavailable(f"a snapshot needs all in the storage, and {left} changes are not: {why}")
             await trio.sleep(_AGAIN_S)
 
-    async def _create(self, snapshot_id: str) -> None:
+    async def _create(self, snapshot_id: str, path: str) -> None:
         with trio.move_on_after(FREEZE_S) as limit:
             await self._store_all()
-            await self._backend.create_snapshot(snapshot_id)
+            if path:
+                await self._backend.create_file_snapshot(snapshot_id, path)
+            else:
+                await self._backend.create_snapshot(snapshot_id)
         if limit.cancelled_caught:
             raise Busy(f"it would stand still for more than {FREEZE_S:g} s: the storage takes too long for a snapshot")
 
@@ -131,7 +147,8 @@ class NativeSnapshots(Snapshots):
             self._close_roots(snapshot_id)
             directory = await self._backend.open_snapshot(snapshot_id)
             number = self._numbers.setdefault(key, len(self._numbers) + 1)
-            root = SnapshotRoot(self._backend.backend_of_snapshot(directory), directory, number)
+            backend = self._backend.backend_of_snapshot(directory)
+            root = SnapshotRoot(backend, directory, number, os.fsencode(found.path))
             root = self._roots.setdefault(key, root)
         return root
 
@@ -195,9 +212,9 @@ def _note_of(found: NativeSnapshot, notes: Mapping[str, _Note]) -> _Note | None:
 
 
 def _to_info(found: NativeSnapshot, note: _Note | None) -> SnapshotInfo:
+    facts = {"damaged": found.damaged, "path": found.path}
     if note is None:
-        return SnapshotInfo(found.name, found.created_at, None, None, found.preserved_bytes, {}, damaged=found.damaged)
+        return SnapshotInfo(found.name, found.created_at, None, None, found.preserved_bytes, {}, **facts)
     return SnapshotInfo(
-        found.name, note.created_at, note.file_count, note.used_bytes, found.preserved_bytes, note.metadata,
-        damaged=found.damaged,
-    )  # fmt: skip
+        found.name, note.created_at, note.file_count, note.used_bytes, found.preserved_bytes, note.metadata, **facts
+    )
