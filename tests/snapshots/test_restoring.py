@@ -453,3 +453,57 @@ for number in itertools.count():
     finally:
         worker.kill()
         worker.wait()
+
+
+def link_groups(tree):
+    """Return which names lead to one file."""
+    groups = {}
+    for path in tree.iterdir():
+        groups.setdefault(path.stat().st_ino, set()).add(path.name)
+    return {frozenset(names) for names in groups.values()}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_names_are_joined_and_parted_as_they_were(volume, seed):
+    chance = random.Random(seed)
+    names = [f"n{number}" for number in range(9)]
+
+    def regroup():
+        for name in chance.sample(names, 7):
+            path, other = volume.path / name, volume.path / chance.choice(names)
+            content = other.read_bytes() if other.exists() else b"%d" % chance.randrange(3)
+            path.unlink(missing_ok=True)
+            if other.exists() and other != path and chance.random() < 0.6:
+                os.link(other, path)
+            elif chance.random() < 0.8:
+                path.write_bytes(content)
+                os.utime(path, (1e9, 1e9))
+
+    for name in names:
+        (volume.path / name).write_bytes(b"0")
+        os.utime(volume.path / name, (1e9, 1e9))
+    regroup()
+    snapshot(volume, "create", "s1")
+    before = link_groups(volume.path), {path.name: path.read_bytes() for path in volume.path.iterdir()}
+    regroup()
+    is_other = before != (link_groups(volume.path), {path.name: path.read_bytes() for path in volume.path.iterdir()})
+    assert (diff(volume, "s1") != {}) == is_other
+    snapshot(volume, "restore", "s1", "--yes")
+    assert (link_groups(volume.path), {path.name: path.read_bytes() for path in volume.path.iterdir()}) == before
+    assert diff(volume, "s1") == {}
+    assert used_of(volume) == walk_usage(volume.backing)
+
+
+def test_a_link_that_was_broken_up_is_told_and_joined_again(volume):
+    one, two = volume.path / "one", volume.path / "two"
+    one.write_bytes(b"content")
+    os.link(one, two)
+    snapshot(volume, "create", "s1")
+    two.unlink()
+    subprocess.run(["cp", "-p", one, two], check=True)
+    assert diff(volume, "s1") == {"two": ("changed", "links")}
+    snapshot(volume, "restore", "s1", "--yes")
+    assert one.stat().st_ino == two.stat().st_ino and diff(volume, "s1") == {}
+    two.unlink()
+    snapshot(volume, "restore", "s1")
+    assert one.stat().st_ino == two.stat().st_ino

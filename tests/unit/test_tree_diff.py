@@ -6,7 +6,7 @@ import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from volgate.core.tree_diff import is_same_type, is_untouched, pair_names, what_differs
+from volgate.core.tree_diff import LinkGroups, is_same_type, is_untouched, pair_names, what_differs
 from volgate.dto import FileAttributes
 
 NAMES = st.dictionaries(st.binary(min_size=1, max_size=2), st.integers(), max_size=6)
@@ -38,3 +38,11 @@ def test_a_directorys_time_counts_where_it_is_asked_for():
     assert what_differs(folder, later, content=False, xattrs=False, directory_times=False) == ()
     assert what_differs(folder, later, content=False, xattrs=False, directory_times=True) == ("mtime",)
     assert not is_same_type(folder, FILE) and is_same_type(folder, later)
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=20))
+def test_names_that_agree_pair_the_inodes_of_two_trees_one_to_one(seen):
+    groups = LinkGroups()
+    kept = {pair for pair in seen if groups.agree(*pair)}
+    assert len({before for before, _ in kept}) == len({after for _, after in kept}) == len(kept)
+    assert all(any(pair[0] == k[0] or pair[1] == k[1] for k in kept) for pair in seen)

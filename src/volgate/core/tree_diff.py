@@ -22,6 +22,24 @@ def is_same_type(before: FileAttributes, after: FileAttributes) -> bool:
     return stat.S_IFMT(before.mode) == stat.S_IFMT(after.mode) and before.rdev == after.rdev
 
 
+class LinkGroups:
+    """Which inode of the later tree has the names that one of the earlier tree has, told by the names seen so far."""
+
+    def __init__(self) -> None:
+        self._later: dict[int, int] = {}
+        self._earlier: dict[int, int] = {}
+
+    def agree(self, before_ino: int, after_ino: int) -> bool:
+        """Return whether a name that leads from one to the other fits to those before; then it counts, too."""
+        if (
+            self._later.get(before_ino, after_ino) != after_ino
+            or self._earlier.get(after_ino, before_ino) != before_ino
+        ):
+            return False
+        self._later[before_ino], self._earlier[after_ino] = after_ino, before_ino
+        return True
+
+
 def is_untouched(before: FileAttributes, after: FileAttributes) -> bool:
     """Return whether nothing of an inode can have changed: every change sets its ctime (inode(7))."""
     return _all_of(before) == _all_of(after)

@@ -33,7 +33,7 @@ from volgate.vfs.file_system import FileSystem
 from volgate.vfs.files import to_path
 from volgate.vfs.restoring import Restore, report
 from volgate.volume.snapshots.base import NoSnapshots, Place
-from volgate.volume.snapshots.comparing import TreeChange, compare, compare_at
+from volgate.volume.snapshots.comparing import TreeChange, compare, compare_at, settle_links
 from volgate.volume.volume import Volume
 
 log = logging.getLogger(__name__)
@@ -274,8 +274,8 @@ def _routes(file_system: FileSystem, restores: _Restores, schedule: Schedule) ->
                     raise InvalidArgument(f"{later_id} holds only {os.fsdecode(later.path)!r}, and {snapshot_id} more")
             changed = snapshots.changed_since(snapshot_id, later_id)
             file = before.path
-            changes = compare_at(before, after, changed, file) if file else compare(before, after, changed)
-            found = [_describe_change(change) async for change in changes]
+            looked = compare_at(before, after, changed, file) if file else compare(before, after, changed, links=True)
+            found = [_describe_change(change) for change in (await settle_links(looked))[0]]
         return json_reply(sorted(found, key=operator.itemgetter("path")))
 
     async def restore(body: bytes) -> Reply:

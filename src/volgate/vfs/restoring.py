@@ -22,7 +22,7 @@ from volgate.dto import FileAttributes, Usage
 from volgate.errors import InvalidArgument, NotADirectory, NotFound, QuotaExceeded, Stale, Unsupported
 from volgate.vfs.tree_writer import TreeWriter
 from volgate.volume.snapshots.base import Place
-from volgate.volume.snapshots.comparing import TreeChange, compare, compare_at, open_directory
+from volgate.volume.snapshots.comparing import TreeChange, compare, compare_at, open_directory, settle_links
 
 if TYPE_CHECKING:
     from volgate.vfs.file_system import FileSystem
@@ -60,6 +60,7 @@ class Restore:
         self._path = path
         self._transfer_id = transfer_id
         self._live = Place(file_system.volume.backend, file_system.volume.root)
+        self._links: dict[int, bytes] = {}
         self.touched: set[tuple[int, bytes]] = set()
 
     async def plan(self) -> list[TreeChange]:
@@ -84,11 +85,14 @@ class Restore:
             raise NotFound(f"neither the snapshot nor the volume has {os.fsdecode(self._path)!r}")
         if was is not None and is_ is not None and stat.S_ISDIR(was.mode) and stat.S_ISDIR(is_.mode):
             times = self._live.backend.capabilities.directory_times
-            return [c async for c in compare(self._old, self._live, changed, self._path, directory_times=times)]
+            found = compare(self._old, self._live, changed, self._path, directory_times=times, links=True)
+            changes, self._links = await settle_links(found)
+            return changes
         above = self._path.rpartition(b"/")[0]
         if await self._look(self._live, above) is None:
             raise NotFound(f"{os.fsdecode(above)!r} is not there to restore into; restore that directory")
-        return [change async for change in compare_at(self._old, self._live, changed, self._path)]
+        changes, self._links = await settle_links(compare_at(self._old, self._live, changed, self._path))
+        return changes
 
     async def _look(self, place: Place, path: bytes) -> FileAttributes | None:
         above, _, name = path.rpartition(b"/")
@@ -106,6 +110,7 @@ class Restore:
         """
         self.check_quota(changes)
         writer = TreeWriter(self._fs, self._old, self._transfer_id)
+        writer.links.update(self._links)
         self.touched = writer.touched
         lost: list[tuple[bytes, Stale]] = []
         for change in reversed(changes):
@@ -136,7 +141,7 @@ class Restore:
         async with writer.within(above, above) as pair:
             if change.kind == "removed":
                 await writer.create(pair, name, was)
-            elif "content" in change.what:
+            elif change.replaces:
                 await writer.replace(pair, name, was)
             else:
                 await writer.adjust(pair, name, was, change.path)
@@ -165,7 +170,7 @@ class Restore:
         """Raise QuotaExceeded where a plan does not fit: a file is replaced once the new one stands beside it."""
         info = self._fs.volume.gate.info()
         links: Counter[int] = Counter()
-        made: set[int] = set()
+        made = set(self._links)
         used = most = Usage(0, 0)
 
         def let_go(attributes: FileAttributes) -> None:
@@ -182,7 +187,7 @@ class Restore:
             if change.kind == "added" and change.after is not None:
                 let_go(change.after)
         for change in changes:
-            if change.before is None or (change.kind == "changed" and "content" not in change.what):
+            if change.before is None or (change.kind == "changed" and not change.replaces):
                 continue
             if change.before.ino not in made or change.before.nlink <= 1:
                 made.add(change.before.ino)
@@ -203,7 +208,7 @@ class Restore:
 
 def report(changes: list[TreeChange]) -> RestoreReport:
     """Return what a plan comes to."""
-    replaced = sum(change.kind == "changed" and "content" in change.what for change in changes)
+    replaced = sum(change.replaces for change in changes)
     return RestoreReport(
         created=sum(change.kind == "removed" for change in changes),
         replaced=replaced,

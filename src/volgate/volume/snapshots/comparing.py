@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import stat
-from collections.abc import AsyncGenerator, Callable, Mapping, Set
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping, Set
 from typing import Final, Literal
 
 import attrs
 import trio
 
 from volgate.concurrency import give_turn, note_progress
-from volgate.core.tree_diff import is_same_type, is_untouched, pair_names, what_differs
+from volgate.core.tree_diff import LinkGroups, is_same_type, is_untouched, pair_names, what_differs
 from volgate.drivers.base import BackendDirectory, attributes_by_name, in_batches
 from volgate.dto import FileAttributes
 from volgate.errors import NotADirectory, NotFound, Stale
@@ -33,7 +33,7 @@ class TreeChange:
         kind: "added" and "removed" are said of everything below a directory too, parents first. "linked" is said of
             what is the same, and has several names in one of the trees.
         before, after: its attributes; None where it is not.
-        what: of "changed": which of content, mode, owner, mtime and xattrs.
+        what: of "changed": which of content, mode, owner, mtime, xattrs and links: other names lead to the same inode.
     """
 
     path: bytes
@@ -41,6 +41,11 @@ class TreeChange:
     before: FileAttributes | None
     after: FileAttributes | None
     what: tuple[str, ...] = ()
+
+    @property
+    def replaces(self) -> bool:
+        """Whether what stands there later is replaced where it is made like the earlier."""
+        return self.kind == "changed" and not {"content", "links"}.isdisjoint(self.what)
 
     @property
     def undone(self) -> Literal["added", "removed", "changed"]:
@@ -157,16 +162,37 @@ async def compare(
 async def compare_at(
     before: Place, after: Place, changed: Mapping[int, bytes | None], path: bytes
 ) -> AsyncGenerator[TreeChange, None]:
-    """Yield what differs at one name, which need be no directory, and below it. See ``compare``."""
+    """Yield what differs at one name, which need be no directory, and below it, and its links. See ``compare``."""
     above, _, name = path.rpartition(b"/")
     where: Place | None = after
     try:
         await open_directory(after, above)
     except (NotFound, NotADirectory):
         where = None
-    async for change in compare(before, where, changed, above, only=name):
+    async for change in compare(before, where, changed, above, only=name, links=True):
         if (change.path + b"/").startswith(path + b"/"):
             yield change
+
+
+async def settle_links(changes: AsyncIterable[TreeChange]) -> tuple[list[TreeChange], dict[int, bytes]]:
+    """Return the changes, of which "linked" is said only where names lead to one inode in one of the trees alone.
+
+    And, of inodes that have several names in the earlier tree, one where the later tree has the same content.
+    """
+    groups, found, links = LinkGroups(), list[TreeChange](), dict[int, bytes]()
+    async for change in changes:
+        was, is_ = change.before, change.after
+        several = was is not None and is_ is not None and max(was.nlink, is_.nlink) > 1
+        if was is None or is_ is None or not several or _is_directory(was) or "content" in change.what:
+            found.append(change)
+        elif not groups.agree(was.ino, is_.ino):
+            found.append(attrs.evolve(change, kind="changed", what=(*change.what, "links")))
+        else:
+            if was.nlink > 1:
+                links.setdefault(was.ino, change.path)
+            if change.kind != "linked":
+                found.append(change)
+    return found, links
 
 
 _Below = tuple[BackendDirectory | None, bytes, FileAttributes | None]
