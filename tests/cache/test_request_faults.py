@@ -1,5 +1,6 @@
 """Requests of a volume of objects that fail, are lost, or meet what others did: nothing is lost, all comes right."""
 
+import contextlib
 import tempfile
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import trio
 from test_crash_points import WORK, begin, unlink_what_is_new
 
 import volumes
-from volgate.errors import PermissionDenied, Unavailable
+from volgate.cache import uploads
+from volgate.errors import PermissionDenied, Stale, Unavailable
 from volumes import HookedStore
 
 
@@ -152,5 +154,80 @@ def test_a_rename_whose_source_others_changed_is_refused_and_overwrites_nothing(
             assert await volume.backend.drain() >= 1
             assert volume.backend.backlog().refused == 1
             assert [found.key async for found in store.list_objects()] == ["source"][change == "deleted" :]
+
+    trio.run(main)
+
+
+class ContradictingStore(HookedStore):
+    """Says that a condition failed which holds, as often as it is told to."""
+
+    def __init__(self):
+        super().__init__()
+        self.times = 0
+
+    async def before(self, name, key):
+        if name == "put" and key == "name" and self.times:
+            self.times -= 1
+            raise Stale("name was deleted")
+
+
+@pytest.mark.parametrize(("times", "said"), [(3, None), (1000, Unavailable)])
+def test_fsync_waits_where_the_server_contradicts_itself_and_never_says_that_others_changed_the_file(
+    folder, monkeypatch, times, said
+):
+    monkeypatch.setattr(uploads, "_CONTRADICTED_S", 0.001)
+
+    async def main():
+        store = ContradictingStore()
+        async with volumes.opened(store, folder / "cache", background=False) as volume:
+            await volume.write("name", b"first")
+            await drained(volume)
+            file = await volume.open("name")
+            await file.write(0, b"FIRST")
+            store.times = times
+            with pytest.raises(said) if said else contextlib.nullcontext():
+                await file.sync(data_only=False)
+            store.times = 0
+            await file.close()
+            await drained(volume)
+            assert volume.backend.backlog().refused == 0
+            assert await store.get_range("name", 0, 100) == b"FIRST"
+
+    trio.run(main)
+
+
+class InterruptingStore(HookedStore):
+    """Does something of the test's own before it gives a range."""
+
+    def __init__(self):
+        super().__init__()
+        self.meanwhile = None
+
+    async def before(self, name, key):
+        if name == "get_range" and self.meanwhile is not None:
+            meanwhile, self.meanwhile = self.meanwhile, None
+            await meanwhile()
+
+
+@pytest.mark.parametrize("change", ["write", "cut"])
+def test_a_file_that_changes_while_its_upload_reads_it_is_not_refused(folder, change):
+    async def main():
+        store = InterruptingStore()
+        async with volumes.opened(store, folder / "one") as volume:
+            await volume.write("f", bytes(60))
+            await drained(volume)
+        (folder / "two").mkdir()
+        async with volumes.opened(store, folder / "two", background=False) as volume:
+            file = await volume.open("f")
+            await file.write(0, b"staged")
+            await file.write(50, b"staged")
+            store.meanwhile = lambda: file.write(20, b"more") if change == "write" else file.truncate(20)
+            await file.sync(data_only=False)
+            assert store.meanwhile is None
+            await file.close()
+            await drained(volume)
+            assert volume.backend.backlog().refused == 0
+            content = b"staged".ljust(20, b"\0") + (b"more".ljust(30, b"\0") + b"staged\0\0\0\0") * (change == "write")
+            assert await store.get_range("f", 0, 100) == content
 
     trio.run(main)

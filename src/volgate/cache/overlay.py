@@ -96,13 +96,13 @@ class Entry:
         running: set while an upload is under way; ends with it.
         refused: "" or why the bucket refuses it for good.
         error: what the last try failed with.
-        failures: tries that failed since the last that did not.
+        failures: tries that failed since the last that did not. contradicted: by conditions that should have held.
         parts_done: parts of uploads that were stored.
     """
 
     __slots__ = (
-        "changes", "era", "error", "failures", "is_queued", "key", "node", "parts_done", "place", "recorded", "refused",
-        "remote_etag", "running", "sequence", "since", "uploaded", "uploads",
+        "changes", "contradicted", "era", "error", "failures", "is_queued", "key", "node", "parts_done", "place",
+        "recorded", "refused", "remote_etag", "running", "sequence", "since", "uploaded", "uploads",
     )  # fmt: skip
 
     def __init__(self, key: str, remote_etag: str | None, node: Node | None) -> None:
@@ -121,7 +121,7 @@ class Entry:
         self.running: trio.Event | None = None
         self.refused = ""
         self.error = ""
-        self.failures = 0
+        self.failures = self.contradicted = 0
         self.parts_done = 0
 
     @property

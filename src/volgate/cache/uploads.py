@@ -61,6 +61,8 @@ _PARALLEL: Final = 32
 _PARALLEL_PARTS: Final = 6
 """As many fill a line of 1 Gbit/s and 20 ms; 16 overrun its queue (measured: 102 and 78 MB/s)."""
 _MAX_PAUSE_S: Final = 30.0
+_CONTRADICTIONS: Final = 5
+_CONTRADICTED_S: Final = 0.2
 _CALM_PASSES: Final = 3
 """After so many passes over a file that is being written on, its writers wait for the upload."""
 _LOOK_S: Final = 1.0
@@ -345,8 +347,8 @@ class Uploads:
                 self._note_done(entry, None, changes, None)
             else:
                 await self._put_node(entry, node, changes)
-            entry.failures, entry.error = 0, ""
-            self._error = ""
+            entry.failures = entry.contradicted = 0
+            entry.error = self._error = ""
         except (Stale, AlreadyExists, NotFound) as error:
             if entry.node is not node or (node is not None and node.base != base):
                 return  # what it was made of was moved aside meanwhile
@@ -386,7 +388,8 @@ class Uploads:
         if _is_own(entry, found):
             if entry.remote_etag == found.etag and not self._is_outdated(entry, found):
                 await self._look_for_source(entry, error)
-            self._take_for_base(entry, found)
+            else:
+                self._take_for_base(entry, found)
             return
         if entry.node is None:
             entry.uploaded = entry.changes
@@ -395,13 +398,16 @@ class Uploads:
             return
         if found.etag == entry.remote_etag:
             await self._look_for_source(entry, error)
+            return
         self._on_conflict(entry, found, f"another writer put an object there ({error})")
 
     async def _look_for_source(self, entry: Entry, error: StorageException) -> None:
         """Refuse an entry where others changed what its content is made of; else the server contradicts itself.
 
+        It did for a moment where directories were renamed (versitygw 1.8), so some tries wait for that.
+
         Raises:
-            InputOutput: it is refused. StorageException: ``error``, to be tried again.
+            InputOutput: it is refused. Unavailable: the server goes on with it.
         """
         node = entry.node
         base = node.base if node is not None else None
@@ -414,7 +420,10 @@ class Uploads:
                 self._overlay.lose_base(node)
                 self._refuse(entry, str(error))
                 raise InputOutput(f"{entry.key} cannot be made: {error}")
-        raise error
+        entry.contradicted += 1
+        if entry.contradicted >= _CONTRADICTIONS:
+            raise Unavailable(f"the server contradicts itself: {error}") from error
+        await trio.sleep(_CONTRADICTED_S)
 
     def _is_outdated(self, entry: Entry, found: ObjectInfo) -> bool:
         """Return whether an entry's content is made of an object that an upload of ours replaced."""
@@ -518,7 +527,8 @@ class Uploads:
             if work.buffer is not None or work.is_journaled:
                 return bytes(self._overlay.load_buffer(node))
             revision = work.revision
-            pieces = [await self._read_piece(node, work, *piece) for piece in work.content.origins(0, node.size)]
+            origins = list(work.content.origins(0, node.size))
+            pieces = [await self._read_piece(node, work, *piece) for piece in origins]
             if work.revision == revision:
                 return b"".join(pieces)
 
@@ -638,7 +648,8 @@ class Uploads:
             return await self._store.copy_part(
                 entry.key, upload_id, part.number, base.key, part.start, part.end - part.start, source_etag=base.etag
             )
-        pieces = [await self._read_piece(node, work, *piece) for piece in work.content.origins(part.start, part.end)]
+        origins = list(work.content.origins(part.start, part.end))
+        pieces = [await self._read_piece(node, work, *piece) for piece in origins]
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         body += bytes(part.end - part.start - len(body))
         return await self._store.put_part(entry.key, upload_id, part.number, body)

@@ -69,7 +69,10 @@ class ContentMap:
         self.size = size
 
     def origins(self, start: int, end: int) -> Iterator[tuple[Origin, int, int]]:
-        """Yield (where, start, end) of the pieces of [start, end) in order, cut at the end of the file."""
+        """Yield (where, start, end) of the pieces of [start, end) in order, cut at the end of the file.
+
+        All at once, or while nothing changes: who waits between two pieces takes a list.
+        """
         end = min(end, self.size)
         at = bisect_right(self._ends, start)
         while start < end:

@@ -30,6 +30,7 @@ _OF_CODE: Final[dict[str, type[errors.StorageException]]] = {
     "AuthorizationHeaderMalformed": errors.BadConfiguration,
     "PermanentRedirect": errors.BadConfiguration,
     "NotImplemented": errors.Unsupported,
+    "ObjectParentIsFile": errors.Unavailable,
     "SlowDown": errors.Unavailable,
     "InternalError": errors.Unavailable,
     "ServiceUnavailable": errors.Unavailable,
@@ -54,6 +55,7 @@ _OF_STATUS: Final[dict[int, type[errors.StorageException]]] = {
     507: errors.NoSpace,
 }
 _HINTS: Final[dict[str, str]] = {
+    "ObjectParentIsFile": "the server keeps objects in a file system, and has a file where this needs a directory yet",
     "RequestTimeTooSkewed": "the clocks of this host and the server differ too much; set this host's by NTP",
     "SignatureDoesNotMatch": "the secret key does not fit the access key",
     "InvalidAccessKeyId": "the server does not know this access key",
