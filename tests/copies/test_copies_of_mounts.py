@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -60,13 +61,74 @@ def test_what_a_sync_of_one_file_would_do_is_said(volume, place):
     done("sync", place / "file", f"{volume.path}/file")
     assert done("sync", place / "file", f"{volume.path}/file", "--dry-run") == ""
     (place / "file").write_text("another")
-    assert done("sync", place / "file", f"{volume.path}/file", "--dry-run") == "M . (content)\n"
+    assert done("sync", place / "file", f"{volume.path}/file", "--dry-run") == "M . (content, mtime)\n"
     for target, says in ((volume.path / "no/such", "there is no directory"), (volume.path, "needs a name")):
         refused = volgate("sync", place / "file", target, "--dry-run")
         assert refused.returncode and says in refused.stderr, refused
     (volume.path / "folder").mkdir()
     refused = volgate("sync", place / "file", f"{volume.path}/folder", "--dry-run")
     assert refused.returncode and "no directory, and 'folder' is the other" in refused.stderr, refused
+
+
+def test_a_single_symlink_device_or_owner_that_differs_is_said_and_synced(volume, place):
+    source, target = place / "it", volume.path / "it"
+
+    def synced(expected):
+        os.utime(source, (1000, 1000), follow_symlinks=False)
+        assert done("sync", source, target, "--dry-run") == f"M . ({expected})\n"
+        assert "nothing differed" not in done("sync", source, target)
+        assert done("sync", source, target, "--dry-run") == ""
+
+    source.symlink_to("one")
+    os.utime(source, (1000, 1000), follow_symlinks=False)
+    done("copy", source, target)
+    source.unlink()
+    source.symlink_to("two")
+    synced("content")
+    assert os.readlink(target) == "two"
+    source.unlink()
+    os.mknod(source, 0o600 | stat.S_IFCHR, os.makedev(1, 3))
+    synced("content")
+    source.unlink()
+    os.mknod(source, 0o600 | stat.S_IFCHR, os.makedev(1, 5))
+    synced("content")
+    assert target.stat().st_rdev == os.makedev(1, 5)
+    source.unlink()
+    source.write_text("content")
+    synced("content")
+    os.chown(source, 33, 33)
+    os.setxattr(source, "user.k", b"v")
+    synced("owner, xattrs")
+    assert target.stat().st_uid == 33 and os.getxattr(target, "user.k") == b"v"
+
+
+def test_links_that_a_sync_joins_or_parts_are_said(volume, place):
+    source, target = place / "tree", volume.path / "tree"
+    source.mkdir()
+    for name in "ab":
+        (source / name).write_text("1")
+        os.utime(source / name, (1000, 1000))
+    done("copy", source, target)
+    (source / "b").unlink()
+    os.link(source / "a", source / "b")
+    os.utime(source, ns=(target.stat().st_atime_ns, target.stat().st_mtime_ns))
+    assert done("sync", source, target, "--dry-run") == "M b (links)\n"
+    assert "1 replaced" in done("sync", source, target)
+    assert (target / "a").stat().st_ino == (target / "b").stat().st_ino
+    assert done("sync", source, target, "--dry-run") == ""
+
+
+def test_nothing_is_removed_from_a_directory_where_a_sync_is_refused(volume, place):
+    source, target = place / "tree", volume.path / "tree"
+    (source / "was-file").mkdir(parents=True)
+    (source / "was-folder").write_text("now a file")
+    (target / "was-folder").mkdir(parents=True)
+    (target / "was-folder/kept").write_text("kept")
+    (target / "was-file").write_text("precious")
+    for options in (("--dry-run",), ()):
+        refused = volgate("sync", source, target, *options)
+        assert refused.returncode and "'was-folder' is a directory here" in refused.stderr, refused
+        assert (target / "was-file").read_text() == "precious" and (target / "was-folder/kept").exists()
 
 
 def test_a_sync_that_does_not_fit_is_refused_before_it_begins_and_by_its_dry_run(place):

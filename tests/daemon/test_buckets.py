@@ -522,3 +522,38 @@ def test_verbs_about_a_bucket_that_is_not_mounted_are_told_its_server(bucket, se
     (known,) = [v for v in json.loads(volgate("volume", "list", "--json").stdout) if v["source"] == source]
     assert volgate("quota", "show", known["volume_id"]).returncode == 0
     assert volgate("volume", "delete", known["volume_id"]).returncode == 0
+
+
+def test_a_single_object_is_copied_by_its_url_and_what_is_refused_of_a_tree_is_named(bucket, place):
+    (bucket / "folder").mkdir()
+    (bucket / "folder/object").write_text("content")
+    (bucket / "top").write_text("at the top")
+    with mounting.mounted(place, name="copies") as copies:
+        for url, name in ((f"s3://{bucket.name}/folder/object", "object"), (f"s3://{bucket.name}/top", "top")):
+            done = volgate("copy", url, f"{copies.path}/")
+            assert done.returncode == 0, done.stderr
+            assert (copies.path / name).read_text() == (bucket / url.split("/", 3)[3]).read_text()
+            assert "nothing differed" in volgate("sync", url, f"{copies.path}/{name}").stdout
+        for url in (f"s3://{bucket.name}/folder/none", f"s3://{bucket.name}/folder/object/below"):
+            refused = volgate("copy", url, f"{copies.path}/none")
+            assert refused.returncode == 73 and f"there is nothing at {url}" in refused.stderr
+    tree = place / "tree"
+    (tree / "sub").mkdir(parents=True)
+    (tree / "sub/file").write_text("content")
+    os.setxattr(tree / "sub/file", "user.large", bytes(3000))
+    with mounted(bucket, place) as mount:
+        refused = volgate("copy", tree, f"{mount.path}/tree")
+        assert refused.returncode == 73 and "'sub/file': an object's metadata has 2048 bytes" in refused.stderr
+        assert not (mount.path / "tree").exists()
+
+
+def test_a_copy_from_a_server_that_is_not_there_says_what_it_waits_for(place, bucket, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    with mounting.mounted(place, name="copies", alarms=True) as copies:
+        command = [sys.executable, "-m", "volgate", "copy", f"s3://{bucket.name}", f"{copies.path}/tree"]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as copying:
+            said = copying.stderr.readline()
+            copying.send_signal(signal.SIGINT)
+        assert "it waits, and tries again: " in said and len(said.splitlines()) == 1, said
+        (task,) = json.loads(volgate("task", "list", copies.path, "--json").stdout)
+        assert volgate("task", "cancel", copies.path, task["operation_id"]).returncode == 0

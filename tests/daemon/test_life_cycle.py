@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import select
+import shutil
 import signal
 import socket
 import stat
@@ -321,7 +322,32 @@ def test_a_volume_inside_a_volume_is_refused(folders):
     (data / "inner").mkdir()
     volgate("mount", data, mnt, "-d")
     assert volgate("umount", mnt).returncode == 0
-    assert "lies inside the volume in" in one_line(volgate("mount", data / "inner", mnt), 32)
+    refused = one_line(volgate("mount", data / "inner", mnt), 32)
+    assert f"lies inside the volume in {data}" in refused and f"remove {data}/.volgate" in refused
+
+
+def test_a_directory_that_a_volume_lies_in_becomes_none(folders, place):
+    data, mnt = folders
+    inner = data / "a/inner"
+    inner.mkdir(parents=True)
+    (data / "a/.volgate").mkdir()  # no volume: a name that anybody may use there
+    (data / "beside").mkdir()
+    assert volgate("mount", inner, mnt, "-d").returncode == 0
+    try:
+        (place / "other").mkdir()
+        for verb in (("mount", data, place / "other"), ("volume", "create", "outer", data)):
+            refused = volgate(*verb)
+            assert refused.returncode and f"the volume in {inner} lies within {data}" in refused.stderr, refused
+            assert f"remove {inner}/.volgate" in refused.stderr
+        assert not (data / ".volgate").exists()
+    finally:
+        assert volgate("umount", mnt).returncode == 0
+    assert volgate("mount", data / "beside", mnt, "-d").returncode == 0
+    assert volgate("umount", mnt).returncode == 0
+    shutil.rmtree(inner / ".volgate")
+    shutil.rmtree(data / "beside/.volgate")
+    assert volgate("mount", data, mnt, "-d").returncode == 0
+    assert volgate("umount", mnt).returncode == 0
 
 
 def test_a_mount_point_may_be_a_symlink(folders, place):

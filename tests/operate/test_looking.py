@@ -119,6 +119,7 @@ def test_doctor_tells_whether_a_directory_can_be_mounted_and_what_it_lacks(place
     finally:
         subprocess.run(["umount", data], check=True)
     (data / ".volgate").mkdir()
+    (data / ".volgate/identity.json").write_text("{}")
     (data / "inner").mkdir()
     done = volgate("doctor", data / "inner")
     assert (done.returncode, "lies inside the volume" in done.stdout) == (1, True), done

@@ -22,11 +22,15 @@ def confirm(message: str, *, err: bool = False) -> None:
 
 
 class Progress:
-    """One line with a bar that says how far something is, on a terminal's standard error; nothing elsewhere."""
+    """One line with a bar that says how far something is, on a terminal's standard error; nothing elsewhere.
+
+    Attributes:
+        is_shown: whether there is somebody to see it.
+    """
 
     def __init__(self) -> None:
         self._bar: Any = None
-        self._shown = sys.stderr.isatty() and not is_quiet()
+        self.is_shown = sys.stderr.isatty() and not is_quiet()
 
     def __enter__(self) -> Self:
         return self
@@ -36,7 +40,7 @@ class Progress:
 
     def update(self, text: str, *, done: float = 0, total: float | None = None) -> None:
         """Show this in place of what was shown before; without a total the bar only moves to and fro."""
-        if not self._shown:
+        if not self.is_shown:
             return
         if self._bar is None:
             from rich.console import Console

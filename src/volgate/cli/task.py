@@ -106,13 +106,18 @@ def describe_progress(found: dict[str, Any]) -> str:
 def follow(socket: Path, task_id: str) -> dict[str, Any]:
     """Show how far a task is until it has ended, and return it; interrupted, it goes on without us."""
     found: dict[str, Any] = {}
+    told = ""
     try:
         with Progress() as progress:
 
             def look() -> None:
+                nonlocal told
                 now = _find(socket, task_id)
                 text = f"{now['state']}: {now['error']}" if now["error"] else describe_progress(now)
                 progress.update(text, done=now["done_bytes"], total=now["total_bytes"] or None)
+                if now["error"] and now["error"] != told and not progress.is_shown:
+                    told = now["error"]
+                    click.echo(f"volgate: it waits, and tries again: {told}", err=True)
 
             found = ask_patiently(socket, "/v1/tasks/wait", {"operation_id": task_id}, look)
     except KeyboardInterrupt:

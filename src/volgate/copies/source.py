@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+import attrs
 import psutil
 import trio
 
@@ -24,13 +25,17 @@ from volgate.volume.storage import make_backend
 
 if TYPE_CHECKING:
     from volgate.copies.request import CopyRequest
-    from volgate.drivers.base import BaseStorageBackend
+    from volgate.drivers.base import BackendDirectory, BaseStorageBackend
     from volgate.vfs.file_system import FileSystem
 
 
 @contextlib.asynccontextmanager
-async def opened_source(request: CopyRequest, file_system: FileSystem, own_text: str) -> AsyncIterator[Place]:
-    """Give the tree that a request's source path lies in.
+async def opened_source(
+    request: CopyRequest, file_system: FileSystem, own_text: str
+) -> AsyncIterator[tuple[Place, str]]:
+    """Give the tree that a request's source lies in, and its path there.
+
+    The URL of a bucket that nothing lies below may be an object's: then it is that.
 
     Args:
         own_text: where the volume's own data lies.
@@ -41,33 +46,50 @@ async def opened_source(request: CopyRequest, file_system: FileSystem, own_text:
     """
     volume = file_system.volume
     if request.snapshot_id:
-        yield await volume.snapshots.open(request.snapshot_id)
-    elif not request.source_text:
-        yield Place(volume.backend, volume.root)
-    else:
-        source = Source(request.source_type, request.source_text, dict(request.source_options))
-        backend = await trio.to_thread.run_sync(_make, source, request.source_path, own_text, abandon_on_cancel=True)
-        context = VolumeOperationContext(
-            "volume", Path("/"), source.backend_type, f"uid:{os.geteuid()}", read_only=True
-        )
-        failed: list[Exception] = []
-        try:
-            root = await backend.open_volume(context)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(backend.run)
-                try:
-                    reserved = RESERVED_ROOT_NAMES if await load_identity(backend) else frozenset[bytes]()
-                    if "://" in source.text and not reserved and not await backend.list_names(root):
-                        raise NotFound(f"there is nothing at {source.text}")
-                    yield Place(backend, root, reserved=reserved)
-                except Exception as error:  # noqa: BLE001 - raised below, as it is: a nursery would wrap it
-                    failed.append(error)
-                nursery.cancel_scope.cancel()
-            if failed:
-                raise failed[0]
-        finally:
-            with trio.CancelScope(shield=True):
-                await backend.close()
+        yield await volume.snapshots.open(request.snapshot_id), request.source_path
+        return
+    if not request.source_text:
+        yield Place(volume.backend, volume.root), request.source_path
+        return
+    source = Source(request.source_type, request.source_text, dict(request.source_options))
+    async with contextlib.AsyncExitStack() as opened:
+        backend, root = await opened.enter_async_context(_opened(source, request.source_path, own_text))
+        reserved = RESERVED_ROOT_NAMES if await load_identity(backend) else frozenset[bytes]()
+        if "://" not in source.text or reserved or await backend.list_names(root):
+            yield Place(backend, root, reserved=reserved), request.source_path
+            return
+        above, _, name = source.text.rpartition("/")
+        if request.source_path or not name or above.endswith("/"):
+            raise NotFound(f"there is nothing at {source.text}")
+        await opened.aclose()
+        backend, root = await opened.enter_async_context(_opened(attrs.evolve(source, text=above), name, own_text))
+        if await backend.find_attributes(root, os.fsencode(name)) is None:
+            raise NotFound(f"there is nothing at {source.text}")
+        yield Place(backend, root, reserved=frozenset()), name
+
+
+@contextlib.asynccontextmanager
+async def _opened(
+    source: Source, path: str, own_text: str
+) -> AsyncIterator[tuple[BaseStorageBackend, BackendDirectory]]:
+    """Give the storage, and its root, of a source that is not the volume's own."""
+    backend = await trio.to_thread.run_sync(_make, source, path, own_text, abandon_on_cancel=True)
+    context = VolumeOperationContext("volume", Path("/"), source.backend_type, f"uid:{os.geteuid()}", read_only=True)
+    failed: list[Exception] = []
+    try:
+        root = await backend.open_volume(context)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(backend.run)
+            try:
+                yield backend, root
+            except Exception as error:  # noqa: BLE001 - raised below, as it is: a nursery would wrap it
+                failed.append(error)
+            nursery.cancel_scope.cancel()
+        if failed:
+            raise failed[0]
+    finally:
+        with trio.CancelScope(shield=True):
+            await backend.close()
 
 
 def _make(source: Source, path: str, own_text: str) -> BaseStorageBackend:

@@ -164,11 +164,10 @@ class Tasks:
         for task in self._tasks.values():
             if not task.has_ended and not self._fs.read_only:
                 self._start(task)
-                await self._make_copy(task, self._runs[task.operation_id], self._own_place()).hide()
-                log.info(
-                    "a task that was cut off goes on",
-                    extra={"event": "task.goes_on", "task": task.operation_id, **_facts(task)},
-                )
+                await self._make_copy(task, self._runs[task.operation_id], self._own_place(), "").hide()
+                if task.state != "paused":
+                    facts = {"event": "task.goes_on", "task": task.operation_id, **_facts(task)}
+                    log.info("a task that was cut off goes on", extra=facts)
 
     async def _keep(self) -> None:
         async with self._writing:
@@ -205,8 +204,8 @@ class Tasks:
             raise InvalidArgument("only a sync can be tried: a copy makes everything that the source has")
         task = Task("plan", request)
         await self._flush_source(task)
-        async with opened_source(request, self._fs, self._own_text) as source:
-            copy = self._make_copy(task, _Run(task), source)
+        async with opened_source(request, self._fs, self._own_text) as (source, path):
+            copy = self._make_copy(task, _Run(task), source, path)
             return [
                 {"path": _printable(change.path) or ".", "change": change.undone, "what": list(change.what)}
                 for change in await copy.plan()
@@ -363,8 +362,8 @@ class Tasks:
 
     async def _copy(self, task: Task, run: _Run) -> CopyReport:
         await self._flush_source(task)
-        async with opened_source(task.request, self._fs, self._own_text) as source:
-            copy = self._make_copy(task, run, source)
+        async with opened_source(task.request, self._fs, self._own_text) as (source, path):
+            copy = self._make_copy(task, run, source, path)
             try:
                 return await copy.run()
             finally:
@@ -378,16 +377,16 @@ class Tasks:
     async def _discard(self, task: Task, run: _Run) -> None:
         if task.request.kind != "copy" or task.stage == "new":
             return
-        copy = self._make_copy(task, run, self._own_place())
+        copy = self._make_copy(task, run, self._own_place(), "")
         try:
             await copy.discard()
         except StorageException:
             log.exception("what is left of a copy could not be removed", extra={"task": task.operation_id})
 
-    def _make_copy(self, task: Task, run: _Run, source: Place) -> TreeCopy:
+    def _make_copy(self, task: Task, run: _Run, source: Place, path: str) -> TreeCopy:
         request = task.request
         context = AsyncCopyContext(
-            task.operation_id, source.backend, self._backend, request.source_path or ".", request.target_path or ".",
+            task.operation_id, source.backend, self._backend, path or ".", request.target_path or ".",
             run.progress.total_bytes, task.created_at,
         )  # fmt: skip
 

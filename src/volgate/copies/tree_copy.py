@@ -24,21 +24,28 @@ from volgate.copies.survey import Surveyor, find_losses, is_kept, usage_of
 from volgate.core.inode_table import FIRST_SHOWN_INO
 from volgate.core.names import DRAFT_PREFIX, RESERVED_ROOT_NAMES
 from volgate.core.sizes import format_count, format_size
+from volgate.core.tree_diff import is_same_type, what_differs
 from volgate.drivers.base import RENAME_NOREPLACE, BackendDirectory, exists
 from volgate.dto import AsyncCopyContext, FileAttributes, FileTransferMetadata, Usage
 from volgate.errors import (
     AlreadyExists,
+    AttributeTooLarge,
     Busy,
+    FileTooLarge,
+    IllegalName,
     InputOutput,
     InvalidArgument,
     IsADirectory,
+    NameTooLong,
     NoSpace,
     NotADirectory,
     NotFound,
+    PermissionDenied,
     QuotaExceeded,
     SourceChanged,
     Stale,
     StorageException,
+    TooManyLinks,
     TooManySymlinks,
     Unavailable,
     Unsupported,
@@ -46,7 +53,7 @@ from volgate.errors import (
 from volgate.vfs.paths import join
 from volgate.vfs.tree_writer import Pair, TreeWriter
 from volgate.volume.snapshots.base import Place
-from volgate.volume.snapshots.comparing import TreeChange, compare, open_directory
+from volgate.volume.snapshots.comparing import TreeChange, compare, compare_details, open_directory, settle_links
 
 if TYPE_CHECKING:
     from volgate.copies.request import CopyRequest
@@ -61,6 +68,11 @@ _MEANWHILE: Final = (
     AlreadyExists, InvalidArgument, IsADirectory, NotADirectory, NotFound, Stale, TooManySymlinks,
 )  # fmt: skip
 """What is raised where one thing was replaced by another while it was looked at."""
+_OF_ONE_FILE: Final = (
+    QuotaExceeded, NoSpace, InvalidArgument, IllegalName, NameTooLong, AttributeTooLarge, FileTooLarge, TooManyLinks,
+    PermissionDenied,
+)  # fmt: skip
+"""What a target may refuse of one file; it is told which."""
 _TRIES: Final = 3
 """How often a file is read that changes meanwhile, before the next pass has it."""
 _RESTLESS: Final = "the source changes all the time, faster than it can be copied; copy a snapshot of it"
@@ -468,12 +480,14 @@ class TreeCopy:
         if there is None:
             is_done = await self._patiently(partial(writer.create, pair, name, top, target))
             self._counts["created"] += is_done
-        elif not _is_same_file(there, top):
-            is_done = await self._patiently(partial(writer.replace, pair, name, top, target))
-            self._counts["replaced"] += is_done
         else:
-            is_done = True
-            await writer.adjust(pair, name, top, self._path)
+            is_done, what = True, await self._what_differs(name, top, there)
+            if "content" in what:
+                is_done = await self._patiently(partial(writer.replace, pair, name, top, target))
+                self._counts["replaced"] += is_done
+            elif what:
+                await writer.adjust(pair, name, top, self._path)
+                self._counts["adjusted"] += 1
         if not is_done:
             raise Busy(_RESTLESS)
         await self._store()
@@ -489,16 +503,29 @@ class TreeCopy:
         if not is_directory:
             if there is None:
                 return [TreeChange(b"", "removed", top, None)]
-            return [] if _is_same_file(there, top) else [TreeChange(b"", "changed", top, there, ("content",))]
+            what = await self._what_differs(name, top, there)
+            return [TreeChange(b"", "changed", top, there, what)] if what else []
         live = None if there is None else await self._live_place(self._path)
         async with contextlib.aclosing(self._differences(live)) as changes:
-            found = [c async for c in changes if c.kind != "linked"]
+            found, _ = await settle_links(changes)
         replaced = {change.path for change in found if change.kind == "removed"}
         for change in found:
             if change.kind == "added" and change.path in replaced:
                 self._check_replaceable(change)
         await self._check_growth(live)
         return [change for change in found if change.kind != "added" or self._request.delete]
+
+    async def _what_differs(self, name: bytes, top: FileAttributes, there: FileAttributes) -> tuple[str, ...]:
+        """Return in what a file that is synced alone differs; its name may be another here."""
+        if not is_same_type(top, there):
+            return ("content",)
+        source = self._source, await open_directory(self._source, self._source_path.rpartition(b"/")[0]), name
+        above, _, target = self._path.rpartition(b"/")
+        live = Place(self._backend, self._fs.volume.root)
+        other = live, await open_directory(live, above), target
+        content, xattrs = await compare_details(source, other, top, self._keeps)
+        found = what_differs(top, there, content=content, xattrs=xattrs, directory_times=False)
+        return tuple(name for name in found if name not in self._ignored)
 
     async def _look(self, parent: Inode, target: bytes, *, is_directory: bool) -> FileAttributes | None:
         """Return what stands where a sync goes. Raises NotADirectory, InvalidArgument: it cannot go there."""
@@ -539,21 +566,26 @@ class TreeCopy:
 
     async def _differences(self, live: Place | None) -> AsyncGenerator[TreeChange, None]:
         source, target = self._source.backend.capabilities, self._backend.capabilities
-        ignored = set[str]()
-        if not (source.ownership and target.ownership):
-            ignored.add("owner")
         changes = compare(
             await self._source_place(), live, {},
             directory_times=source.directory_times and target.directory_times,
-            of_one_volume=False, links=target.hard_links, below_added=False,
-            keeps=lambda xattr: is_kept(source, xattr) and is_kept(target, xattr),
+            of_one_volume=False, links=target.hard_links, below_added=False, keeps=self._keeps,
         )  # fmt: skip
         async with contextlib.aclosing(changes):
             async for change in changes:
                 if change.kind != "changed":
                     yield change
-                elif what := tuple(name for name in change.what if name not in ignored):
+                elif what := tuple(name for name in change.what if name not in self._ignored):
                     yield attrs.evolve(change, what=what)
+
+    def _keeps(self, xattr: bytes) -> bool:
+        return is_kept(self._source.backend.capabilities, xattr) and is_kept(self._backend.capabilities, xattr)
+
+    @property
+    def _ignored(self) -> frozenset[str]:
+        """In what a file may differ that one of the ends cannot keep."""
+        is_kept_here = self._source.backend.capabilities.ownership and self._backend.capabilities.ownership
+        return frozenset() if is_kept_here else frozenset({"owner"})
 
     async def _make_same(self, writer: TreeWriter, path: bytes) -> None:
         """Compare and change until nothing differs.
@@ -633,14 +665,15 @@ class TreeCopy:
             directories.setdefault(above, await self._source.backend.get_attributes(directory, b""))
         async with writer.within(join(self._source_path, above), join(path, above)) as pair:
             wanted = {change.path for change in batch if change.kind == "removed"}
-            if self._deletes and any(change.kind == "added" for change in batch):
+            gone = [c for c in batch if c.kind == "added" and (self._deletes or c.path in wanted)]
+            for change in gone:
+                self._check_replaceable(change)
+            if self._deletes and gone:
                 await self._check_source()
-            for change in batch:
-                if change.kind == "added" and (self._deletes or change.path in wanted):
-                    self._check_replaceable(change)
-                    await writer.remove(pair.live, _name(change.path))
-                    self._counts["removed"] += 1
-                    is_changed = True
+            for change in gone:
+                await writer.remove(pair.live, _name(change.path))
+                self._counts["removed"] += 1
+                is_changed = True
             files, later = list[TreeChange](), list[TreeChange]()
             for change in batch:
                 was = change.before
@@ -690,8 +723,8 @@ class TreeCopy:
                     self._made[change.path] = was.ino, was.ctime_ns
                 self._counts["replaced"] += 1
                 return
-        except QuotaExceeded as error:
-            raise QuotaExceeded(f"{os.fsdecode(change.path)!r}: {error}") from error
+        except _OF_ONE_FILE as error:
+            raise type(error)(f"{os.fsdecode(change.path)!r}: {error}") from error
         if not stat.S_ISDIR(was.mode):
             await writer.adjust(pair, name, was, join(pair.path, name))
             self._made[change.path] = was.ino, was.ctime_ns
@@ -710,6 +743,7 @@ class TreeCopy:
             is_right = self._live_inodes.setdefault(is_.ino, was.ino) == was.ino
         if not is_right:
             await self._patiently(partial(writer.replace, pair, name, was))
+            self._counts["replaced"] += 1
             return True
         if was.nlink > 1:
             writer.links.setdefault(was.ino, join(pair.path, name))
@@ -753,10 +787,6 @@ class TreeCopy:
             return await exists(self._source.backend, directory, name)
         except (NotFound, NotADirectory):
             return False
-
-
-def _is_same_file(there: FileAttributes, source: FileAttributes) -> bool:
-    return (there.mode, there.size, there.mtime_ns) == (source.mode, source.size, source.mtime_ns)
 
 
 def _above(path: bytes) -> bytes:

@@ -7,6 +7,9 @@ from typing import Final
 GATEWAY_NAME: Final = b".volgate"
 """At the root of a volume: the gateway's own files. Never shown, never charged."""
 
+IDENTITY_NAME: Final = b"identity.json"
+"""There, the file that makes a directory a volume."""
+
 SNAPSHOTS_NAME: Final = b".snapshots"
 """At the root of a volume: its snapshots, read-only. Reached by its name, in no listing."""
 

@@ -11,12 +11,13 @@ from typing import Any, Final
 import attrs
 import cattrs
 
+from volgate.core.names import IDENTITY_NAME
 from volgate.drivers.base import BaseStorageBackend
 from volgate.dto.validation import check_not_negative, check_text, check_volume_id
 from volgate.errors import InvalidArgument, Unsupported
 
 FORMAT_VERSION: Final = 1
-_FILE: Final = "identity.json"
+_FILE: Final = IDENTITY_NAME.decode()
 
 
 @attrs.frozen

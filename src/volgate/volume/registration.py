@@ -18,6 +18,7 @@ from volgate.errors import AlreadyExists, InvalidArgument, NotFound, Unsupported
 from volgate.errors.errno_map import from_oserror_at
 from volgate.ledger.sqlite import database_path
 from volgate.volume.catalog import Catalog, CatalogEntry
+from volgate.volume.counting import count_what_becomes_a_volume
 from volgate.volume.identity import VolumeIdentity, load_identity, new_identity, store_identity
 from volgate.volume.storage import make_backend
 
@@ -36,7 +37,8 @@ async def create_volume(
         context: with the volume's id and limits.
 
     Raises:
-        AlreadyExists: the name is taken, or the data is a volume already. InvalidArgument: nobody may have that name.
+        AlreadyExists: the name is taken, or the data is a volume already.
+        InvalidArgument: nobody may have that name, or a volume lies within.
     """
     volume_id = context.volume_id
     _check_name(volume_id)
@@ -45,12 +47,14 @@ async def create_volume(
     backend = make_backend(source)
     try:
         await backend.create_volume(context)
-        await backend.open_volume(context)
+        root = await backend.open_volume(context)
         known = await load_identity(backend)
         if known is not None:
             raise AlreadyExists(
                 f"{source.text} is volume {known.volume_id} already; enter it with 'volgate volume adopt {source.text}'"
             )
+        if not backend.capabilities.keeps_usage:
+            await count_what_becomes_a_volume(backend, root, source.text)
         identity = new_identity(volume_id, context.quota_bytes, context.quota_inodes, volume_id=volume_id)
         await store_identity(backend, identity)
     finally:

@@ -25,7 +25,7 @@ from volgate.errors import (
     VolumeInUse,
 )
 from volgate.ledger.sqlite import SqliteLedger, database_path, slots_path
-from volgate.volume.counting import OnProgress, count_usage
+from volgate.volume.counting import OnProgress, count_usage, count_what_becomes_a_volume
 from volgate.volume.fence import set_fence
 from volgate.volume.identity import VolumeIdentity, load_identity, new_identity, store_identity
 from volgate.volume.ownership import acquire_ownership
@@ -227,7 +227,7 @@ async def open_volume(
         except Busy as error:  # whoever owns it has its cache, too
             raise VolumeInUse(str(error)) from error
         stack.callback(root.close)
-        identity = await load_identity(backend)
+        identity = known = await load_identity(backend)
         if volume_uuid is not None and (identity is None or identity.uuid != volume_uuid):
             raise Unavailable(
                 f"{source} does not hold the volume of that name: is its storage mounted? If it was replaced for good, "
@@ -250,13 +250,19 @@ async def open_volume(
         )
         ledger = None
         keeps_usage = backend.capabilities.keeps_usage
+        adopted: Usage | None = None
+        if known is None and not read_only and not keeps_usage:
+            adopted = await count_what_becomes_a_volume(backend, root, source, on_progress)
         if not read_only:
             try:
                 await acquire_ownership(backend, identity.volume_id, mount_path)
             except PermissionDenied as error:
                 raise PermissionDenied(f"{source} may not be written by this user; mount it read-only") from error
             stack.push_async_callback(backend.release_ownership)
-            if identity != await load_identity(backend):
+            found = await load_identity(backend)
+            if known is None and found is not None:
+                raise Busy(f"another process made a volume of {source} meanwhile; try again")
+            if identity != found:
                 await store_identity(backend, identity)
         if not read_only and not keeps_usage:
             ledger = SqliteLedger(
@@ -271,7 +277,7 @@ async def open_volume(
             usage = None if read_only else backend.load_usage()
             counted = "being counted" if usage is None else "as the volume's journal says"
         else:
-            usage, counted = await _find_usage(backend, root, ledger, on_progress)
+            usage, counted = await _find_usage(backend, root, ledger, on_progress, adopted)
         gate = QuotaGate(
             ledger,
             usage,
@@ -326,14 +332,19 @@ async def _find_usage(
     root: BackendDirectory,
     ledger: SqliteLedger | None,
     on_progress: OnProgress | None,
+    adopted: Usage | None,
 ) -> tuple[Usage, str]:
-    """Return the volume's usage from its ledger, or by counting it, and how it was found."""
+    """Return the volume's usage from its ledger, or by counting it, and how it was found.
+
+    Args:
+        adopted: what was counted just now, of what was no volume before.
+    """
     if ledger is None:
         return await count_usage(backend, root, on_progress), "counted for a read-only mount"
     recovered = await ledger.recover(backend.measure_key if backend.capabilities.survives_kill else None)
     usage, reason = recovered.usage, recovered.reason
     if usage is None:
-        usage = await count_usage(backend, root, on_progress)
+        usage = adopted if adopted is not None else await count_usage(backend, root, on_progress)
         reason = f"counted: {reason}"
     ledger.begin(usage)
     return usage, reason

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Final
 
-from volgate.core.names import GATEWAY_NAME
+from volgate.core.names import GATEWAY_NAME, IDENTITY_NAME
 from volgate.drivers.base import (
     BackendDirectory,
     BackendFile,
@@ -135,9 +135,11 @@ class PosixBackend(BaseStorageBackend):
     def _refuse_inside_another(self) -> None:
         """Refuse a directory inside another volume: what is written by both ways would be counted by one only."""
         for above in Path(os.path.realpath(self.source)).parents:
-            if os.path.isdir(above / os.fsdecode(GATEWAY_NAME)):
+            reserved = above / os.fsdecode(GATEWAY_NAME)
+            if os.path.lexists(reserved / os.fsdecode(IDENTITY_NAME)):
                 raise InvalidArgument(
-                    f"{self.source} lies inside the volume in {above}; mount that one, or move it out"
+                    f"{self.source} lies inside the volume in {above}; mount that one, move it out, or, where nobody "
+                    f"wants that as a volume, unmount it and remove {reserved}"
                 )
 
     @staticmethod

@@ -107,8 +107,9 @@ def _of_boto3() -> Callable[[], Credentials]:
         raise BadConfiguration(f"credentials: {error}") from error
     if found is None:
         raise PermissionDenied(
-            "no credentials for S3: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, write ~/.aws/credentials, or name "
-            "a file with credentials_file=; for a public bucket: anonymous=yes"
+            "no credentials for S3: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY where the process that uses them "
+            "is started (a mount keeps those it began with), write ~/.aws/credentials, or name a file with "
+            "credentials_file=; for a public bucket: anonymous=yes"
         )
 
     def read() -> Credentials:

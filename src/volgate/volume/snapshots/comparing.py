@@ -99,7 +99,7 @@ async def compare(
         if not is_changed and is_untouched(was, is_):
             return ()
         try:
-            content, xattrs = await _compare_details((before, old), (after, new), name, was, keeps)
+            content, xattrs = await compare_details((before, old, name), (after, new, name), was, keeps)
         except Stale:  # of an inode whose attributes are lost: nobody knows that it is the same
             return ("content", "xattrs") if stat.S_ISREG(was.mode) else ("xattrs",)
         found = what_differs(was, is_, content=content or is_changed, xattrs=xattrs, directory_times=directory_times)
@@ -199,18 +199,17 @@ _Below = tuple[BackendDirectory | None, bytes, FileAttributes | None]
 """Where a directory lies, to be opened when its turn comes: there may be more than descriptors."""
 
 
-async def _compare_details(
-    before: tuple[Place, BackendDirectory],
-    after: tuple[Place, BackendDirectory],
-    name: bytes,
+async def compare_details(
+    before: tuple[Place, BackendDirectory, bytes],
+    after: tuple[Place, BackendDirectory, bytes],
     was: FileAttributes,
     keeps: Callable[[bytes], bool] | None,
 ) -> tuple[bool, bool]:
     """Return whether two symlinks lead elsewhere, and whether the extended attributes of two other inodes differ."""
-    (old, in_old), (new, in_new) = before, after
+    (old, in_old, name), (new, in_new, new_name) = before, after
     if stat.S_ISLNK(was.mode):
-        return await old.backend.read_link(in_old, name, 0) != await new.backend.read_link(in_new, name, 0), False
-    of_old, of_new = await read_xattrs(old.backend, in_old, name), await read_xattrs(new.backend, in_new, name)
+        return await old.backend.read_link(in_old, name, 0) != await new.backend.read_link(in_new, new_name, 0), False
+    of_old, of_new = await read_xattrs(old.backend, in_old, name), await read_xattrs(new.backend, in_new, new_name)
     if keeps is not None:
         of_old, of_new = ({key: found[key] for key in found if keeps(key)} for found in (of_old, of_new))
     return False, of_old != of_new
