@@ -132,6 +132,31 @@ def test_through_the_gateway_the_limit_is_exact(cluster, cephfs, place, way):
         assert mount.status()["quota_bytes"] is None
 
 
+def test_attributes_that_were_set_outlive_the_process(cluster, cephfs, place):
+    data = cephfs / "attributes"
+    data.mkdir()
+    source, options = reached(cluster, data, "direct")
+    with mounting.mounted(place, *options, source=source) as mount:
+        (mount.path / "d").mkdir()
+        for name in "fgh":
+            (mount.path / "d" / name).write_bytes(b"content")
+        (mount.path / "d/f").chmod(0o600)
+        os.chown(mount.path / "d/f", 7, 8)
+        os.utime(mount.path / "d/g", (1000, 1000))
+        os.truncate(mount.path / "d/h", 3)
+        with open(mount.path / "d/g", "rb") as file:
+            os.fchmod(file.fileno(), 0o640)
+        os.setxattr(mount.path / "d/h", "user.k", b"v")
+        (mount.path / "d").chmod(0o750)
+        mount.kill()
+    with mounting.mounted(place, *options, source=source) as mount:
+        status = {name: (mount.path / "d" / name).stat() for name in "fgh"}
+        assert (status["f"].st_mode & 0o777, status["f"].st_uid, status["f"].st_gid) == (0o600, 7, 8)
+        assert (status["g"].st_mode & 0o777, status["g"].st_mtime) == (0o640, 1000)
+        assert (mount.path / "d/h").read_bytes() == b"con" and os.getxattr(mount.path / "d/h", "user.k") == b"v"
+        assert (mount.path / "d").stat().st_mode & 0o777 == 0o750
+
+
 def test_the_directory_of_snapshots_is_not_reached(cephfs, place):
     data = cephfs / "hidden"
     (data / "d").mkdir(parents=True)

@@ -179,9 +179,10 @@ class CephBackend(BaseStorageBackend):
     def set_attributes(
         self, directory: BackendDirectory, name: bytes, ino: int, changes: AttributeChanges
     ) -> FileAttributes:
-        """See BaseStorageBackend."""
+        """See BaseStorageBackend. The cluster has them after return: a client keeps them back for seconds else."""
         with self._looked_up(directory, name, ino) as (inode, _):
-            inode.change(changes)
+            if inode.change(changes):
+                self.client.call("ll_sync_inode", inode.pointer, 0)
             return to_attributes(inode.stat())
 
     @served(repeats=True)

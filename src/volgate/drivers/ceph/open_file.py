@@ -122,8 +122,8 @@ class CephInode:
         self.client.call("ll_getattr", self.pointer, ctypes.byref(status), STATX_WANTED, 0, self.client.perms)
         return status
 
-    def change(self, changes: AttributeChanges) -> None:
-        """Change attributes, all or none. Raises OSError."""
+    def change(self, changes: AttributeChanges) -> bool:
+        """Change attributes, all or none; returns whether there is any. Raises OSError."""
         wanted, mask = Statx(), 0
         if changes.mode is not None:
             wanted.mode, mask = changes.mode, mask | libcephfs.SETATTR_MODE
@@ -137,6 +137,7 @@ class CephInode:
             wanted.mtime, mask = _timespec(changes.mtime_ns), mask | libcephfs.SETATTR_MTIME
         if mask:
             self.client.call("ll_setattr", self.pointer, ctypes.byref(wanted), mask, self.client.perms)
+        return bool(mask)
 
     def resize(self, size: int) -> None:
         """Set the size. Raises OSError."""
@@ -191,14 +192,14 @@ class CephFile(BackendFile):
         inode: given back by ``close``. handle: the library's Fh. writable: opened for writing too.
     """
 
-    __slots__ = ("_held", "_lost", "_sync_failed", "_unstored", "client", "inode", "writable")
+    __slots__ = ("_held", "_lost", "_sync_failed", "_unstored", "_unstored_attributes", "client", "inode", "writable")
 
     def __init__(self, inode: CephInode, handle: int, *, writable: bool) -> None:
         self.inode = inode
         self.client = inode.client
         self.writable = writable
         self._held: tuple[int | None, int | None] = handle, self.client.generation
-        self._unstored = False
+        self._unstored = self._unstored_attributes = False
         self._lost = False
         self._sync_failed = False
 
@@ -252,14 +253,15 @@ class CephFile(BackendFile):
     @served(repeats=False)
     def flush(self) -> None:
         """See BackendFile: what close(2) acknowledged is in the cluster, since it would end with this process."""
-        if self._unstored:
-            self._store(data_only=True)
+        if self._unstored or self._unstored_attributes:
+            self._store(data_only=not self._unstored_attributes)
 
     def _store(self, *, data_only: bool) -> None:
         if self._sync_failed:
             raise InputOutput("an earlier fsync of this file failed; its content is in doubt")
         handle, unstored = self.handle, self._unstored
         self._unstored = False  # what is written meanwhile sets it again
+        self._unstored_attributes = self._unstored_attributes and data_only
         try:
             self.client.call("ll_fsync", handle, data_only)
         except OSError as error:
@@ -274,7 +276,8 @@ class CephFile(BackendFile):
     @served(repeats=True)
     def set_attributes(self, changes: AttributeChanges) -> FileAttributes:
         """See BackendFile."""
-        self.inode.change(changes)
+        if self.inode.change(changes):
+            self._unstored_attributes = True
         return to_attributes(self.inode.stat())
 
     @served(repeats=True)
