@@ -200,7 +200,7 @@ def test_detached_it_is_ready_when_the_command_returns_and_umount_ends_it(folder
     assert owner_of(data)["pid"] == pid
     assert volgate("umount", data).returncode == 0
     assert ended(pid) and is_gone(data)
-    assert "neither a mount" in one_line(volgate("umount", data), 32)
+    assert f"the volume in {data} is not mounted" in one_line(volgate("umount", data), 32)
 
 
 def test_what_cannot_be_served_is_told_in_one_line(folders, place):

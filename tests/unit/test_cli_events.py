@@ -32,7 +32,7 @@ def test_a_volume_that_nobody_knows_is_none(log, capsys):
     assert "it ended" in capsys.readouterr().out
     assert main(["events", "no-such-volume"]) == os.EX_UNAVAILABLE
     assert main(["events", "no-such-volume", "--follow"]) == os.EX_UNAVAILABLE
-    assert "'no-such-volume' is neither" in capsys.readouterr().err
+    assert "no volume 'no-such-volume' is known" in capsys.readouterr().err
 
 
 def test_a_log_that_cannot_be_read_is_no_bug(log, tmp_path, capsys):

@@ -57,7 +57,7 @@ def events(target: str | None, follow: bool, since: str | None, as_json: bool) -
 
 
 def _volume_of(target: str, log: EventLog) -> str:
-    """Return the volume's id that a target means: one that is not served is named by its id alone.
+    """Return the volume's id that a target means: a volume that is or was served here, or lies there.
 
     Raises:
         NotFound: it is none that is known here, or was when something happened to it.
@@ -67,18 +67,28 @@ def _volume_of(target: str, log: EventLog) -> str:
     try:
         return str(find(target, owner=True)["volume_id"])
     except NotFound:
-        if is_known(target) or _has_any(log, target):
+        if is_known(target):
             return target
-        raise
+    if last := _find_last(log, target):
+        return last
+    import trio
+
+    from volgate.cli.quota import read_stored
+
+    return str(trio.run(read_stored, target)["volume_id"])
 
 
-def _has_any(log: EventLog, volume_id: str) -> bool:
-    cursor = None
+def _find_last(log: EventLog, target: str) -> str | None:
+    """Return the volume that had an id, or was mounted on a place, as the last one."""
+    from volgate.daemon.checks import resolve_mount_point
+
+    cursor, last, place = None, None, str(resolve_mount_point(target))
     while found := log.read(cursor):
         cursor = found[-1].cursor
-        if any(event.facts.get("volume_id") == volume_id for event in found):
-            return True
-    return False
+        for event in found:
+            if event.facts.get("volume_id") == target or event.facts.get("mount_point") == place:
+                last = event.facts.get("volume_id")
+    return last
 
 
 def _to_json(event: Event) -> str:
