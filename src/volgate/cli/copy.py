@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -16,7 +17,10 @@ from volgate.cli.places import to_request
 from volgate.cli.storage import ask_patiently
 from volgate.cli.task import follow
 from volgate.core.sizes import format_count, format_size
+from volgate.errors import InvalidArgument
 
+_KINDS: Final = {"added": "created", "changed": "changed", "removed": "removed"}
+"""What a dry run calls the changes that it found."""
 _Command = Callable[..., int]
 
 
@@ -77,12 +81,18 @@ def sync(
     )
     if not dry_run:
         return _run(socket, request, detach=detach, as_json=as_json)
-    found = ask_patiently(socket, "/v1/copies/plan", request, lambda: None)
+    try:
+        found = ask_patiently(socket, "/v1/copies/plan", request, lambda: None)
+    except InvalidArgument as error:
+        raise InvalidArgument(_with_flags(str(error))) from error
     if as_json:
         click.echo(json.dumps(found, indent=1))
         return 0
     for change in found:
         click.echo(change_line(change))
+    counts = Counter(_KINDS[change["change"]] for change in found)
+    done = ", ".join(f"{counts[name]} {name}" for name in _KINDS.values() if counts[name])
+    confirm(f"{target} would be like {source}: {done or 'nothing differs'}", err=True)
     return 0
 
 
@@ -98,11 +108,16 @@ def _run(socket: Path, request: dict[str, Any], *, detach: bool, as_json: bool) 
     if task["state"] == "done" and not as_json:
         _tell(task)
     if task["state"] in ("failed", "cancelled"):
-        why = task["error"] or "it was cancelled"
+        why = _with_flags(task["error"]) or "it was cancelled"
         what = "was not copied" if task["request"]["kind"] == "copy" else "was not synced to the end"
         click.echo(f"volgate: {task['source']} {what}: {why}", err=True)
         return os.EX_CANTCREAT
     return 0
+
+
+def _with_flags(error: str) -> str:
+    """Return why nothing is copied, with what can be done about it in words of the command line."""
+    return error.replace("accept the losses", "--accept-losses copies without that")
 
 
 def _tell(task: dict[str, Any]) -> None:
