@@ -7,7 +7,7 @@ import pytest
 from click.shell_completion import BashComplete
 from click.testing import CliRunner
 
-from volgate.cli import command, main
+from volgate.cli import command, listing, main
 
 CHANGING = {
     "mount", "umount", "serve", "quota set", "volume create", "volume adopt", "volume delete", "refresh",
@@ -78,6 +78,16 @@ def test_a_group_without_a_verb_shows_its_help_and_nothing_else(capsys):
         said = capsys.readouterr()
         assert said.err.startswith(" ".join(["Usage: volgate", *words])) and "Commands:" in said.err
         assert said.out == "" and "see 'volgate" not in said.err
+
+
+def test_status_says_that_nothing_is_mounted(monkeypatch, capsys):
+    monkeypatch.setattr(listing, "find_all", list)
+    assert main(["status"]) == 0
+    said = capsys.readouterr()
+    assert (said.out, "nothing is mounted" in said.err) == ("", True)
+    assert main(["status", "--json"]) == 0
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("[]\n", "")
 
 
 def test_a_verb_that_is_mistyped_is_guessed(capsys):

@@ -25,6 +25,12 @@ def test_facts_are_told_as_words(log, capsys):
     )
 
 
+def test_no_limit_is_told_as_such(log, capsys):
+    log.append(0, "quota.changed", "limits changed", {"quota_bytes": None, "quota_inodes": 5, "nothing": None})
+    assert main(["events"]) == os.EX_OK
+    assert capsys.readouterr().out.endswith("limits changed  quota_bytes=unlimited quota_inodes=5\n")
+
+
 def test_a_volume_that_nobody_knows_is_none(log, capsys):
     assert main(["events"]) == os.EX_OK
     log.append(0, "volume.ended", "it ended", {"volume_id": "deleted-since"})

@@ -15,6 +15,8 @@ from volgate.events import Event, EventLog
 from volgate.logs import quoted
 
 _LOOK_S: Final = 0.5
+_LIMITS: Final = frozenset({"quota_bytes", "quota_inodes", "limit_bytes"})
+"""Facts that are limits: null says that there is none."""
 
 
 @click.command()
@@ -101,6 +103,7 @@ def _to_line(event: Event) -> str:
     facts: dict[str, Any] = dict(event.facts)
     volume_id = facts.pop("volume_id", "-")
     moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event.at))
+    facts |= {key: "unlimited" for key in _LIMITS & facts.keys() if facts[key] is None}
     rest = " ".join(f"{key}={_to_word(value)}" for key, value in facts.items() if value not in ("", None))
     line = f"{moment}  {volume_id}  {event.kind}  {event.message}  {rest}".rstrip()
     return line.encode("utf-8", "backslashreplace").decode()

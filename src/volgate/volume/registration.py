@@ -48,9 +48,13 @@ async def create_volume(
         await backend.open_volume(context)
         known = await load_identity(backend)
         if known is not None:
-            raise AlreadyExists(
-                f"{source.text} is volume {known.volume_id} already; enter it with 'volgate volume adopt {source.text}'"
+            entered = next((entry for entry in catalog.list() if entry.uuid == known.uuid), None)
+            remedy = (
+                f"enter it with 'volgate volume adopt {source.text}'"
+                if entered is None
+                else f"see 'volgate volume show {entered.volume_id}'"
             )
+            raise AlreadyExists(f"{source.text} is volume {known.volume_id} already; {remedy}")
         identity = new_identity(volume_id, context.quota_bytes, context.quota_inodes, volume_id=volume_id)
         await store_identity(backend, identity)
     finally:
