@@ -472,6 +472,10 @@ WRONG = [
     (["volume", "show", "nothing"], 69, "no volume 'nothing' is known"),
     (["volume", "delete", "nothing"], 69, "no volume 'nothing' is known"),
     (["volume", "adopt", "{data}"], 69, "is no volume yet"),
+    (["volume", "adopt", "/nope"], 69, "volgate: /nope does not exist\n"),
+    (["quota", "show", "/nope"], 69, "volgate: /nope does not exist\n"),
+    (["snapshot", "list", "/nope"], 69, "volgate: /nope does not exist\n"),
+    (["mount", "/nope", "{mnt}"], 32, "volgate: /nope does not exist; make the directory first\n"),
     (["umount", "{mnt}"], 32, "neither a mount"),
     (["frobnicate"], 64, "No such command"),
     (["quota", "set", "{mnt}", "x"], 64, "is no size"),
@@ -506,7 +510,7 @@ def test_wrong_input_gets_one_clear_line_and_changes_nothing(folders, place, arg
     names = {n: place / n for n in ("file", "full", "foreign", "snapshots")}
     before = sorted(str(p) for p in place.rglob("*"))
     line = one_line(volgate(*[a.format(data=data, mnt=mnt, **names) for a in arguments], *detach, timeout_s=20), status)
-    assert says in line
+    assert says in f"{line}\n"
     assert sorted(str(p) for p in place.rglob("*")) == before
     assert not [m for m in mounting.list_mounts() if place in m.path.parents]
 

@@ -19,7 +19,7 @@ from volgate.errors.errno_map import from_oserror_at
 from volgate.ledger.sqlite import database_path
 from volgate.volume.catalog import Catalog, CatalogEntry
 from volgate.volume.identity import VolumeIdentity, load_identity, new_identity, store_identity
-from volgate.volume.storage import make_backend
+from volgate.volume.storage import check_there, make_backend
 
 RESERVED_NAMES: Final = frozenset({"control"})
 """Their sockets are other daemons'."""
@@ -68,6 +68,7 @@ async def adopt_volume(catalog: Catalog, source: Source, *, mount_point: str, op
     Raises:
         NotFound: there is no volume at the source. AlreadyExists: it is entered already.
     """
+    check_there(source)
     backend = make_backend(source)
     context = VolumeOperationContext("volume", Path("/"), source.backend_type, f"uid:{os.geteuid()}", read_only=True)
     try:
