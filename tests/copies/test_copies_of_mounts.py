@@ -57,11 +57,19 @@ def test_a_tree_of_this_host_is_copied_into_a_mount_and_kept_like_it(volume, gar
 
 def test_what_a_sync_of_one_file_would_do_is_said(volume, place):
     (place / "file").write_text("one")
-    assert done("sync", place / "file", f"{volume.path}/file", "--dry-run") == "+ .\n"
-    done("sync", place / "file", f"{volume.path}/file")
-    assert done("sync", place / "file", f"{volume.path}/file", "--dry-run") == ""
+    sync = ("sync", place / "file", f"{volume.path}/file")
+    would_be = f"{volume.path}/file would be like {place}/file"
+
+    def plan():
+        planned = volgate(*sync, "--dry-run")
+        assert planned.returncode == 0, planned
+        return planned.stdout, planned.stderr
+
+    assert plan() == ("+ .\n", f"{would_be}: 1 created\n")
+    done(*sync)
+    assert plan() == ("", f"{would_be}: nothing differs\n")
     (place / "file").write_text("another")
-    assert done("sync", place / "file", f"{volume.path}/file", "--dry-run") == "M . (content, mtime)\n"
+    assert plan() == ("M . (content, mtime)\n", f"{would_be}: 1 changed\n")
     for target, says in ((volume.path / "no/such", "there is no directory"), (volume.path, "needs a name")):
         refused = volgate("sync", place / "file", target, "--dry-run")
         assert refused.returncode and says in refused.stderr, refused
@@ -346,8 +354,10 @@ def test_what_is_mounted_within_the_source_is_told_before(volume, garden):
     (garden.path / "within").mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "within", garden.path / "within"], check=True)
     try:
-        refused = volgate("copy", garden.path, f"{volume.path}/tree")
-        assert refused.returncode and "1 file system mounted within it" in refused.stderr
+        for words in (["copy"], ["sync"], ["sync", "--dry-run"]):
+            refused = volgate(words[0], garden.path, f"{volume.path}/tree", *words[1:])
+            assert refused.returncode and "1 file system mounted within it" in refused.stderr
+            assert "not copied; accept the losses (--accept-losses), or copy elsewhere" in refused.stderr
         done("copy", garden.path, f"{volume.path}/tree", "--accept-losses")
     finally:
         subprocess.run(["umount", garden.path / "within"], check=True)

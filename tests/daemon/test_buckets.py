@@ -495,7 +495,7 @@ def test_a_volume_that_is_known_and_not_mounted_says_how_to_mount_it(bucket, pla
     for verb in (["status"], ["refresh"]):
         done = volgate(*verb, "known")
         assert done.returncode == 69
-        assert "volume known is not mounted; 'volgate mount known' mounts it" in done.stderr
+        assert "volume known is not mounted; 'volgate mount known MOUNTPOINT' mounts it" in done.stderr
     checked = volgate("quota", "check", "known")
     assert (checked.returncode, checked.stdout.splitlines()[1]) == (0, "ledger:  nothing yet; the first mount counts")
     assert volgate("volume", "delete", "known").returncode == 0

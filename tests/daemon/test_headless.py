@@ -200,7 +200,7 @@ def test_detached_it_is_ready_when_the_command_returns_and_umount_ends_it(folder
     assert owner_of(data)["pid"] == pid
     assert volgate("umount", data).returncode == 0
     assert ended(pid) and is_gone(data)
-    assert "neither a mount" in one_line(volgate("umount", data), 32)
+    assert f"the volume in {data} is not mounted" in one_line(volgate("umount", data), 32)
 
 
 def test_what_cannot_be_served_is_told_in_one_line(folders, place):
@@ -286,7 +286,8 @@ def test_the_schedule_is_kept_and_a_restore_that_was_cut_off_goes_on(folders, se
     assert len(os.listdir(data)) < 300
     process = serve(data)
     wait_until(lambda: owner_of(data)["file_count"] == 300 and not owner_of(data)["under_way"], 60)
-    assert volgate("snapshot", "schedule", data, "hourly=2").returncode == 0
+    done = volgate("snapshot", "schedule", data, "hourly=2")
+    assert (done.returncode, done.stderr) == (0, "")
     wait_until(lambda: "schedule" in volgate("snapshot", "list", data).stdout, 30)
     assert process.stop() == 0
     assert sorted(name for name in os.listdir(data) if name[0] == "f") == sorted(f"f{n}" for n in range(300))
@@ -317,6 +318,9 @@ def test_verbs_start_an_owner_where_there_is_none_which_ends_by_itself(folders, 
     assert volgate("quota", "set", data, "1MiB", "--inodes", "10").returncode == 0
     assert volgate("snapshot", "limit", data, "1GiB").returncode == 0
     assert volgate("flush", data).returncode == 0
+    scheduled = volgate("snapshot", "schedule", data, "daily=3")
+    assert scheduled.stdout == f"{data}: daily=3\n" and f"'volgate serve {data} -d'" in one_line(scheduled, 0)
+    assert volgate("snapshot", "schedule", data).stderr == volgate("snapshot", "schedule", data, "--off").stderr == ""
     assert "at the root of the mount, .snapshots/one" in volgate("snapshot", "show", data, "one").stdout
     assert "writes to its storage at once" in one_line(volgate("quarantine", "list", data), 64)
     assert owner_of(data)["pid"] == pid, "one of them serves them all"
@@ -420,7 +424,9 @@ def test_a_volume_can_be_deleted_and_its_ledger_repaired_just_after_a_verb(folde
         (known,) = [v for v in json.loads(volgate("volume", "list", "--json").stdout) if v["volume_id"] == name]
         assert known["state"] == "ready, not mounted"
         (data / "behind").write_bytes(bytes(500))
-        assert volgate("quota", "check", name).returncode == 1
+        checked = volgate("quota", "check", name)
+        assert checked.returncode == 1
+        assert checked.stdout.splitlines()[-1] == "different; 'quota check --repair' takes the count"
         assert volgate("quota", "check", name, "--repair").returncode == 0
         assert is_gone(name)
         assert volgate("quota", "set", name, "2MiB").returncode == 0

@@ -377,6 +377,7 @@ def test_a_detached_mount_is_said_to_be_draining(folders):
         assert status["state"] == "draining"
         line = one_line(volgate("umount", mnt), 32)
         assert "detached already" in line and "1 open files" in line and f"kill {status['pid']}" in line
+        assert one_line(volgate("mount", data, mnt, "-d"), 32) == line
         held.write("kept")
     wait_until(lambda: ended(status["pid"]))
     assert (data / "f").read_text() == "kept"
@@ -406,6 +407,30 @@ def test_a_volume_is_found_by_its_directory_and_two_mounts_of_it_are_told_apart(
     finally:
         volgate("umount", place / "ro")
     assert volgate("umount", data).returncode == 0
+
+
+def test_of_a_volume_that_is_not_mounted_is_said_what_mounts_it(folders, place):
+    data, mnt = folders
+    volgate("mount", data, mnt, "-d")
+    volume_id = json.loads(volgate("status", mnt, "--json").stdout)["volume_id"]
+    assert volgate("umount", mnt).returncode == 0
+    said = f"the volume in {data} is not mounted; 'volgate mount {data} MOUNTPOINT' mounts it"
+    assert said in one_line(volgate("status", data), 69) and said in one_line(volgate("umount", data), 32)
+    assert f"no volume '{volume_id}' is known" in one_line(volgate("status", volume_id), 69)
+    for target in (volume_id, data, mnt):
+        assert "volume.ended" in volgate("events", target).stdout
+    assert volgate("volume", "adopt", data).returncode == 0
+    try:
+        said = f"volume {volume_id} is not mounted; 'volgate mount {volume_id} MOUNTPOINT' mounts it"
+        for target in (volume_id, data):
+            assert said in one_line(volgate("refresh", target), 69)
+        assert volgate("volume", "delete", volume_id).returncode == 0
+        assert volgate("volume", "adopt", data, "--mount-point", mnt).returncode == 0
+        for target in (volume_id, mnt):
+            said = f"volume {volume_id} is not mounted; 'volgate mount {volume_id}' mounts it"
+            assert said in one_line(volgate("status", target), 69)
+    finally:
+        volgate("volume", "delete", volume_id)
 
 
 def test_another_users_mount_is_not_called_dead(folders):
@@ -473,6 +498,10 @@ WRONG = [
     (["volume", "show", "nothing"], 69, "no volume 'nothing' is known"),
     (["volume", "delete", "nothing"], 69, "no volume 'nothing' is known"),
     (["volume", "adopt", "{data}"], 69, "is no volume yet"),
+    (["volume", "adopt", "/nope"], 69, "volgate: /nope does not exist\n"),
+    (["quota", "show", "/nope"], 69, "volgate: /nope does not exist\n"),
+    (["snapshot", "list", "/nope"], 69, "volgate: /nope does not exist\n"),
+    (["mount", "/nope", "{mnt}"], 32, "volgate: /nope does not exist; make the directory first\n"),
     (["umount", "{mnt}"], 32, "neither a mount"),
     (["frobnicate"], 64, "No such command"),
     (["quota", "set", "{mnt}", "x"], 64, "is no size"),
@@ -482,6 +511,10 @@ WRONG = [
     (["quota", "show", "nothing"], 69, "no volume 'nothing' is known"),
     (["quota", "set", "nothing", "1G"], 69, "no volume 'nothing' is known"),
     (["status", "{mnt}"], 69, "neither a mount"),
+    (["status", "nothing"], 69, "no volume 'nothing' is known"),
+    (["umount", "nothing"], 32, "no volume 'nothing' is known"),
+    (["events", "nothing"], 69, "no volume 'nothing' is known"),
+    (["events", "{mnt}"], 69, "no volume of volgate's yet"),
 ]
 
 
@@ -503,7 +536,7 @@ def test_wrong_input_gets_one_clear_line_and_changes_nothing(folders, place, arg
     names = {n: place / n for n in ("file", "full", "foreign", "snapshots")}
     before = sorted(str(p) for p in place.rglob("*"))
     line = one_line(volgate(*[a.format(data=data, mnt=mnt, **names) for a in arguments], *detach, timeout_s=20), status)
-    assert says in line
+    assert says in f"{line}\n"
     assert sorted(str(p) for p in place.rglob("*")) == before
     assert not [m for m in mounting.list_mounts() if place in m.path.parents]
 

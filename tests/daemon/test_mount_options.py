@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mounting import find_mount, in_child, mounted, volgate, wait_until
+from mounting import find_mount, in_child, mounted, one_line, volgate, wait_until
 
 
 @pytest.fixture
@@ -99,6 +99,8 @@ def test_the_catalog_is_made_again_from_the_volumes_themselves(folders, name):
     assert volgate("volume", "create", name, data, "--quota", "1MiB").returncode == 0
     taken = volgate("volume", "create", name, data)
     assert (taken.returncode, "exists" in taken.stderr) == (73, True)
+    taken = volgate("volume", "create", f"{name}-2", data)
+    assert f"is volume {name} already; see 'volgate volume show {name}'" in one_line(taken, 73)
     assert volgate("volume", "delete", name).returncode == 0
     again = volgate("volume", "create", f"{name}-2", data)
     assert (again.returncode, "volgate volume adopt" in again.stderr) == (73, True)

@@ -94,6 +94,11 @@ def test_doctor_tells_which_promises_a_bucket_keeps_and_leaves_nothing_in_it(s3)
 def test_doctor_tells_why_a_bucket_cannot_be_used(s3, place):
     status, findings = doctor_of(s3, "s3://bucket", AWS_SECRET_ACCESS_KEY="wrong")
     assert status == 1 and "does not fit the access key" in findings["credentials"]["message"]
+    assert "AWS_SECRET_ACCESS_KEY" in findings["credentials"]["remedy"]
+    findings = doctor_of(s3, "s3://bucket", AWS_ACCESS_KEY_ID="unheard-of")[1]
+    assert "does not know this access key" in findings["credentials"]["message"]
+    assert "AWS_SECRET_ACCESS_KEY" in findings["credentials"]["remedy"]
+    findings = doctor_of(s3, "s3://bucket", "-o", "anonymous")[1]
     assert "s3:PutObject" in findings["credentials"]["remedy"]
     assert "there is no bucket 'missing'" in doctor_of(s3, "s3://missing")[1]["server"]["message"]
     (place / "key").write_text("canary")
@@ -127,6 +132,28 @@ def test_doctor_tells_whether_a_directory_can_be_mounted_and_what_it_lacks(place
     assert volgate("doctor", data, "--endpoint-url", "http://localhost").returncode == 64
 
 
+def test_doctor_of_what_is_mounted_says_so_and_looks_at_its_storage(place):
+    with mounted(place, "--quota", "1MiB") as mount:
+        (mount.path / "below").mkdir()
+        for target in (mount.path, mount.backing, mount.volume_id()):
+            done = volgate("doctor", target)
+            assert done.returncode == 0, done
+            assert f"{mount.backing} is mounted at {mount.path} as volume {mount.volume_id()}" in done.stdout
+            assert "can be mounted" not in done.stdout and "limit 1 MiB" in done.stdout
+        mount.kill()
+        assert "can be mounted" in volgate("doctor", mount.backing).stdout
+
+
+def test_doctor_of_a_mounted_bucket_knows_its_server(s3, place):
+    with mounted(place, "--endpoint-url", s3.url, source="s3://bucket", environment=s3.environment) as mount:
+        done = subprocess.run(
+            [sys.executable, "-m", "volgate", "doctor", mount.path],
+            env={**os.environ, **s3.environment, "AWS_ENDPOINT_URL": ""}, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert f"s3://bucket is mounted at {mount.path} as volume" in done.stdout, done
+        assert "s3://bucket can be listed, written and deleted" in done.stdout, done
+
+
 def test_doctor_takes_the_server_and_the_secret_from_where_the_configuration_says(s3, place):
     secret = place / "secret"
     secret.write_text(
@@ -153,6 +180,7 @@ def test_doctor_sees_a_clock_that_is_off(s3):
     assert status == 0 and re.search(r"clock is \+(299|300|301) s off", findings["clock"]["message"])
     status, findings = doctor_of(s3, "s3://bucket", **{**off, "FAKETIME": "+3000"})
     assert status == 1 and "set this host's by NTP" in findings["credentials"]["message"]
+    assert findings["credentials"]["remedy"] == "timedatectl set-ntp true"
 
 
 def test_top_shows_what_happens_between_two_looks(place):

@@ -1,11 +1,13 @@
 """What every verb has: help that fits its line, examples, JSON where it reads, completions."""
 
+import os
+
 import click
 import pytest
 from click.shell_completion import BashComplete
 from click.testing import CliRunner
 
-from volgate.cli import command
+from volgate.cli import command, listing, main
 
 CHANGING = {
     "mount", "umount", "serve", "quota set", "volume create", "volume adopt", "volume delete", "refresh",
@@ -68,6 +70,33 @@ def test_what_reads_can_answer_in_json(words):
 def test_a_shell_completes_verbs_and_flags(typed, incomplete, offered):
     completions = BashComplete(command, {}, "volgate", "_VOLGATE_COMPLETE").get_completions(typed, incomplete)
     assert {completion.value for completion in completions} == offered
+
+
+def test_a_group_without_a_verb_shows_its_help_and_nothing_else(capsys):
+    for words in ([], ["snapshot"], ["control", "token"]):
+        assert main(words) == os.EX_USAGE
+        said = capsys.readouterr()
+        assert said.err.startswith(" ".join(["Usage: volgate", *words])) and "Commands:" in said.err
+        assert said.out == "" and "see 'volgate" not in said.err
+
+
+def test_status_says_that_nothing_is_mounted(monkeypatch, capsys):
+    monkeypatch.setattr(listing, "find_all", list)
+    assert main(["status"]) == 0
+    said = capsys.readouterr()
+    assert (said.out, "nothing is mounted" in said.err) == ("", True)
+    assert main(["status", "--json"]) == 0
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("[]\n", "")
+
+
+def test_a_verb_that_is_mistyped_is_guessed(capsys):
+    for words, said in (
+        (["qota"], "'qota'. Did you mean 'quota'?"),
+        (["quota", "shwo"], "'shwo'. Did you mean 'show'?"),
+    ):
+        assert main(words) == os.EX_USAGE
+        assert f"No such command {said}" in capsys.readouterr().err
 
 
 def test_a_shell_completes_a_target_to_directories_where_nothing_is_mounted():

@@ -25,6 +25,12 @@ def test_facts_are_told_as_words(log, capsys):
     )
 
 
+def test_no_limit_is_told_as_such(log, capsys):
+    log.append(0, "quota.changed", "limits changed", {"quota_bytes": None, "quota_inodes": 5, "nothing": None})
+    assert main(["events"]) == os.EX_OK
+    assert capsys.readouterr().out.endswith("limits changed  quota_bytes=unlimited quota_inodes=5\n")
+
+
 def test_a_volume_that_nobody_knows_is_none(log, capsys):
     assert main(["events"]) == os.EX_OK
     log.append(0, "volume.ended", "it ended", {"volume_id": "deleted-since"})
@@ -32,7 +38,7 @@ def test_a_volume_that_nobody_knows_is_none(log, capsys):
     assert "it ended" in capsys.readouterr().out
     assert main(["events", "no-such-volume"]) == os.EX_UNAVAILABLE
     assert main(["events", "no-such-volume", "--follow"]) == os.EX_UNAVAILABLE
-    assert "'no-such-volume' is neither" in capsys.readouterr().err
+    assert "no volume 'no-such-volume' is known" in capsys.readouterr().err
 
 
 def test_a_log_that_cannot_be_read_is_no_bug(log, tmp_path, capsys):

@@ -14,7 +14,7 @@ from volgate.errors import NoSpace
 
 WELL = {
     "oldest_s": 0.0, "in_flight": 0, "waiting": 0, "standstill_s": 0.0, "unsettled": False, "unfenced": "",
-    "unscheduled": "", "allowance": None,
+    "unscheduled": "", "allowance": None, "caches": False,
 }  # fmt: skip
 
 
@@ -42,6 +42,15 @@ def test_each_problem_is_named():
     assert codes(unfenced="no rights") == [("unfenced", False)]
     assert codes(oldest_s=STUCK_S + 1, in_flight=1) == [("storage_hangs", True)]
     assert codes(waiting=1, standstill_s=STUCK_S + 1) == [("nobody_reads", True)]
+
+
+def test_what_becomes_of_changes_that_snapshots_have_no_room_for_is_said_as_it_is_there():
+    full = Allowance(lambda: 5, lambda: frozenset({1}))
+    full.limit_bytes = 4
+    for caches, said in ((False, "hold are refused (ENOSPC); delete"), (True, "hold wait to be uploaded, and no")):
+        quota = StorageQuotaInfo("v", 1, 10, 1, "posix")
+        (problem,) = find_problems(quota, **{**WELL, "allowance": full, "caches": caches})
+        assert said in problem.message
 
 
 def test_a_standstill_needs_waiting_requests_and_no_answer_between_two_looks():

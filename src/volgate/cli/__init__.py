@@ -58,6 +58,15 @@ class _Verbs(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """See click.Group; of a verb that there is not, the ones that were perhaps meant are named."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.exceptions.NoSuchCommand as error:
+            raise click.exceptions.NoSuchCommand(error.command_name, possibilities=_VERBS, ctx=ctx) from error
+
 
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="volgate")
@@ -81,6 +90,9 @@ def main(argv: list[str] | None = None) -> int:
         status = command.main(arguments, "volgate", standalone_mode=False)
     except click.exceptions.Abort:
         return _say("interrupted", 130)
+    except click.exceptions.NoArgsIsHelpError as error:  # its message is the whole help
+        error.show()
+        return os.EX_USAGE
     except click.UsageError as error:
         verb = error.ctx.command_path.removeprefix("volgate").strip() if error.ctx is not None else ""
         hint = f" (see 'volgate {verb} --help')" if verb else " (see 'volgate --help')"

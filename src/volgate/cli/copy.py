@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -17,6 +18,8 @@ from volgate.cli.storage import ask_patiently
 from volgate.cli.task import follow
 from volgate.core.sizes import format_count, format_size
 
+_KINDS: Final = {"added": "created", "changed": "changed", "removed": "removed"}
+"""What a dry run calls the changes that it found."""
 _Command = Callable[..., int]
 
 
@@ -83,6 +86,9 @@ def sync(
         return 0
     for change in found:
         click.echo(change_line(change))
+    counts = Counter(_KINDS[change["change"]] for change in found)
+    done = ", ".join(f"{counts[name]} {name}" for name in _KINDS.values() if counts[name])
+    confirm(f"{target} would be like {source}: {done or 'nothing differs'}", err=True)
     return 0
 
 

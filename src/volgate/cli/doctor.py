@@ -38,10 +38,10 @@ def doctor(source: str | None, endpoint_url: str | None, options: tuple[str, ...
 
     Exit status 1 where something is missing; each finding comes with the command that mends it.
 
-    With SOURCE, check that in place of the host. Of a directory, or a volume's name: whether it can be mounted, and
-    what its file system cannot do. Of s3://BUCKET/PREFIX: whether the credentials suffice and which promises the
-    server keeps; for that, objects below .volgate/probe/ are made and deleted. Of hammerspace://ANVIL/SHARE: whether
-    it is mounted, and what its Anvil says. Nothing else is changed.
+    With SOURCE, check that in place of the host. Of a directory, a mount point, or a volume's name: whether it can be
+    mounted, or where it is, and what its file system cannot do. Of s3://BUCKET/PREFIX: whether the credentials suffice
+    and which promises the server keeps; for that, objects below .volgate/probe/ are made and deleted. Of
+    hammerspace://ANVIL/SHARE: whether it is mounted, and what its Anvil says. Nothing else is changed.
 
     \b
     volgate doctor

@@ -7,21 +7,23 @@ import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 import trio
 
 from volgate import errors, paths
 from volgate.cli.finding import Finding
+from volgate.cli.mounts import find
+from volgate.control.client import ask
 from volgate.core.names import SNAPSHOTS_NAME
 from volgate.core.sizes import format_size
 from volgate.daemon.health import PROMISES
+from volgate.drivers.registry import Source
 from volgate.dto import VolumeOperationContext
 
 if TYPE_CHECKING:
     from volgate.drivers.base import BackendSpace, BaseStorageBackend, Capabilities, StorageInspection
-    from volgate.drivers.registry import Source
     from volgate.volume.identity import VolumeIdentity
 
 _LACKS: Final = {
@@ -33,10 +35,23 @@ _LACKS: Final = {
     "durable_keys": "files cannot be found again by handles: after a crash the volume is counted",
 }
 """What a mount lacks where a directory does not have one of ``Capabilities``."""
+_SET_CLOCK: Final = "timedatectl set-ntp true"
 _LEAST_POLICY: Final = (
     "allow s3:ListBucket, s3:ListBucketMultipartUploads, s3:GetBucketVersioning on the bucket, and s3:GetObject, "
     "s3:PutObject, s3:DeleteObject, s3:AbortMultipartUpload on what is in it"
 )
+_OTHER_KEYS: Final = (
+    "take the access key and the secret key that belong together: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or -o "
+    "credentials_file="
+)
+_REMEDIES: Final = {
+    "SignatureDoesNotMatch": _OTHER_KEYS,
+    "InvalidAccessKeyId": _OTHER_KEYS,
+    "XAdminUserNotFound": _OTHER_KEYS,
+    "ExpiredToken": _OTHER_KEYS + ", with a new session token",
+    "RequestTimeTooSkewed": _SET_CLOCK,
+}
+"""By S3's error codes; any other refusal is one of rights."""
 _CLOCK_S: Final = 60
 
 
@@ -53,14 +68,30 @@ def check_source(text: str, endpoint_url: str | None, options: tuple[str, ...]) 
         raise click.UsageError("--endpoint-url is for s3://BUCKET, and -o for URLs")
     from volgate.cli.sources import resolve_with_configuration
 
-    source = resolve_with_configuration(text, ",".join(options))
-    if source.backend_type == "s3":  # a volume's name
+    mount = _find_mount(text)
+    if mount is None or options:
+        source = resolve_with_configuration(text, ",".join(options))
+    else:
+        lies = ask(Path(mount["socket"]), "GET", "/v1/source")
+        source = Source(lies["type"], lies["text"], lies["options"])
+    if mount is not None:
+        message = f"{source.text} is mounted at {mount['mount_point']} as volume {mount['volume_id']}"
+        yield Finding("mount", "ok", message)
+    if source.backend_type == "s3":  # a volume's name, or a mount point
         yield from _check_bucket(source.text, dict(source.options))
     else:
-        yield from _check_directory(source)
+        yield from _check_directory(source, "can be mounted" if mount is None else "can be used")
 
 
-def _check_directory(source: Source) -> Iterator[Finding]:
+def _find_mount(text: str) -> dict[str, Any] | None:
+    """Return the status of the mount that this is, or that owns this; None where none can be asked."""
+    with contextlib.suppress(errors.NotFound, errors.InvalidArgument):
+        status = find(text, owner=True)
+        return status if status["mount_point"] is not None and status.get("socket") else None
+    return None
+
+
+def _check_directory(source: Source, use: str) -> Iterator[Finding]:
     """Open it as a mount does, without taking or changing anything."""
     where = source.text
     if os.path.isdir(where) and not os.access(where, os.R_OK | os.W_OK | os.X_OK):
@@ -68,12 +99,12 @@ def _check_directory(source: Source) -> Iterator[Finding]:
         yield Finding("access", "missing", f"this user may not read and write {where}", remedy)
         return
     try:
-        yield from trio.run(_look, source)
+        yield from trio.run(_look, source, use)
     except errors.StorageException as error:
         yield Finding("directory", "missing", str(error))
 
 
-async def _look(source: Source) -> list[Finding]:
+async def _look(source: Source, use: str) -> list[Finding]:
     from volgate.drivers.base import exists
     from volgate.volume.identity import load_identity
     from volgate.volume.storage import make_backend
@@ -93,7 +124,7 @@ async def _look(source: Source) -> list[Finding]:
             # A Ceph without its manager cannot tell.
             free = f"; {format_size(space.free_bytes)} are free in it" if space.total_bytes else ""
             return [
-                Finding("directory", "ok", f"{where} can be mounted{free}"),
+                Finding("directory", "ok", f"{where} {use}{free}"),
                 *_describe_volume(identity, space),
                 *_describe_storage(await backend.inspect()),
                 *_describe_capabilities(backend.capabilities),
@@ -174,7 +205,8 @@ def _check_bucket(source: str, options: dict[str, str]) -> Iterator[Finding]:
     try:
         trio.run(partial(store.open, writable=True))
     except errors.PermissionDenied as error:
-        yield Finding("credentials", "missing", str(error), _LEAST_POLICY)
+        remedy = next((remedy for code, remedy in _REMEDIES.items() if code in str(error)), _LEAST_POLICY)
+        yield Finding("credentials", "missing", str(error), remedy)
         return
     except errors.StorageException as error:
         yield Finding("server", "missing", str(error))
@@ -182,7 +214,7 @@ def _check_bucket(source: str, options: dict[str, str]) -> Iterator[Finding]:
     yield Finding("server", "ok", f"{source} can be listed, written and deleted")
     if abs(store.clock_skew_s) > _CLOCK_S:
         message = f"this host's clock is {store.clock_skew_s:+.0f} s off the server's; S3 refuses from 900 s on"
-        yield Finding("clock", "warning", message, "timedatectl set-ntp true")
+        yield Finding("clock", "warning", message, _SET_CLOCK)
     else:
         yield Finding("clock", "ok", "it agrees with the server's")
     if store.keeps_versions:

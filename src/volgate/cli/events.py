@@ -15,6 +15,8 @@ from volgate.events import Event, EventLog
 from volgate.logs import quoted
 
 _LOOK_S: Final = 0.5
+_LIMITS: Final = frozenset({"quota_bytes", "quota_inodes", "limit_bytes"})
+"""Facts that are limits: null says that there is none."""
 
 
 @click.command()
@@ -57,7 +59,7 @@ def events(target: str | None, follow: bool, since: str | None, as_json: bool) -
 
 
 def _volume_of(target: str, log: EventLog) -> str:
-    """Return the volume's id that a target means: one that is not served is named by its id alone.
+    """Return the volume's id that a target means: a volume that is or was served here, or lies there.
 
     Raises:
         NotFound: it is none that is known here, or was when something happened to it.
@@ -67,18 +69,28 @@ def _volume_of(target: str, log: EventLog) -> str:
     try:
         return str(find(target, owner=True)["volume_id"])
     except NotFound:
-        if is_known(target) or _has_any(log, target):
+        if is_known(target):
             return target
-        raise
+    if last := _find_last(log, target):
+        return last
+    import trio
+
+    from volgate.cli.quota import read_stored
+
+    return str(trio.run(read_stored, target)["volume_id"])
 
 
-def _has_any(log: EventLog, volume_id: str) -> bool:
-    cursor = None
+def _find_last(log: EventLog, target: str) -> str | None:
+    """Return the volume that had an id, or was mounted on a place, as the last one."""
+    from volgate.daemon.checks import resolve_mount_point
+
+    cursor, last, place = None, None, str(resolve_mount_point(target))
     while found := log.read(cursor):
         cursor = found[-1].cursor
-        if any(event.facts.get("volume_id") == volume_id for event in found):
-            return True
-    return False
+        for event in found:
+            if event.facts.get("volume_id") == target or event.facts.get("mount_point") == place:
+                last = event.facts.get("volume_id")
+    return last
 
 
 def _to_json(event: Event) -> str:
@@ -91,6 +103,7 @@ def _to_line(event: Event) -> str:
     facts: dict[str, Any] = dict(event.facts)
     volume_id = facts.pop("volume_id", "-")
     moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event.at))
+    facts |= {key: "unlimited" for key in _LIMITS & facts.keys() if facts[key] is None}
     rest = " ".join(f"{key}={_to_word(value)}" for key, value in facts.items() if value not in ("", None))
     line = f"{moment}  {volume_id}  {event.kind}  {event.message}  {rest}".rstrip()
     return line.encode("utf-8", "backslashreplace").decode()

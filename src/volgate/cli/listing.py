@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from volgate.cli.arguments import Target
 from volgate.cli.mounts import FIELDS, UNKNOWN, find, find_all, is_headless
 from volgate.core.sizes import format_backlog, format_size
+
+_NOTHING: Final = "nothing is mounted; 'volgate mount DIRECTORY|s3://BUCKET MOUNTPOINT' mounts"
 
 
 @click.command("list")
@@ -30,7 +32,7 @@ def list_(as_json: bool) -> None:
     rows += [_row(mount) for mount in mounts]
     print_table(rows)
     if not mounts:
-        click.echo("nothing is mounted; 'volgate mount DIRECTORY|s3://BUCKET MOUNTPOINT' mounts", err=True)
+        click.echo(_NOTHING, err=True)
 
 
 def print_table(rows: Sequence[tuple[str, ...]]) -> None:
@@ -71,6 +73,8 @@ def status(target: str | None, as_json: bool) -> None:
         return
     for mount in mounts:
         _show(mount)
+    if not mounts:
+        click.echo(_NOTHING, err=True)
 
 
 def _show(mount: dict[str, Any]) -> None:

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from volgate import paths
 from volgate.control.mounts import FIELDS, UNKNOWN, is_headless, join
+from volgate.core.names import GATEWAY_NAME
 from volgate.daemon.checks import list_ours, resolve_mount_point
 from volgate.dto.validation import VOLUME_ID
 from volgate.errors import Busy, InvalidArgument, NotFound
-from volgate.fuse.mounting import FILE_SYSTEM_TYPE, list_mounts
+from volgate.fuse.mounting import FILE_SYSTEM_TYPE, find_mount, list_mounts
 
-__all__ = ["FIELDS", "UNKNOWN", "find", "find_all", "is_headless", "is_known", "mount_of"]
+__all__ = [
+    "FIELDS",
+    "UNKNOWN",
+    "describe_detached",
+    "find",
+    "find_all",
+    "is_data",
+    "is_headless",
+    "is_known",
+    "mount_of",
+]
 
 
 def find_all(volume_id: str | None = None) -> list[dict[str, Any]]:
@@ -29,6 +40,24 @@ def is_known(volume_id: str) -> bool:
     from volgate.volume.catalog import Catalog
 
     return any(entry.volume_id == volume_id for entry in Catalog(paths.catalog_path()).list())
+
+
+def describe_detached(status: dict[str, Any]) -> str:
+    """Return what keeps the daemon of a mount that was detached, and what ends it; "" where it is not detached."""
+    where, pid = status["mount_point"], status["pid"]
+    if where is None or "statistics" not in status or find_mount(Path(where)) is not None:
+        return ""
+    count = status["statistics"]["open_files"]
+    files = f"its {count} open files are closed, and " if count else ""
+    return (
+        f"{where} is detached already; its daemon ({pid}) ends when {files}no container has a copy of the mount any "
+        f"more; 'kill {pid}' ends it now"
+    )
+
+
+def is_data(directory: str) -> bool:
+    """Return whether a volume's data lies in a directory."""
+    return os.path.lexists(f"{directory}/{GATEWAY_NAME.decode()}/identity.json")
 
 
 def mount_of(path: str) -> str | None:
@@ -75,10 +104,27 @@ def find(target: str, *, owner: bool = False) -> dict[str, Any]:
         within = None if name != target or "/" not in target or "://" in target else mount_of(where)
         if within is not None:
             raise InvalidArgument(f"'{target}' lies in the mount {within}: name that")
-        if VOLUME_ID.fullmatch(target) and is_known(target):
-            raise NotFound(f"volume {target} is not mounted; 'volgate mount {target}' mounts it")
-        raise NotFound(f"'{target}' is neither a mount of volgate's nor the id of a mounted volume; see 'volgate list'")
+        _refuse(target, sources)
     if len(found) > 1:
         names = ", ".join(str(status["mount_point"]) for status in found)
         raise Busy(f"volume {found[0]['volume_id']} is mounted several times: {names}; name one of them")
     return found[0]
+
+
+def _refuse(target: str, places: tuple[str, ...]) -> NoReturn:
+    """Raise NotFound for what is not mounted: says which volume it is, and what mounts it.
+
+    Args:
+        places: the mount points, directories and URLs that may be meant.
+    """
+    from volgate.cli.sources import catalog, to_mount
+
+    known = catalog()
+    for entry in known.list():
+        if entry.volume_id == target or entry.source.rstrip("/") in places or entry.mount_point in places:
+            raise NotFound(f"volume {entry.volume_id} is not mounted; '{to_mount(entry)}' mounts it")
+    if "/" not in target and target not in (".", ".."):
+        known.find(target)
+    if is_data(places[0]):
+        raise NotFound(f"the volume in {target} is not mounted; 'volgate mount {target} MOUNTPOINT' mounts it")
+    raise NotFound(f"'{target}' is neither a mount of volgate's nor the data of a mounted volume; see 'volgate list'")

@@ -18,7 +18,7 @@ import click
 
 import volgate
 from volgate.cli import ending
-from volgate.cli.mounts import find, find_all, is_headless
+from volgate.cli.mounts import describe_detached, find, find_all, is_headless
 from volgate.cli.output import Progress
 from volgate.control.client import ask
 from volgate.errors import Busy, NotFound, Unavailable
@@ -154,10 +154,17 @@ def inherit(settings: MountSettings, progress: Progress) -> bool:
     """Have the owner of a volume on this host give it up for another one; returns whether there was one that does.
 
     For a mount that is any owner without one; for an owner without a mount, which stays, one that would end by itself.
+
+    Raises:
+        Busy: its mount was detached, and it goes on for the files that are open; says what ends it.
     """
     for status in find_all():
-        if not is_headless(status) or not _is_of(settings, status):
+        is_held = status["source"] is not None and not status["read_only"] and status["statistics"]["open_files"] > 0
+        detached = describe_detached(status) if is_held else ""
+        if not (detached or is_headless(status)) or not _is_of(settings, status):
             continue
+        if detached:
+            raise Busy(detached)
         is_brief = status["until_idle_s"] is not None
         if settings.mount_point is None and (settings.until_idle_s is not None or not is_brief):
             return False

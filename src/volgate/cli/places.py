@@ -9,10 +9,10 @@ from typing import Any, Final
 
 import attrs
 
-from volgate.cli.mounts import find, mount_of
+from volgate.cli.mounts import find, is_data, mount_of
 from volgate.cli.owners import find_served
 from volgate.control.client import ask
-from volgate.core.names import GATEWAY_NAME, SNAPSHOTS_NAME
+from volgate.core.names import SNAPSHOTS_NAME
 from volgate.dto.validation import VOLUME_ID
 from volgate.errors import InvalidArgument, NotFound
 
@@ -75,7 +75,7 @@ def find_place(text: str) -> NamedPlace:
 def _data_around(path: str) -> str | None:
     """Return the directory with a volume's data that a path is, or lies in; None = there is none."""
     above = (str(above) for above in (Path(path), *Path(path).parents))
-    return next((place for place in above if os.path.lexists(f"{place}/{GATEWAY_NAME.decode()}/identity.json")), None)
+    return next((place for place in above if is_data(place)), None)
 
 
 def to_request(kind: str, source_text: str, target_text: str, **options: Any) -> tuple[dict[str, Any], Path]:

@@ -140,7 +140,8 @@ def check(target: str, repair: bool, as_json: bool) -> int:
             click.echo("ledger:  nothing yet; the first mount counts")
             return 0
         click.echo(f"ledger:  {ledger[0]} bytes, {ledger[1]} inodes")
-        how = "unmount it; then " if mounted is not None and not is_repaired_live else ""
+        is_to_end = mounted is not None and not is_headless(mounted) and not is_repaired_live
+        how = "unmount it; then " if is_to_end else ""
         click.echo(
             "equal" if fits else "repaired" if repair else f"different; {how}'quota check --repair' takes the count"
         )

@@ -48,6 +48,7 @@ def serve(
     from volgate.cli.mount import settings_of
     from volgate.cli.running import run_owner
     from volgate.config.loading import load
+    from volgate.volume.storage import check_there
 
     wanted: dict[str, Any] = parse_options(",".join(options))
     if endpoint_url is not None:
@@ -56,6 +57,8 @@ def serve(
         wanted.setdefault("storage", {})["take_over"] = "yes"
     configuration = load(paths.config_directory(), os.environ)
     settings, _ = settings_of(target, wanted, configuration)
+    if existing and settings.volume_uuid is None:
+        check_there(settings.source)
     if settings.read_only:
         raise InvalidArgument(f"{target} is to be read only, so nobody owns it; 'volgate mount' shows it")
     if until_idle is not None:  # nobody finds it there for so short a time, and a mount may have the address

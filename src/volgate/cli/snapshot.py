@@ -182,7 +182,7 @@ def restore(target: str, snapshot_id: str, path: str | None, dry_run: bool, yes:
         lost = done["removed"] + done["replaced"]
         question = f"Replace or remove {format_count(lost, 'file')} in {target}?"
         if lost and not yes and not (sys.stdin.isatty() and click.confirm(question, err=True)):
-            raise InvalidArgument(f"not confirmed; see what it would do with --dry-run, and say --yes to {target}")
+            raise InvalidArgument("not confirmed; see what it would do with --dry-run, then say --yes")
         socket = Path(find_served(target)["socket"])  # anew: people take their time to answer
         try:
             done = ask_patiently(socket, "/v1/snapshots/restore", {**body, "dry_run": False}, lambda: None)
@@ -239,7 +239,8 @@ def schedule(target: str, policy: str | None, off: bool, as_json: bool) -> None:
     volgate snapshot schedule /mnt/data hourly=24,daily=7,weekly=4,monthly=12
     volgate snapshot schedule /mnt/data --off
     """
-    socket = Path(find_served(target)["socket"])
+    status = find_served(target)
+    socket = Path(status["socket"])
     if off and policy is not None:
         raise InvalidArgument("either a POLICY or --off")
     if off or policy is not None:
@@ -250,6 +251,10 @@ def schedule(target: str, policy: str | None, off: bool, as_json: bool) -> None:
         click.echo(json.dumps(now))
     else:
         click.echo(f"{target}: {now['policy'] or 'no schedule'}")
+    if policy is not None and status.get("until_idle_s") is not None:
+        click.echo(
+            f"volgate: it is kept only while {target} is mounted, or served: 'volgate serve {target} -d'", err=True
+        )
 
 
 @snapshot.command()

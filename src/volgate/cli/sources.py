@@ -28,6 +28,11 @@ def catalog() -> Catalog:
     return Catalog(paths.catalog_path())
 
 
+def to_mount(entry: CatalogEntry) -> str:
+    """Return the command that mounts a volume of the catalog."""
+    return f"volgate mount {entry.volume_id}" + ("" if entry.mount_point else " MOUNTPOINT")
+
+
 def resolve(text: str) -> tuple[Source, CatalogEntry | None]:
     """Return where the data lies, absolute; and the catalog's entry where SOURCE is a name.
 

@@ -10,7 +10,7 @@ import click
 
 from volgate.cli import ending
 from volgate.cli.arguments import Target
-from volgate.cli.mounts import find, is_headless
+from volgate.cli.mounts import describe_detached, find, is_headless
 from volgate.cli.output import Progress
 from volgate.cli.storage import describe_left
 from volgate.control.client import ask
@@ -52,13 +52,8 @@ def umount(target: str, lazy: bool, only_dead: bool) -> None:
         )
     mount_point = Path(mount["mount_point"])
     dead, entry = mount["state"] == "dead", mounting.find_mount(mount_point)
-    if entry is None and not dead and "statistics" in mount:
-        count, pid = mount["statistics"]["open_files"], mount["pid"]
-        files = f"its {count} open files are closed, and " if count else ""
-        raise Busy(
-            f"{mount_point} is detached already; its daemon ({pid}) ends when {files}no container has a copy of the "
-            f"mount any more; 'kill {pid}' ends it now"
-        )
+    if detached := describe_detached(mount):
+        raise Busy(detached)
     left = None
     if mount.get("storage") and not dead and not lazy:
         with contextlib.suppress(StorageException):

@@ -14,7 +14,7 @@ from volgate import paths
 from volgate.cli.arguments import Count, Size
 from volgate.cli.output import confirm
 from volgate.cli.owners import end_brief
-from volgate.cli.sources import catalog, locator
+from volgate.cli.sources import catalog, locator, to_mount
 from volgate.core.sizes import format_size
 from volgate.errors import InvalidArgument
 
@@ -129,8 +129,7 @@ def _absolute(path: str) -> str:
 
 def _finish(entry: CatalogEntry) -> None:
     """Say how to mount it."""
-    where = "" if entry.mount_point else " MOUNTPOINT"
-    confirm(f"{entry.volume_id}: {entry.source}; mount it with 'volgate mount {entry.volume_id}{where}'")
+    confirm(f"{entry.volume_id}: {entry.source}; mount it with '{to_mount(entry)}'")
 
 
 @volume.command("list")

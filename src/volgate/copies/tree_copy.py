@@ -231,7 +231,8 @@ class TreeCopy:
         self._losses = tuple(find_losses(found, self._source.backend.capabilities, target))
         if self._losses and not self._request.accept_losses:
             raise InvalidArgument(
-                f"the target cannot keep all of it: {'; '.join(self._losses)}; accept the losses, or copy elsewhere"
+                f"the target cannot keep all of it: {'; '.join(self._losses)}; accept the losses (--accept-losses), or "
+                "copy elsewhere"
             )
         self._usage = usage_of(found)
         self._stored_bytes = found.stored_bytes

@@ -76,6 +76,7 @@ def find_problems(
     unfenced: str,
     unscheduled: str,
     allowance: Allowance | None,
+    caches: bool,
 ) -> list[Problem]:
     """Return what is wrong, the worst first.
 
@@ -89,6 +90,7 @@ def find_problems(
         unfenced: why the storage's own limit does not stand behind the volume's, "" where it does.
         unscheduled: why the schedule could not take its last snapshot, "" where it could.
         allowance: of snapshots, None where there is none.
+        caches: changes are kept on this host first, and stored later.
     """
     problems = []
     if oldest_s > STUCK_S:
@@ -122,11 +124,12 @@ def find_problems(
             )
         )
     if allowance is not None and allowance.is_full and allowance.limit_bytes is not None:
+        effect = "wait to be uploaded, and no snapshot is taken" if caches else "are refused (ENOSPC)"
         problems.append(
             Problem(
                 "snapshots_full",
-                f"{allowance.describe()}: changes of what they hold are refused (ENOSPC), or wait to be uploaded to a "
-                "bucket, which takes no snapshots then; delete some, or raise 'volgate snapshot limit'",
+                f"{allowance.describe()}: changes of what they hold {effect}; delete some, or raise 'volgate snapshot "
+                "limit'",
                 degrades=True,
             )
         )

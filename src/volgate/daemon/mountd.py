@@ -445,6 +445,7 @@ class MountDaemon:
         standstill_s = self._standstill.look(
             trio.current_time(), answered=statistics.answered, waiting=statistics.unread
         )
+        report = volume.backend.report()
         return find_problems(
             volume.gate.info(),
             oldest_s=max(statistics.oldest_request_s, volume.backend.oldest_call_s),
@@ -455,7 +456,8 @@ class MountDaemon:
             unfenced=volume.unfenced,
             unscheduled=volume.unscheduled,
             allowance=volume.snapshots.allowance,
-        ) + find_storage_problems(volume.backend.report(), str(self._settings.mount_point or volume.identity.volume_id))
+            caches=report is not None,
+        ) + find_storage_problems(report, str(self._settings.mount_point or volume.identity.volume_id))
 
     def _status(self, volume: Volume, session: Session) -> dict[str, Any]:
         quota = volume.gate.info()

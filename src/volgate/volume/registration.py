@@ -20,7 +20,7 @@ from volgate.ledger.sqlite import database_path
 from volgate.volume.catalog import Catalog, CatalogEntry
 from volgate.volume.counting import count_what_becomes_a_volume
 from volgate.volume.identity import VolumeIdentity, load_identity, new_identity, store_identity
-from volgate.volume.storage import make_backend
+from volgate.volume.storage import check_there, make_backend
 
 RESERVED_NAMES: Final = frozenset({"control"})
 """Their sockets are other daemons'."""
@@ -50,9 +50,13 @@ async def create_volume(
         root = await backend.open_volume(context)
         known = await load_identity(backend)
         if known is not None:
-            raise AlreadyExists(
-                f"{source.text} is volume {known.volume_id} already; enter it with 'volgate volume adopt {source.text}'"
+            entered = next((entry for entry in catalog.list() if entry.uuid == known.uuid), None)
+            remedy = (
+                f"enter it with 'volgate volume adopt {source.text}'"
+                if entered is None
+                else f"see 'volgate volume show {entered.volume_id}'"
             )
+            raise AlreadyExists(f"{source.text} is volume {known.volume_id} already; {remedy}")
         if not backend.capabilities.keeps_usage:
             await count_what_becomes_a_volume(backend, root, source.text)
         identity = new_identity(volume_id, context.quota_bytes, context.quota_inodes, volume_id=volume_id)
@@ -68,6 +72,7 @@ async def adopt_volume(catalog: Catalog, source: Source, *, mount_point: str, op
     Raises:
         NotFound: there is no volume at the source. AlreadyExists: it is entered already.
     """
+    check_there(source)
     backend = make_backend(source)
     context = VolumeOperationContext("volume", Path("/"), source.backend_type, f"uid:{os.geteuid()}", read_only=True)
     try:

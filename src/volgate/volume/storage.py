@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 from volgate.cache.backend import CachedBackend
 from volgate.cache.settings import CacheSettings
 from volgate.drivers.base import BaseStorageBackend
 from volgate.drivers.registry import Source, load_backend, load_store
+from volgate.errors import NotFound
 
 
 def make_backend(source: Source) -> BaseStorageBackend:
@@ -16,3 +19,9 @@ def make_backend(source: Source) -> BaseStorageBackend:
     """
     store = load_store(source)
     return load_backend(source) if store is None else CachedBackend(store, CacheSettings.from_options(source.options))
+
+
+def check_there(source: Source) -> None:
+    """Raise NotFound where a volume's directory is missing: only who makes a volume is told to make one."""
+    if source.backend_type == "posix" and not os.path.lexists(source.text):
+        raise NotFound(f"{source.text} does not exist")

@@ -16,7 +16,7 @@ from volgate.errors import NotFound
 from volgate.ledger.sqlite import database_path, read_stored_usage
 from volgate.volume.identity import VolumeIdentity, load_identity
 from volgate.volume.ownership import acquire_ownership, load_released_usage
-from volgate.volume.storage import make_backend
+from volgate.volume.storage import check_there, make_backend
 
 
 @attrs.frozen
@@ -45,6 +45,7 @@ async def opened(
     Raises:
         NotFound: there is no volume. Busy: another owns it.
     """
+    check_there(source)
     backend = make_backend(source)
     owner = f"uid:{os.geteuid()}"
     context = VolumeOperationContext("volume", Path("/"), source.backend_type, owner, read_only=not owned)
