@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
@@ -98,7 +98,7 @@ class Owners:
         return sorted(answers, key=lambda answer: answer[0])
 
     @contextlib.asynccontextmanager
-    async def reading(self, volume_id: str, target: str) -> AsyncIterator[AsyncIterator[bytes]]:
+    async def reading(self, volume_id: str, target: str) -> AsyncIterator[AsyncGenerator[bytes, None]]:
         """Give what an owner answers to a GET in a stream, piece by piece. Raises as ``ask``, also in the middle.
 
         May be left by another task than entered it.
@@ -116,7 +116,7 @@ class Owners:
 
     async def _pieces(
         self, volume_id: str, stream: trio.SocketStream, connection: h11.Connection
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         with self._told(volume_id):
             while isinstance(event := await _next(stream, connection), h11.Data):
                 yield bytes(event.data)
