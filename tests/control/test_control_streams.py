@@ -1,13 +1,16 @@
-"""Answers in streams: each ends with its client."""
+"""Answers in streams: each ends with its client, and one that cannot be brought to its end is cut, and told of."""
 
 import contextlib
 import http.client
 import os
+import signal
 import socket
 from pathlib import Path
 
 import pytest
 
+import controlling
+from controlling import UnixConnection
 from mounting import wait_until
 from volgate.control import client
 from volgate.control.routes.events import FOLLOWERS
@@ -112,3 +115,25 @@ def test_answers_come_one_after_another_over_one_connection(api, volume, place):
         while part := asking.recv(1 << 20):
             answers += part
     assert answers.count(b"\r\n\r\ncontent") == 10, answers
+
+
+def test_an_answer_that_the_owner_breaks_off_is_cut_and_told_of_in_one_line(place, name):
+    api = controlling.start(place / "control.sock")
+    try:
+        make_volume(api, name, place)
+        with contextlib.closing(UnixConnection(api.path)) as connection:
+            connection.request("GET", f"/v1/volumes/{name}/files/content?path=d/huge")
+            answer = connection.getresponse()
+            assert (answer.status, answer.headers["content-length"]) == (http.client.OK, str(HUGE_BYTES))
+            assert answer.read(1 << 20)
+            os.kill(client.find_owner(socket_of(name)), signal.SIGKILL)
+            while answer.read(1 << 20):
+                pass
+            assert answer.length  # of Content-Length, what did not come
+        wait_until(lambda: "before it is whole" in api.log(), SOON_S)
+        alarms = [line for line in api.log().splitlines() if "WARNING" in line or "ERROR" in line]
+        assert len(alarms) == 1 and f"the owner of volume {name} broke its answer off" in alarms[0], alarms
+        assert "Traceback" not in api.log()
+    finally:
+        api.process.send_signal(signal.SIGTERM)
+        assert api.process.wait(60) == 0, api.log()

@@ -117,7 +117,7 @@ class Owners:
     async def _pieces(
         self, volume_id: str, stream: trio.SocketStream, connection: h11.Connection
     ) -> AsyncGenerator[bytes, None]:
-        with self._told(volume_id):
+        with self._told(volume_id, "broke its answer off"):
             while isinstance(event := await _next(stream, connection), h11.Data):
                 yield bytes(event.data)
 
@@ -148,8 +148,8 @@ class Owners:
         return await trio.open_unix_socket(str(self._runtime_directory / f"{volume_id}.sock"))
 
     @contextlib.contextmanager
-    def _told(self, volume_id: str) -> Iterator[None]:
-        """Raise what becomes of a conversation as what it means."""
+    def _told(self, volume_id: str, broken: str = "ended before it answered") -> Iterator[None]:
+        """Raise what becomes of a conversation as what it means; ``broken``: what its end would."""
         try:
             yield
         except (FileNotFoundError, ConnectionRefusedError) as error:
@@ -159,7 +159,7 @@ class Owners:
         except PermissionError as error:
             raise NotPermitted(f"the owner of volume {volume_id} answers its own user alone") from error
         except (OSError, trio.BrokenResourceError, h11.ProtocolError) as error:
-            raise Unavailable(f"the owner of volume {volume_id} ended before it answered") from error
+            raise Unavailable(f"the owner of volume {volume_id} {broken}") from error
 
 
 @contextlib.asynccontextmanager
