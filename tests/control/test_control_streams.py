@@ -13,6 +13,7 @@ import controlling
 from controlling import UnixConnection
 from mounting import wait_until
 from volgate.control import client
+from volgate.control.owners import STREAMS
 from volgate.control.routes.events import FOLLOWERS
 
 DOWNLOADS = 64
@@ -82,6 +83,19 @@ def test_a_download_ends_with_its_client(api, volume, verb):
         reader.close()
     wait_until(lambda: under_way(volume) == [], SOON_S)
     assert api.ask("GET", "/v1/volumes").status == http.client.OK
+
+
+def test_downloads_that_nobody_takes_hold_up_other_downloads_alone(api, volume):
+    files = f"/v1/volumes/{volume}/files"
+    with contextlib.ExitStack() as stack:
+        for _ in range(STREAMS):
+            reader, answer = begin(api, f"{files}/content?path=d/huge")
+            stack.enter_context(reader)
+            assert is_begun(answer), answer
+        assert api.ok("GET", f"{files}?path=d")["items"] and len(under_way(volume)) == STREAMS
+        refused = api.ask("GET", f"{files}/content?path=d/huge")
+        assert (refused.status, refused.code, refused.headers["retry-after"]) == (503, "unavailable", "5")
+        assert f"{STREAMS} files or archives" in refused.json["detail"]
 
 
 def test_a_client_that_has_ended_its_questions_gets_the_rest_of_its_answer(api, volume, place):

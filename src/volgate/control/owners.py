@@ -22,6 +22,8 @@ from volgate.errors import InputOutput, NotMounted, NotPermitted, StorageExcepti
 TIMEOUT_S: Final = 10.0
 _AT_ONCE: Final = 128
 _PATIENT_AT_ONCE: Final = 32
+STREAMS: Final = 32
+"""Contents that may pass at once; they are as slow as their clients."""
 _MAX_ANSWER_BYTES: Final = 256 << 20
 _CHUNK_BYTES: Final = 1 << 16
 
@@ -37,6 +39,7 @@ class Owners:
         self._runtime_directory = runtime_directory
         self._places = trio.CapacityLimiter(_AT_ONCE)
         self._patient_places = trio.CapacityLimiter(_PATIENT_AT_ONCE)
+        self._stream_places = trio.CapacityLimiter(STREAMS)
 
     async def ask(
         self, volume_id: str, method: str, target: str, body: Any = None, *, timeout_s: float | None = TIMEOUT_S
@@ -104,7 +107,7 @@ class Owners:
         May be left by another task than entered it.
         """
         with self._told(volume_id):
-            async with _place(self._patient_places), await self._connect(volume_id) as stream:
+            async with self._stream_place(), await self._connect(volume_id) as stream:
                 connection = h11.Connection(h11.CLIENT)
                 await _send(stream, connection, h11.Request(method="GET", target=target, headers=list(_HEADERS)))
                 await _send(stream, connection, h11.EndOfMessage())
@@ -127,7 +130,7 @@ class Owners:
         Raises as ``ask``.
         """
         with self._told(volume_id):
-            async with self._patient_places, await self._connect(volume_id) as stream:
+            async with self._stream_place(), await self._connect(volume_id) as stream:
                 connection = h11.Connection(h11.CLIENT)
                 headers = [*_HEADERS, ("content-length", str(length)), ("expect", "100-continue")]
                 await _send(stream, connection, h11.Request(method="PUT", target=target, headers=headers))
@@ -147,6 +150,19 @@ class Owners:
     async def _connect(self, volume_id: str) -> trio.SocketStream:
         return await trio.open_unix_socket(str(self._runtime_directory / f"{volume_id}.sock"))
 
+    @contextlib.asynccontextmanager
+    async def _stream_place(self) -> AsyncIterator[None]:
+        """Hold a place that is no task's. Raises Unavailable: none gets free."""
+        borrower = object()
+        with trio.move_on_after(TIMEOUT_S) as limit:
+            await self._stream_places.acquire_on_behalf_of(borrower)
+        if limit.cancelled_caught:
+            raise Unavailable(f"{STREAMS} files or archives are being read and stored already: ask again later")
+        try:
+            yield
+        finally:
+            self._stream_places.release_on_behalf_of(borrower)
+
     @contextlib.contextmanager
     def _told(self, volume_id: str, broken: str = "ended before it answered") -> Iterator[None]:
         """Raise what becomes of a conversation as what it means; ``broken``: what its end would."""
@@ -160,17 +176,6 @@ class Owners:
             raise NotPermitted(f"the owner of volume {volume_id} answers its own user alone") from error
         except (OSError, trio.BrokenResourceError, h11.ProtocolError) as error:
             raise Unavailable(f"the owner of volume {volume_id} {broken}") from error
-
-
-@contextlib.asynccontextmanager
-async def _place(limiter: trio.CapacityLimiter) -> AsyncIterator[None]:
-    """Hold a place that is no task's."""
-    borrower = object()
-    await limiter.acquire_on_behalf_of(borrower)
-    try:
-        yield
-    finally:
-        limiter.release_on_behalf_of(borrower)
 
 
 _HEADERS: Final = (("host", "localhost"), ("connection", "close"))
