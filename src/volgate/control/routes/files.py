@@ -120,7 +120,11 @@ async def download_archive(
     path: AtPath = "",
     format_: Annotated[Literal["tar", "zip"], Query(alias="format")] = "tar",
 ) -> Response:
-    """Read a directory with all below it as one archive; links are packed as links."""
+    """Read a directory with all below it as one archive; links are packed as links.
+
+    What a format does not know is left out, and nothing tells of it: of tar sockets; of zip sockets, fifos and devices,
+    and a zip has a name that is no UTF-8 as the list shows it.
+    """
     name = path.rstrip("/").rpartition("/")[2] or volume_id
     headers = {
         "content-disposition": f"attachment; filename*=UTF-8''{quote(f'{name}.{format_}', safe='')}",
