@@ -112,7 +112,8 @@ def test_a_task_is_steered_and_its_end_is_followed(api, volumes):
         ({"source": {"volume_id": "nobody"}}, "not_found"), ({"kind": "move"}, "invalid_request"),
         ({"source": {"volume_id": "copy-from", "source": "/etc"}}, "invalid_argument"),
         ({"source": {"source": "/etc", "snapshot_id": "x"}}, "invalid_argument"),
-        ({"delete": True}, "invalid_argument"),
+        ({"source": {"source": "/nowhere"}}, "not_found"),
+        ({"source": {"source": "/etc", "path": "nothing"}}, "not_found"), ({"delete": True}, "invalid_argument"),
         ({"bytes_per_s": 0}, "invalid_request"), ({"source": {"path": ""}}, "invalid_argument"),
     ],
 )  # fmt: skip

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from volgate import errors
 from volgate.control.app import make_app
+from volgate.control.dto.fields import IN_WORDS
 from volgate.control.paging import cut_page
 from volgate.control.problems import CODES, Problem, Refusal, describe, from_problem, problem, to_problem
 from volgate.control.roles import Grant, Principal, Role, parse_grant, parse_user_grants
@@ -127,6 +128,15 @@ def test_turns_of_a_name_come_one_after_another_and_leave_nothing():
 
     trio.run(main)
     assert most == 1 and turns._locks == {}
+
+
+def test_every_pattern_of_the_api_is_told_in_words():
+    def patterns(found):
+        below = found.values() if isinstance(found, dict) else found if isinstance(found, list) else ()
+        own = {found["pattern"]} if isinstance(found, dict) and isinstance(found.get("pattern"), str) else set()
+        return own.union(*map(patterns, below))
+
+    assert patterns(make_app(None).openapi()) - {"^[!-~]+$"} == set(IN_WORDS)  # that key is the door's
 
 
 def test_what_nobody_foresaw_is_a_problem_too():

@@ -24,6 +24,7 @@ import trio
 from controlling import Answer, UnixConnection, converse, serving, start
 from mounting import in_child, signal_until_it_ends, spawn, volgate, wait_until
 from volgate.control.http_server import HttpServer
+from volgate.control.routes.events import FOLLOWERS
 from volgate.control.tokens import TokenFile
 
 USER, READER, STRANGER = 12001, 12002, 12003
@@ -341,10 +342,25 @@ def test_a_secret_signs_tokens_where_that_was_chosen(place, keys):
             assert answer.status == status, answer
 
 
+def port_of(api):
+    return int(next(line for line in api.log().splitlines() if "serves" in line).rpartition(":")[2].strip("'"))
+
+
+def test_who_follows_over_tls_and_leaves_is_not_answered_any_more(door, keys):
+    api, ask = door
+    token = signed(keys)
+    for _ in range(FOLLOWERS):
+        with contextlib.closing(over_tls(keys, port_of(api))) as connection:
+            connection.request("GET", "/v1/events/stream", headers={"Authorization": f"Bearer {token}"})
+            with connection.getresponse() as answer:
+                assert answer.status == 200
+    wait_until(lambda: b"volgate_control_inflight 1.0\n" in ask("GET", "/metrics", token).content, SLOW_S)
+
+
 def test_nothing_is_served_over_tcp_in_the_clear(door, keys):
-    _, ask = door
+    api, ask = door
     assert ask("GET", "/v1/health").status == 200
-    port = int(next(line for line in door[0].log().splitlines() if "serves" in line).rpartition(":")[2].strip("'"))
+    port = port_of(api)
     with socket.create_connection(("127.0.0.1", port), timeout=SLOW_S) as client:
         client.sendall(b"GET /v1/health HTTP/1.1\r\nHost: x\r\n\r\n")
         with contextlib.suppress(ConnectionResetError):

@@ -145,6 +145,21 @@ def test_a_name_that_is_no_text_is_shown_and_means_no_other_file(api, volume):
     assert sorted(os.listdir(os.fsencode(path))) == [b"q\xff", "ü".encode()]
 
 
+@pytest.mark.parametrize(
+    ("target", "place", "words"),
+    [
+        ("/v1/volumes/v/files?path=/", "query.path", "relative to the volume's root, without a leading slash"),
+        ("/v1/events?after=0", "query.after", "two numbers such as 1-0"),
+        ("/v1/volumes/V/files", "path.volume_id", "1 to 63 of a-z"),
+    ],
+)
+def test_what_a_text_should_look_like_is_told_in_words(api, target, place, words):
+    refused = api.ask("GET", target)
+    (wrong,) = refused.json["invalid"]
+    assert (refused.code, wrong["place"]) == ("invalid_request", place) and words in wrong["reason"], wrong
+    assert "pattern" not in refused.json["detail"]
+
+
 def test_a_directory_in_one_piece(api, volume):
     path, files = volume
     (path / "d/e").mkdir(parents=True)

@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 
+from volgate.control.dto.fields import IN_WORDS
 from volgate.control.dto.response import ProblemResponse
 from volgate.control.problems import Problem, Refusal, describe
 from volgate.control.routes import copies, events, files, me, monitoring, page, quota, snapshots, volumes
@@ -114,7 +115,8 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
 def _reason_of(error: Mapping[str, Any]) -> str:
     if error["loc"] == ("body",) and isinstance(error["input"], bytes):  # it was not even parsed
         return "send JSON with the header 'Content-Type: application/json'"
-    return str(error["msg"])[:_REASON]
+    pattern = error.get("ctx", {}).get("pattern")
+    return IN_WORDS[pattern] if pattern in IN_WORDS else str(error["msg"])[:_REASON]
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:

@@ -164,12 +164,12 @@ class Door:
             await self.app(scope, receive_in_time, reply)
 
     async def _look(self, scope: Scope, body: bytes, incoming: _Incoming, reply: _Reply) -> None:
-        """Answer while somebody waits for it. An answer that was begun is not cut off."""
+        """Answer while somebody waits for it."""
 
         async def watch() -> None:
             while (await incoming())["type"] != "http.disconnect":
                 pass
-            if not reply.status:
+            if not reply.is_whole:
                 nursery.cancel_scope.cancel()
 
         async with trio.open_nursery() as nursery:
@@ -258,11 +258,12 @@ class _Incoming:
 
 
 class _Reply:
-    """What an application sends: passed on, or kept. Knows whether anything was."""
+    """What an application sends: passed on, or kept. Knows whether anything was (``status``), and whether all was."""
 
     def __init__(self, send: Send | None) -> None:
         self._send = send
         self.status = 0
+        self.is_whole = False
         self._headers: tuple[tuple[str, str], ...] = ()
         self._body = bytearray()
 
@@ -273,6 +274,8 @@ class _Reply:
             self._headers = tuple(
                 (name.decode("latin-1"), value.decode("latin-1")) for name, value in message["headers"]
             )
+        elif message["type"] == "http.response.body" and not message.get("more_body", False):
+            self.is_whole = True
         if self._send is not None:
             await self._send(message)
         elif message["type"] == "http.response.body":

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import select
 import socket
 import ssl
 import struct
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 PEER: Final = "volgate.peer"
 _ACCEPT_PAUSE_S: Final = 0.1
 _CLOSE_S: Final = 2.0
+_LOOK_S: Final = 0.5
 
 App = Callable[[MutableMapping[str, Any], Any, Any], Awaitable[None]]
 
@@ -192,20 +194,31 @@ class _Conversation:
 
 
 class _Connection(TCPServer):
-    """Hypercorn's server of one connection, which asks for a body when the application does.
+    """Hypercorn's server of one connection, which asks for a body when the application does, and knows who still reads.
 
-    By itself it does so as soon as a client waits for it (``Expect: 100-continue``), whatever the answer will be.
+    By itself it asks as soon as a client waits for it (``Expect: 100-continue``), whatever the answer will be, and
+    calls one gone that has only ended its questions, in the middle of an answer too.
     """
 
     def __init__(self, app: App, config: Config, context: WorkerContext, state: Any, stream: Any) -> None:
         super().__init__(ASGIWrapper(partial(self._run_app, app)), config, context, state, stream)
 
     async def _run_app(self, app: App, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+        is_begun = False
+
         async def ask_and_receive() -> Any:
             await self._ask_for_body()
-            return await receive()
+            message = await receive()
+            if is_begun and message["type"] == "http.disconnect":
+                await self.stream.wait_unread()
+            return message
 
-        await app(scope, ask_and_receive, send)
+        async def send_and_note(message: Any) -> None:
+            nonlocal is_begun
+            is_begun = True
+            await send(message)
+
+        await app(scope, ask_and_receive, send_and_note)
 
     async def _read_data(self) -> None:
         if isinstance(self.protocol.protocol, H11Protocol):
@@ -258,9 +271,22 @@ class _TimedStream:
         if isinstance(self._stream, trio.SocketStream):
             await self._stream.send_eof()
 
+    async def wait_unread(self) -> None:
+        """Return, once no more comes, when nobody reads either. Over TCP the one cannot be told from the other."""
+        while self.socket.family == socket.AF_UNIX and not _has_hung_up(self.socket):  # noqa: ASYNC110 - nobody tells
+            await trio.sleep(_LOOK_S)
+
     async def aclose(self) -> None:
         with trio.move_on_after(_CLOSE_S):
             await self._stream.aclose()
+
+
+def _has_hung_up(socket_: trio.socket.SocketType) -> bool:
+    if socket_.fileno() < 0:
+        return True
+    poll = select.poll()
+    poll.register(socket_.fileno(), 0)  # which leaves POLLHUP: closed, or shut both ways (poll(2))
+    return bool(poll.poll(0))
 
 
 def _peer_of(socket_: trio.socket.SocketType) -> Peer | None:

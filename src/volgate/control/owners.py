@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +22,8 @@ from volgate.errors import InputOutput, NotMounted, NotPermitted, StorageExcepti
 TIMEOUT_S: Final = 10.0
 _AT_ONCE: Final = 128
 _PATIENT_AT_ONCE: Final = 32
+STREAMS: Final = 32
+"""Contents that may pass at once; they are as slow as their clients."""
 _MAX_ANSWER_BYTES: Final = 256 << 20
 _CHUNK_BYTES: Final = 1 << 16
 
@@ -37,6 +39,7 @@ class Owners:
         self._runtime_directory = runtime_directory
         self._places = trio.CapacityLimiter(_AT_ONCE)
         self._patient_places = trio.CapacityLimiter(_PATIENT_AT_ONCE)
+        self._stream_places = trio.CapacityLimiter(STREAMS)
 
     async def ask(
         self, volume_id: str, method: str, target: str, body: Any = None, *, timeout_s: float | None = TIMEOUT_S
@@ -98,13 +101,13 @@ class Owners:
         return sorted(answers, key=lambda answer: answer[0])
 
     @contextlib.asynccontextmanager
-    async def reading(self, volume_id: str, target: str) -> AsyncIterator[AsyncIterator[bytes]]:
+    async def reading(self, volume_id: str, target: str) -> AsyncIterator[AsyncGenerator[bytes, None]]:
         """Give what an owner answers to a GET in a stream, piece by piece. Raises as ``ask``, also in the middle.
 
         May be left by another task than entered it.
         """
         with self._told(volume_id):
-            async with _place(self._patient_places), await self._connect(volume_id) as stream:
+            async with self._stream_place(), await self._connect(volume_id) as stream:
                 connection = h11.Connection(h11.CLIENT)
                 await _send(stream, connection, h11.Request(method="GET", target=target, headers=list(_HEADERS)))
                 await _send(stream, connection, h11.EndOfMessage())
@@ -116,8 +119,8 @@ class Owners:
 
     async def _pieces(
         self, volume_id: str, stream: trio.SocketStream, connection: h11.Connection
-    ) -> AsyncIterator[bytes]:
-        with self._told(volume_id):
+    ) -> AsyncGenerator[bytes, None]:
+        with self._told(volume_id, "broke its answer off"):
             while isinstance(event := await _next(stream, connection), h11.Data):
                 yield bytes(event.data)
 
@@ -127,7 +130,7 @@ class Owners:
         Raises as ``ask``.
         """
         with self._told(volume_id):
-            async with self._patient_places, await self._connect(volume_id) as stream:
+            async with self._stream_place(), await self._connect(volume_id) as stream:
                 connection = h11.Connection(h11.CLIENT)
                 headers = [*_HEADERS, ("content-length", str(length)), ("expect", "100-continue")]
                 await _send(stream, connection, h11.Request(method="PUT", target=target, headers=headers))
@@ -147,9 +150,22 @@ class Owners:
     async def _connect(self, volume_id: str) -> trio.SocketStream:
         return await trio.open_unix_socket(str(self._runtime_directory / f"{volume_id}.sock"))
 
+    @contextlib.asynccontextmanager
+    async def _stream_place(self) -> AsyncIterator[None]:
+        """Hold a place that is no task's. Raises Unavailable: none gets free."""
+        borrower = object()
+        with trio.move_on_after(TIMEOUT_S) as limit:
+            await self._stream_places.acquire_on_behalf_of(borrower)
+        if limit.cancelled_caught:
+            raise Unavailable(f"{STREAMS} files or archives are being read and stored already: ask again later")
+        try:
+            yield
+        finally:
+            self._stream_places.release_on_behalf_of(borrower)
+
     @contextlib.contextmanager
-    def _told(self, volume_id: str) -> Iterator[None]:
-        """Raise what becomes of a conversation as what it means."""
+    def _told(self, volume_id: str, broken: str = "ended before it answered") -> Iterator[None]:
+        """Raise what becomes of a conversation as what it means; ``broken``: what its end would."""
         try:
             yield
         except (FileNotFoundError, ConnectionRefusedError) as error:
@@ -159,18 +175,7 @@ class Owners:
         except PermissionError as error:
             raise NotPermitted(f"the owner of volume {volume_id} answers its own user alone") from error
         except (OSError, trio.BrokenResourceError, h11.ProtocolError) as error:
-            raise Unavailable(f"the owner of volume {volume_id} ended before it answered") from error
-
-
-@contextlib.asynccontextmanager
-async def _place(limiter: trio.CapacityLimiter) -> AsyncIterator[None]:
-    """Hold a place that is no task's."""
-    borrower = object()
-    await limiter.acquire_on_behalf_of(borrower)
-    try:
-        yield
-    finally:
-        limiter.release_on_behalf_of(borrower)
+            raise Unavailable(f"the owner of volume {volume_id} {broken}") from error
 
 
 _HEADERS: Final = (("host", "localhost"), ("connection", "close"))

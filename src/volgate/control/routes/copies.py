@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import PurePosixPath
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path
@@ -16,6 +18,7 @@ from volgate.control.roles import Principal, Role
 from volgate.control.routes.shared import Asking, InVolume, Services, Using, ask_owner, find_entry, may
 from volgate.drivers.registry import Source
 from volgate.errors import InvalidArgument, NotFound, NotMounted
+from volgate.volume.sources import Locator
 
 router = APIRouter(tags=["copies"])
 OfTask = Annotated[TaskId, Path(description="The task's 'operation_id'.")]
@@ -28,6 +31,7 @@ async def _find_source(
 
     Raises:
         Refusal: who asks may not read it. InvalidArgument: it names no one place. NotMounted: its snapshot is not seen.
+        NotFound: there is no such volume or directory.
     """
     if source.volume_id is not None and source.source is not None:
         raise InvalidArgument("a source is a volume or a directory, not both")
@@ -37,7 +41,7 @@ async def _find_source(
         if source.snapshot_id is not None:
             raise InvalidArgument("a snapshot is a volume's: name that")
         text = source.source
-        return await services.aside.call(lambda: services.locator.locate(text)), ""
+        return await services.aside.call(lambda: _locate_other(services.locator, text, source.path)), ""
     other = source.volume_id or volume_id
     if other == volume_id:
         return None, ""
@@ -57,6 +61,14 @@ async def _find_source(
     except NotMounted:
         return await services.aside.call(lambda: services.locator.locate(other)), other
     return Source(lies["type"], lies["text"], lies["options"]), other
+
+
+def _locate_other(locator: Locator, text: str, path: str) -> Source:
+    """Return where data lies that is no volume's. Raises NotFound: no file is there; of a bucket the copy finds out."""
+    found = locator.locate(text)
+    if found.backend_type == "posix" and not os.path.lexists(place := PurePosixPath(found.text, path)):
+        raise NotFound(f"there is no {place}")
+    return found
 
 
 async def _to_body(

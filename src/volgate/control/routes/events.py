@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from functools import partial
 from typing import Annotated, Final
 
@@ -18,6 +19,7 @@ from volgate.control.paging import DEFAULT_LIMIT, Limit
 from volgate.control.problems import Refusal
 from volgate.control.roles import Principal, Role
 from volgate.control.routes.shared import Asking, Services, Using
+from volgate.control.routes.streaming import Streamed
 from volgate.events import Event
 
 router = APIRouter(tags=["events"])
@@ -78,24 +80,23 @@ async def follow_events(
     except trio.WouldBlock as error:
         raise Refusal("overloaded", f"{FOLLOWERS} clients follow already", retry_after_s=30) from error
 
-    async def follow() -> AsyncIterator[bytes]:
+    async def follow() -> AsyncGenerator[bytes, None]:
         cursor, silent_s = begin, 0.0
-        try:
-            yield f": volgate\nid: {begin}\n\n".encode()  # so that who saw no event yet misses none either
-            while not services.stopping.is_set():
-                found, cursor = await _read(services, principal, volume_id, cursor, DEFAULT_LIMIT)
-                for event in found:
-                    field = convert.to_event_field(event)
-                    text = json.dumps(field.model_dump())
-                    yield f"id: {field.cursor}\nevent: {field.kind}\ndata: {text}\n\n".encode()
-                silent_s = 0.0 if found else silent_s + _LOOK_S
-                if silent_s >= _SIGN_OF_LIFE_S:
-                    silent_s = 0.0
-                    yield b": nothing new\n\n"
-                if not found:
-                    with trio.move_on_after(_LOOK_S):
-                        await services.stopping.wait()
-        finally:
-            services.followers.release_on_behalf_of(follower)
+        yield f": volgate\nid: {begin}\n\n".encode()  # so that who saw no event yet misses none either
+        while not services.stopping.is_set():
+            found, cursor = await _read(services, principal, volume_id, cursor, DEFAULT_LIMIT)
+            for event in found:
+                field = convert.to_event_field(event)
+                text = json.dumps(field.model_dump())
+                yield f"id: {field.cursor}\nevent: {field.kind}\ndata: {text}\n\n".encode()
+            silent_s = 0.0 if found else silent_s + _LOOK_S
+            if silent_s >= _SIGN_OF_LIFE_S:
+                silent_s = 0.0
+                yield b": nothing new\n\n"
+            if not found:
+                with trio.move_on_after(_LOOK_S):
+                    await services.stopping.wait()
 
-    return StreamingResponse(follow(), media_type="text/event-stream", headers={"cache-control": "no-store"})
+    held = contextlib.AsyncExitStack()
+    held.callback(services.followers.release_on_behalf_of, follower)
+    return Streamed(follow(), held, 200, {"cache-control": "no-store"}, "text/event-stream")

@@ -20,6 +20,7 @@ from volgate.control.paging import DEFAULT_LIMIT, After, Limit, decode_cursor, e
 from volgate.control.problems import Refusal
 from volgate.control.roles import Role
 from volgate.control.routes.shared import InVolume, Services, Using, ask_owner, hold_owner, may
+from volgate.control.routes.streaming import Streamed
 from volgate.errors import InvalidArgument
 
 router = APIRouter(tags=["files"], prefix="/volumes/{volume_id}/files")
@@ -119,7 +120,11 @@ async def download_archive(
     path: AtPath = "",
     format_: Annotated[Literal["tar", "zip"], Query(alias="format")] = "tar",
 ) -> Response:
-    """Read a directory with all below it as one archive; links are packed as links."""
+    """Read a directory with all below it as one archive; links are packed as links.
+
+    What a format does not know is left out, and nothing tells of it: of tar sockets; of zip sockets, fifos and devices,
+    and a zip has a name that is no UTF-8 as the list shows it.
+    """
     name = path.rstrip("/").rpartition("/")[2] or volume_id
     headers = {
         "content-disposition": f"attachment; filename*=UTF-8''{quote(f'{name}.{format_}', safe='')}",
@@ -137,14 +142,8 @@ async def _pass_on(
     await hold_owner(services, volume_id)
     async with contextlib.AsyncExitStack() as stack:
         pieces = await stack.enter_async_context(services.owners.reading(volume_id, target))
-        kept = stack.pop_all()
-
-    async def body() -> AsyncIterator[bytes]:
-        async with kept:
-            async for piece in pieces:
-                yield piece
-
-    return StreamingResponse(body(), status, headers, media_type)
+        held = stack.pop_all()
+    return Streamed(pieces, held, status, headers, media_type)
 
 
 @router.put("/content", status_code=201, dependencies=[may(Role.OWNER)])
