@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from volgate import paths
 from volgate.control.mounts import FIELDS, UNKNOWN, is_headless, join
-from volgate.core.names import GATEWAY_NAME
+from volgate.core.names import GATEWAY_NAME, IDENTITY_NAME
 from volgate.daemon.checks import list_ours, resolve_mount_point
 from volgate.dto.validation import VOLUME_ID
 from volgate.errors import Busy, InvalidArgument, NotFound
@@ -57,7 +57,7 @@ def describe_detached(status: dict[str, Any]) -> str:
 
 def is_data(directory: str) -> bool:
     """Return whether a volume's data lies in a directory."""
-    return os.path.lexists(f"{directory}/{GATEWAY_NAME.decode()}/identity.json")
+    return os.path.lexists(f"{directory}/{GATEWAY_NAME.decode()}/{IDENTITY_NAME.decode()}")
 
 
 def mount_of(path: str) -> str | None:

@@ -20,10 +20,11 @@ import trio
 
 from volgate.cache.together import together
 from volgate.copies.pacing import Pacer, Progress
-from volgate.copies.survey import Surveyor, find_losses, is_kept, usage_of
+from volgate.copies.preflight import Preflight
+from volgate.copies.survey import Surveyor, is_kept, usage_of
 from volgate.core.inode_table import FIRST_SHOWN_INO
 from volgate.core.names import DRAFT_PREFIX, RESERVED_ROOT_NAMES
-from volgate.core.sizes import format_count, format_size
+from volgate.core.sizes import format_count
 from volgate.core.tree_diff import is_same_type, what_differs
 from volgate.drivers.base import RENAME_NOREPLACE, BackendDirectory, exists
 from volgate.dto import AsyncCopyContext, FileAttributes, FileTransferMetadata, Usage
@@ -175,7 +176,7 @@ class TreeCopy:
             b"" if path == "." else os.fsencode(path) for path in (context.source_path, context.destination_path)
         )
         self._counts = counts
-        self._losses: tuple[str, ...] = ()
+        self._preflight = Preflight(file_system.volume, source, request, progress)
         self._changed = ""
         self._live_inodes: dict[int, int] = {}
         self._unkept = ""
@@ -193,12 +194,12 @@ class TreeCopy:
         """
         directory, name, top = await self._find_source()
         self._check_identity(top)
-        await self._check_losses(directory, name, top)
+        await self._preflight.survey(directory, name, top)
         if self._request.kind == "copy":
             await self._copy(name, top)
         else:
             await self._sync(name, top)
-        return CopyReport(**self._counts, losses=self._losses, changed=self._changed)
+        return CopyReport(**self._counts, losses=self._preflight.losses, changed=self._changed)
 
     async def _find_source(self) -> tuple[BackendDirectory, bytes, FileAttributes]:
         """Return the directory that has the source, its name there, and what it is. Raises NotFound."""
@@ -219,78 +220,6 @@ class TreeCopy:
             )
         if self._source.backend.capabilities.directory_rename and top.ino < FIRST_SHOWN_INO:  # it outlives processes
             self._stage.source_ino = top.ino
-
-    # -- what is asked before -----------------------------------------------------------------------------------
-
-    async def _check_losses(self, directory: BackendDirectory, name: bytes, top: FileAttributes) -> None:
-        target = self._backend.capabilities
-        surveyor = Surveyor(self._source, target)
-        await surveyor.look(directory, name, top)
-        found = surveyor.found
-        self._progress.total_bytes, self._progress.total_files = found.bytes_, found.files
-        self._losses = tuple(find_losses(found, self._source.backend.capabilities, target))
-        if self._losses and not self._request.accept_losses:
-            raise InvalidArgument(
-                f"the target cannot keep all of it: {'; '.join(self._losses)}; accept the losses (--accept-losses), or "
-                "copy elsewhere"
-            )
-        self._usage = usage_of(found)
-        self._stored_bytes = found.stored_bytes
-        if self._request.delete and found.mounted:
-            raise InvalidArgument(
-                "file systems are mounted within the source: --delete would remove their directories here"
-            )
-        is_empty = stat.S_ISDIR(top.mode) and found.inodes == 1
-        if self._request.delete and is_empty and not self._request.accept_losses:
-            raise InvalidArgument(
-                "the source is empty, and --delete would remove all that is here: is it mounted? --accept-losses does"
-            )
-
-    async def _check_room(self, there: Usage) -> None:
-        """Raise QuotaExceeded or NoSpace where what is still missing does not fit."""
-        self._check_limit(Usage(max(0, self._usage.bytes_ - there.bytes_), max(0, self._usage.inodes - there.inodes)))
-        space = await self._backend.get_space()
-        stored = max(0, self._stored_bytes - there.bytes_)  # without holes
-        if space.total_bytes and stored > space.free_bytes:
-            missing = format_size(stored - space.free_bytes)
-            raise NoSpace(f"it takes {format_size(stored)}, and the storage has {missing} less than that free")
-
-    async def _check_growth(self, live: Place | None) -> None:
-        """Raise QuotaExceeded where what a sync adds is more than is free; what it removes is counted, too."""
-        info = self._fs.volume.gate.info()
-        if (info.free_bytes is None or self._usage.bytes_ <= info.free_bytes) and (
-            info.free_inodes is None or self._usage.inodes <= info.free_inodes
-        ):
-            return
-        target = self._backend.capabilities
-        made, gone = Surveyor(self._source, target), Surveyor(live or self._source, target)
-        async with contextlib.aclosing(self._differences(live)) as changes:
-            async for change in changes:
-                was, is_ = change.before, change.after
-                if was is not None and (change.kind == "removed" or "content" in change.what):
-                    made.add_usage(was)
-                if live is None or is_ is None:
-                    continue  # nothing goes
-                if "content" in change.what:
-                    gone.add_usage(is_)
-                elif change.kind == "added" and self._request.delete:
-                    await gone.look(await open_directory(live, _above(change.path)), _name(change.path), is_)
-        more, less = usage_of(made.found), usage_of(gone.found)
-        self._check_limit(Usage(max(0, more.bytes_ - less.bytes_), max(0, more.inodes - less.inodes)))
-
-    def _check_limit(self, needed: Usage) -> None:
-        info = self._fs.volume.gate.info()
-        if info.free_bytes is not None and needed.bytes_ > info.free_bytes:
-            missing = format_size(needed.bytes_ - info.free_bytes)
-            raise QuotaExceeded(
-                f"it is {format_size(needed.bytes_)}, and {format_size(info.free_bytes)} are free under the limit: "
-                f"{missing} ({needed.bytes_ - info.free_bytes} bytes) are missing"
-            )
-        if info.free_inodes is not None and needed.inodes > info.free_inodes:
-            missing = f"{needed.inodes - info.free_inodes} are missing"
-            raise QuotaExceeded(
-                f"it is {needed.inodes} inodes, and {info.free_inodes} are free under the limit: {missing}"
-            )
 
     # -- copy ---------------------------------------------------------------------------------------------------
 
@@ -323,7 +252,7 @@ class TreeCopy:
         if not self._stage.publishing:
             found = await self._fs.own_names.lookup(pair.live, target)
             if found is None:
-                await self._check_room(Usage(0, 0))
+                await self._preflight.check_room(Usage(0, 0))
                 await self._stage.note("begun")
                 if not await self._patiently(partial(writer.create, pair, name, top, target)):
                     raise Busy(_RESTLESS)
@@ -349,7 +278,9 @@ class TreeCopy:
                 raise self._taken()
             await self._stage.note("begun")
         try:
-            await self._check_room(Usage(0, 0) if there is None else await self._survey_draft(parent, draft, there[1]))
+            await self._preflight.check_room(
+                Usage(0, 0) if there is None else await self._survey_draft(parent, draft, there[1])
+            )
             if there is None:
                 await writer.create(pair, name, top, draft)
             path = join(pair.path, draft)
@@ -461,7 +392,8 @@ class TreeCopy:
             if not is_directory:
                 await self._sync_file(writer, pair, name, target, top, there)
                 return
-            await self._check_growth(None if there is None else await self._live_place(self._path))
+            live = None if there is None else await self._live_place(self._path)
+            await self._preflight.check_growth(live, partial(self._differences, live))
             if there is None:
                 await writer.create(pair, name, top, target)
             await self._make_same(writer, self._path)
@@ -496,7 +428,7 @@ class TreeCopy:
     async def plan(self) -> list[TreeChange]:
         """Return what a sync would change; nothing is changed. Raises as the sync."""
         directory, name, top = await self._find_source()
-        await self._check_losses(directory, name, top)
+        await self._preflight.survey(directory, name, top)
         is_directory = stat.S_ISDIR(top.mode)
         above, _, target = self._path.rpartition(b"/")
         async with self._parent(self._writer(in_place=False), above) as parent:
@@ -513,7 +445,7 @@ class TreeCopy:
         for change in found:
             if change.kind == "added" and change.path in replaced:
                 self._check_replaceable(change)
-        await self._check_growth(live)
+        await self._preflight.check_growth(live, partial(self._differences, live))
         return [change for change in found if change.kind != "added" or self._request.delete]
 
     async def _what_differs(self, name: bytes, top: FileAttributes, there: FileAttributes) -> tuple[str, ...]:
