@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import threading
+import time
 
 import pytest
 
@@ -148,6 +149,12 @@ def test_attributes_that_were_set_outlive_the_process(cluster, cephfs, place):
             os.fchmod(file.fileno(), 0o640)
         os.setxattr(mount.path / "d/h", "user.k", b"v")
         (mount.path / "d").chmod(0o750)
+        os.truncate(mount.path / "d/f", 5000)
+        held = open(mount.path / "d/open", "xb")
+        (mount.path / "d/open").chmod(0o604)
+        os.fchown(held.fileno(), 9, 9)
+        with open(mount.path / "d/grown", "xb") as file:
+            file.truncate(7000)
         mount.kill()
     with mounting.mounted(place, *options, source=source) as mount:
         status = {name: (mount.path / "d" / name).stat() for name in "fgh"}
@@ -155,6 +162,27 @@ def test_attributes_that_were_set_outlive_the_process(cluster, cephfs, place):
         assert (status["g"].st_mode & 0o777, status["g"].st_mtime) == (0o640, 1000)
         assert (mount.path / "d/h").read_bytes() == b"con" and os.getxattr(mount.path / "d/h", "user.k") == b"v"
         assert (mount.path / "d").stat().st_mode & 0o777 == 0o750
+        assert status["f"].st_size == 5000 and (mount.path / "d/grown").stat().st_size == 7000
+        opened = (mount.path / "d/open").stat()
+        assert (opened.st_mode & 0o777, opened.st_uid) == (0o604, 9)
+    with pytest.raises(OSError, match=r"not connected|Bad file"):
+        held.close()
+
+
+def test_a_file_that_grows_has_the_time_of_that(cluster, cephfs, place):
+    data = cephfs / "grown"
+    data.mkdir()
+    source, options = reached(cluster, data, "direct")
+    with mounting.mounted(place, *options, source=source) as mount:
+        file = mount.path / "f"
+        file.write_bytes(b"abc")
+        for size in (5000, 4000, 5000, 9000):
+            before = time.time()
+            os.truncate(file, size)
+            assert abs(file.stat().st_mtime - before) < 5
+        os.utime(file, (1000, 1000))
+        os.truncate(file, 10_000)
+        assert file.stat().st_mtime >= before - 5
 
 
 def test_the_directory_of_snapshots_is_not_reached(cephfs, place):

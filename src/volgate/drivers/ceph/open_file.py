@@ -6,6 +6,7 @@ import ctypes
 import errno
 import functools
 import os
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
@@ -140,10 +141,11 @@ class CephInode:
         return bool(mask)
 
     def resize(self, size: int) -> None:
-        """Set the size. Raises OSError."""
+        """Set the size, and the time: the library takes what stands there where a file grows. Raises OSError."""
         wanted = Statx()
-        wanted.size = size
-        self.client.call("ll_setattr", self.pointer, ctypes.byref(wanted), libcephfs.SETATTR_SIZE, self.client.perms)
+        wanted.size, wanted.mtime = size, _timespec(time.time_ns())
+        mask = libcephfs.SETATTR_SIZE | libcephfs.SETATTR_MTIME
+        self.client.call("ll_setattr", self.pointer, ctypes.byref(wanted), mask, self.client.perms)
 
     def get_xattr(self, name: bytes) -> bytes:
         """Return an attribute's value. Raises OSError: ENODATA."""
@@ -192,14 +194,14 @@ class CephFile(BackendFile):
         inode: given back by ``close``. handle: the library's Fh. writable: opened for writing too.
     """
 
-    __slots__ = ("_held", "_lost", "_sync_failed", "_unstored", "_unstored_attributes", "client", "inode", "writable")
+    __slots__ = ("_held", "_lost", "_sync_failed", "_unstored", "client", "inode", "writable")
 
     def __init__(self, inode: CephInode, handle: int, *, writable: bool) -> None:
         self.inode = inode
         self.client = inode.client
         self.writable = writable
         self._held: tuple[int | None, int | None] = handle, self.client.generation
-        self._unstored = self._unstored_attributes = False
+        self._unstored = False
         self._lost = False
         self._sync_failed = False
 
@@ -242,8 +244,11 @@ class CephFile(BackendFile):
     def truncate(self, size: int) -> None:
         """See BackendFile."""
         self.handle  # noqa: B018 - raises where content is lost
+        grows = size > self.inode.stat().size
         self._unstored = True
         self.inode.resize(size)
+        if grows:  # nothing in the cluster would tell of it
+            self._store(data_only=False)
 
     @served(repeats=False)
     def sync(self, *, data_only: bool) -> None:
@@ -253,15 +258,14 @@ class CephFile(BackendFile):
     @served(repeats=False)
     def flush(self) -> None:
         """See BackendFile: what close(2) acknowledged is in the cluster, since it would end with this process."""
-        if self._unstored or self._unstored_attributes:
-            self._store(data_only=not self._unstored_attributes)
+        if self._unstored:
+            self._store(data_only=True)
 
     def _store(self, *, data_only: bool) -> None:
         if self._sync_failed:
             raise InputOutput("an earlier fsync of this file failed; its content is in doubt")
         handle, unstored = self.handle, self._unstored
         self._unstored = False  # what is written meanwhile sets it again
-        self._unstored_attributes = self._unstored_attributes and data_only
         try:
             self.client.call("ll_fsync", handle, data_only)
         except OSError as error:
@@ -275,9 +279,9 @@ class CephFile(BackendFile):
 
     @served(repeats=True)
     def set_attributes(self, changes: AttributeChanges) -> FileAttributes:
-        """See BackendFile."""
+        """See BackendFile. The cluster has them after return, as with those of a path."""
         if self.inode.change(changes):
-            self._unstored_attributes = True
+            self._store(data_only=False)
         return to_attributes(self.inode.stat())
 
     @served(repeats=True)
