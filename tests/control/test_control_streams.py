@@ -151,3 +151,15 @@ def test_an_answer_that_the_owner_breaks_off_is_cut_and_told_of_in_one_line(plac
     finally:
         api.process.send_signal(signal.SIGTERM)
         assert api.process.wait(60) == 0, api.log()
+
+
+@pytest.mark.parametrize("path", ["/v1/health", "/v1/volumes", "/metrics", "/v1/volumes/{}/files?path=d"])
+def test_a_client_that_ends_its_questions_at_once_gets_its_answer(api, volume, path):
+    question = f"GET {path.format(volume)} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.settimeout(SOON_S)
+        asking.connect(str(api.path))
+        asking.sendall(question)
+        asking.shutdown(socket.SHUT_WR)
+        found = b"".join(iter(lambda: asking.recv(1 << 16), b""))
+    assert is_begun(found)

@@ -75,7 +75,9 @@ def test_what_a_sync_of_one_file_would_do_is_said(volume, place):
         assert refused.returncode and says in refused.stderr, refused
     (volume.path / "folder").mkdir()
     refused = volgate("sync", place / "file", f"{volume.path}/folder", "--dry-run")
-    assert refused.returncode and "no directory, and 'folder' is the other" in refused.stderr, refused
+    assert refused.returncode and "'folder' is a directory, and the source is none: say 'folder/'" in refused.stderr, (
+        refused
+    )
 
 
 def test_a_single_symlink_device_or_owner_that_differs_is_said_and_synced(volume, place):
@@ -373,7 +375,7 @@ def test_a_single_file_is_synced_too(volume, place):
     assert (volume.path / "f").read_text() == "another"
     (volume.path / "d").mkdir()
     refused = volgate("sync", place / "f", f"{volume.path}/d")
-    assert refused.returncode and "is the other" in refused.stderr
+    assert refused.returncode and "is a directory, and the source is none" in refused.stderr
     refused = volgate("sync", place / "f", f"{volume.path}/d", "--delete")
     assert refused.returncode and "empty" not in refused.stderr
     (place / "folder").mkdir()
@@ -491,3 +493,51 @@ def test_tasks_that_are_damaged_keep_no_volume_from_being_mounted(place, content
     with mounting.mounted(place, alarms=True) as mount:
         assert (mount.path / "f").read_text() == "f"
         assert json.loads(done("task", "list", mount.path, "--json")) == []
+
+
+def test_a_large_file_whose_copy_was_cut_off_is_copied_from_its_start(place):
+    (place / "large").write_bytes(os.urandom(6 << 20))
+    with mounted(place, "--quota", "10MiB") as volume:
+        done("copy", place / "large", f"{volume.path}/large", "--limit", "1MiB", "--detach")
+        mounting.wait_until(lambda: used_of(volume)[0] > 4 << 20)
+        volume.kill()
+    with mounted(place, "--quota", "10MiB") as volume:
+        (task,) = json.loads(done("task", "list", volume.path, "--json"))
+        assert task["state"] != "failed", task
+        if task["state"] != "done":
+            done("task", "wait", volume.path, task["operation_id"])
+        assert (volume.path / "large").read_bytes() == (place / "large").read_bytes()
+        assert used_of(volume) == walk_usage(volume.backing)
+
+
+def test_a_sync_changes_no_other_names_of_a_file(volume, place):
+    source, target = place / "tree", volume.path / "tree"
+    source.mkdir()
+    target.mkdir()
+    for name in ("one", "two"):
+        (source / name).write_text("1")
+        (target / name).write_text("1")
+        os.utime(source / name, (1000, 1000))
+        os.utime(target / name, (1000, 1000))
+        os.link(target / name, volume.path / f"other-{name}")
+        (source / name).chmod(0o666)
+    done("sync", source / "one", target / "one")
+    done("sync", source, target)
+    for name in ("one", "two"):
+        assert (target / name).stat().st_mode & 0o777 == 0o666
+        assert (volume.path / f"other-{name}").stat().st_mode & 0o777 == 0o644
+    assert done("sync", source, target, "--dry-run") == ""
+    assert used_of(volume) == walk_usage(volume.backing)
+
+
+def test_a_place_that_is_written_wrongly_is_told_with_the_right_way(volume, place):
+    name = json.loads(done("list", "--json"))[0]["volume_id"]
+    assert volgate("volume", "adopt", volume.backing).returncode == 0
+    try:
+        (place / "file").write_text("")
+        refused = volgate("copy", place / "file", f"{name}/file")
+        assert refused.returncode and f"a place in the volume {name} is {name}:PATH" in refused.stderr, refused
+    finally:
+        volgate("volume", "delete", name)
+    refused = volgate("copy", "unheard-of:.snapshots/s1/f", f"{volume.path}/f")
+    assert refused.returncode and "no volume 'unheard-of' is known here" in refused.stderr, refused

@@ -98,8 +98,11 @@ def test_it_outlives_the_mount_and_its_loss_is_told(share, volume, place):
     (info,) = listed(volume)
     assert "went with its directory" in info["damaged"]
     assert not (volume.path / ".snapshots/s1/a").exists()
-    refused = volgate("snapshot", "restore", volume.path, "s1", "--yes")
-    assert refused.returncode != 0 and "Traceback" not in refused.stderr
+    for left in (lambda: None, lambda: (share.data / "a").write_text("no directory any more")):
+        left()
+        for verb in (("restore", volume.path, "s1", "--yes"), ("diff", volume.path, "s1")):
+            refused = volgate("snapshot", *verb)
+            assert refused.returncode != 0 and "went with its directory" in refused.stderr, refused
     snapshot(volume, "delete", "s1")
     assert listed(volume) == []
 
@@ -120,6 +123,14 @@ def test_what_cannot_be_taken_is_told(volume, path, said):
     refused = volgate("snapshot", "create", volume.path, "--file", path)
     assert refused.returncode != 0 and said in refused.stderr and len(refused.stderr.splitlines()) == 1
     assert listed(volume) == []
+
+
+def test_a_name_with_a_newline_is_a_name(volume):
+    (volume.path / "new\nline").write_bytes(b"old")
+    snapshot(volume, "create", "s1", "--file", "new\nline")
+    (volume.path / "new\nline").unlink()
+    snapshot(volume, "restore", "s1")
+    assert (volume.path / "new\nline").read_bytes() == b"old"
 
 
 def test_other_storages_say_that_they_take_none(place):

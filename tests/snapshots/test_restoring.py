@@ -507,3 +507,27 @@ def test_a_link_that_was_broken_up_is_told_and_joined_again(volume):
     two.unlink()
     snapshot(volume, "restore", "s1")
     assert one.stat().st_ino == two.stat().st_ino
+
+
+def test_a_restore_of_a_part_changes_nothing_outside_of_it(volume):
+    part = volume.path / "part"
+    part.mkdir()
+    for name in ("alone", "joined"):
+        (part / name).write_bytes(b"content")
+        (part / name).chmod(0o600)
+    os.link(part / "joined", volume.path / "joined")
+    snapshot(volume, "create", "s1")
+    os.link(part / "alone", volume.path / "outside")
+    (part / "alone").chmod(0o644)
+    (part / "joined").chmod(0o644)
+    assert "links" in snapshot(volume, "restore", "s1", "part", "--dry-run").stdout
+    snapshot(volume, "restore", "s1", "part", "--yes")
+    for name in ("alone", "joined"):
+        assert (part / name).stat().st_mode & 0o777 == 0o600
+        assert (part / name).stat().st_nlink == 1
+    for name in ("outside", "joined"):
+        assert (volume.path / name).stat().st_mode & 0o777 == 0o644
+    assert used_of(volume) == walk_usage(volume.backing)
+    snapshot(volume, "restore", "s1", "--yes")
+    assert (part / "joined").stat().st_ino == (volume.path / "joined").stat().st_ino
+    assert diff(volume, "s1") == {}

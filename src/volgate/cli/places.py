@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import attrs
 
-from volgate.cli.mounts import find, is_data, mount_of
+from volgate.cli.mounts import find, is_data, is_known, mount_of
 from volgate.cli.owners import find_served
 from volgate.control.client import ask
 from volgate.core.names import SNAPSHOTS_NAME
@@ -89,7 +89,13 @@ def to_request(kind: str, source_text: str, target_text: str, **options: Any) ->
     """
     source, target = find_place(source_text), find_place(target_text)
     if target.volume is None and target.text.startswith("/") and _data_around(target.text) is None:
-        raise InvalidArgument(f"{target_text} lies in no volume; only what volgate serves is copied into")
+        name = target_text.partition("/")[0]
+        way = (
+            f"a place in the volume {name} is {name}:PATH"
+            if is_known(name)
+            else "only what volgate serves is copied into"
+        )
+        raise InvalidArgument(f"{target_text} lies in no volume; {way}")
     volume = target.volume or find_served(target.text)
     path = target.path
     if target_text.endswith("/") or (kind == "copy" and not path):
@@ -136,16 +142,19 @@ def _unseen(volume: str) -> InvalidArgument:
 
 
 def _name_other(text: str, path: str) -> dict[str, Any]:
-    if path.partition("/")[0] == SNAPSHOTS_NAME.decode():
-        raise _unseen(text)
+    is_snapshot = path.partition("/")[0] == SNAPSHOTS_NAME.decode()
     if "/" not in text or "://" in text:
         from volgate.cli.sources import resolve_with_configuration
 
         where = resolve_with_configuration(text)
+        if is_snapshot:
+            raise _unseen(text)
         return {
             "source_type": where.backend_type, "source_text": where.text, "source_options": dict(where.options),
             "source_path": path,
         }  # fmt: skip
+    if is_snapshot:
+        raise _unseen(text)
     if path or os.path.isdir(text):
         return {"source_type": "posix", "source_text": text, "source_path": path}
     if not os.path.lexists(text):

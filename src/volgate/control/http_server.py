@@ -204,21 +204,19 @@ class _Connection(TCPServer):
         super().__init__(ASGIWrapper(partial(self._run_app, app)), config, context, state, stream)
 
     async def _run_app(self, app: App, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
-        is_begun = False
+        is_asked = False
 
         async def ask_and_receive() -> Any:
+            nonlocal is_asked
             await self._ask_for_body()
             message = await receive()
-            if is_begun and message["type"] == "http.disconnect":
+            if message["type"] == "http.request":
+                is_asked = not message.get("more_body", False)
+            elif is_asked and message["type"] == "http.disconnect":
                 await self.stream.wait_unread()
             return message
 
-        async def send_and_note(message: Any) -> None:
-            nonlocal is_begun
-            is_begun = True
-            await send(message)
-
-        await app(scope, ask_and_receive, send_and_note)
+        await app(scope, ask_and_receive, send)
 
     async def _read_data(self) -> None:
         if isinstance(self.protocol.protocol, H11Protocol):

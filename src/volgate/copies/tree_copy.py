@@ -252,6 +252,8 @@ class TreeCopy:
         if not self._stage.publishing:
             found = await self._fs.own_names.lookup(pair.live, target)
             if found is None:
+                if self._stage.begun:  # what a cut-off left is charged
+                    await writer.remove(pair.live, writer.draft_of(target))
                 await self._preflight.check_room(Usage(0, 0))
                 await self._stage.note("begun")
                 if not await self._patiently(partial(writer.create, pair, name, top, target)):
@@ -415,7 +417,7 @@ class TreeCopy:
             self._counts["created"] += is_done
         else:
             is_done, what = True, await self._what_differs(name, top, there)
-            if "content" in what:
+            if "content" in what or (what and there.nlink > 1):  # else other names of it change, too
                 is_done = await self._patiently(partial(writer.replace, pair, name, top, target))
                 self._counts["replaced"] += is_done
             elif what:
@@ -468,8 +470,12 @@ class TreeCopy:
             return await self._fs.attributes.get(parent)
         found = await self._fs.own_names.lookup(parent, target)
         if found is not None and found[0].is_directory != is_directory:
-            what = "a directory" if is_directory else "no directory"
-            raise NotADirectory(f"the source is {what}, and {self._context.destination_path!r} is the other")
+            place = self._context.destination_path
+            if is_directory:
+                raise NotADirectory(f"the source is a directory, and {place!r} is none")
+            raise NotADirectory(
+                f"{place!r} is a directory, and the source is none: say {place + '/'!r} to sync into it"
+            )
         return None if found is None else found[1]
 
     # -- making the same ----------------------------------------------------------------------------------------
@@ -674,7 +680,7 @@ class TreeCopy:
             is_right = self._live_inodes.get(is_.ino) == was.ino
         else:
             is_right = self._live_inodes.setdefault(is_.ino, was.ino) == was.ino
-        if not is_right:
+        if not is_right or (change.kind == "changed" and is_.nlink > was.nlink):  # else other names change with it
             await self._patiently(partial(writer.replace, pair, name, was))
             self._counts["replaced"] += 1
             return True

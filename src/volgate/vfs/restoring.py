@@ -86,12 +86,13 @@ class Restore:
         if was is not None and is_ is not None and stat.S_ISDIR(was.mode) and stat.S_ISDIR(is_.mode):
             times = self._live.backend.capabilities.directory_times
             found = compare(self._old, self._live, changed, self._path, directory_times=times, links=True)
-            changes, self._links = await settle_links(found)
+            changes, self._links = await settle_links(found, snapshots.links_of)
             return changes
         above = self._path.rpartition(b"/")[0]
         if await self._look(self._live, above) is None:
             raise NotFound(f"{os.fsdecode(above)!r} is not there to restore into; restore that directory")
-        changes, self._links = await settle_links(compare_at(self._old, self._live, changed, self._path))
+        found = compare_at(self._old, self._live, changed, self._path)
+        changes, self._links = await settle_links(found, snapshots.links_of)
         return changes
 
     async def _look(self, place: Place, path: bytes) -> FileAttributes | None:
@@ -131,8 +132,9 @@ class Restore:
             await self._live.backend.sync_volume()
         if lost:
             path, why = lost[0]
-            rest = f"; and {len(lost) - 1} more; all others are restored" if lost[1:] else "; all others are restored"
-            raise Stale(f"{os.fsdecode(path)!r} cannot be restored: {why}{rest}") from why
+            more = f"; and {len(lost) - 1} more" if lost[1:] else ""
+            rest = "; all others are restored" if len(changes) > len(lost) else ""
+            raise Stale(f"{os.fsdecode(path)!r} cannot be restored: {why}{more}{rest}") from why
 
     async def _bring_back(self, writer: TreeWriter, change: TreeChange) -> None:
         was = change.before

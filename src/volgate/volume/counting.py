@@ -83,7 +83,7 @@ async def count_what_becomes_a_volume(
         place = f"{source.rstrip('/')}/{os.fsdecode(min(within))}"
         raise InvalidArgument(
             f"the volume in {place} lies within {source}; mount that one, move it out, or, where nobody wants it as a "
-            f"volume any more, remove {place}/.volgate"
+            f"volume any more, unmount it and remove {place}/.volgate"
         )
     return usage
 

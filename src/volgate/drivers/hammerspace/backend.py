@@ -33,7 +33,7 @@ from volgate.drivers.hammerspace.settings import HammerspaceSettings
 from volgate.drivers.hammerspace.share_directory import FILE_SNAPSHOTS, SNAPSHOTS, ShareDirectory, SnapshotDirectory
 from volgate.drivers.wrap.threaded import ThreadedBackend
 from volgate.dto import VolumeOperationContext
-from volgate.errors import AlreadyExists, NotFound, StorageException
+from volgate.errors import AlreadyExists, NotADirectory, NotFound, StorageException
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class _OfFile:
     """
 
     path: str = attrs.field(validator=attrs.validators.instance_of(str))
-    made: str = attrs.field(validator=attrs.validators.matches_re(".+/[^/]+"))
+    made: str = attrs.field(validator=attrs.validators.matches_re("(?s).+/[^/]+"))
 
     @property
     def folder(self) -> str:
@@ -182,19 +182,21 @@ class HammerspaceBackend(ThreadedBackend):  # type: ignore[misc]
             damaged = ""
             try:
                 (await self._open_folder(file)).close()
-            except NotFound:
-                damaged = f"the share has no {file.made} any more: it went with its directory"
+            except NotFound as error:
+                damaged = str(error)
             found.append(NativeSnapshot(name, _time_of(file.made), damaged=damaged, path=file.path))
         return found
 
     async def _open_folder(self, file: _OfFile) -> SnapshotDirectory:
         """Return the directory that has a snapshot of a file. Raises NotFound: it, or the snapshot, is not there."""
-        folder: SnapshotDirectory = await super().open_snapshot(file.folder)
         try:
-            await self.get_attributes(folder, os.fsencode(file.name))
-        except BaseException:
-            folder.close()
-            raise
+            folder: SnapshotDirectory = await super().open_snapshot(file.folder)
+            with contextlib.ExitStack() as opened:
+                opened.callback(folder.close)
+                await self.get_attributes(folder, os.fsencode(file.name))
+                opened.pop_all()
+        except (NotFound, NotADirectory) as error:
+            raise NotFound(f"the share has no {file.made} any more: it went with its directory") from error
         return folder
 
     async def open_snapshot(self, name: str) -> BackendDirectory:

@@ -82,6 +82,7 @@ class PosixBackend(BaseStorageBackend):
     @converted_async
     def create_volume(self, context: VolumeOperationContext) -> None:
         """See BaseStorageBackend."""
+        self._refuse_inside_another()
         self.source.mkdir(mode=0o755, parents=True, exist_ok=True)
 
     @converted_async

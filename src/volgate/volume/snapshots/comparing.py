@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import stat
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping, Set
 from typing import Final, Literal
 
@@ -174,18 +175,33 @@ async def compare_at(
             yield change
 
 
-async def settle_links(changes: AsyncIterable[TreeChange]) -> tuple[list[TreeChange], dict[int, bytes]]:
+async def settle_links(
+    changes: AsyncIterable[TreeChange], own_links: Callable[[int], int] | None = None
+) -> tuple[list[TreeChange], dict[int, bytes]]:
     """Return the changes, of which "linked" is said only where names lead to one inode in one of the trees alone.
 
     And, of inodes that have several names in the earlier tree, one where the later tree has the same content.
+
+    Args:
+        own_links: how many names an inode of the later tree has that are no user's. Where it is given, the trees are
+            parts of others, and "links" is said also where a change would reach names that lie outside, or an inode
+            has such in the later one alone.
     """
+    seen = [change async for change in changes]
+    named_before = Counter(was.ino for change in seen if (was := change.before) is not None and _has_several(was))
+    named_after = Counter(is_.ino for change in seen if (is_ := change.after) is not None and _has_several(is_))
+
+    def reaches_out(change: TreeChange, was: FileAttributes, is_: FileAttributes) -> bool:
+        if own_links is None or is_.nlink - own_links(is_.ino) <= max(1, named_after[is_.ino]):
+            return False
+        return change.kind == "changed" or was.nlink <= max(1, named_before[was.ino])
+
     groups, found, links = LinkGroups(), list[TreeChange](), dict[int, bytes]()
-    async for change in changes:
+    for change in seen:
         was, is_ = change.before, change.after
-        several = was is not None and is_ is not None and max(was.nlink, is_.nlink) > 1
-        if was is None or is_ is None or not several or _is_directory(was) or "content" in change.what:
+        if was is None or is_ is None or "content" in change.what or not (_has_several(was) or _has_several(is_)):
             found.append(change)
-        elif not groups.agree(was.ino, is_.ino):
+        elif reaches_out(change, was, is_) or not groups.agree(was.ino, is_.ino):
             found.append(attrs.evolve(change, kind="changed", what=(*change.what, "links")))
         else:
             if was.nlink > 1:
@@ -193,6 +209,11 @@ async def settle_links(changes: AsyncIterable[TreeChange]) -> tuple[list[TreeCha
             if change.kind != "linked":
                 found.append(change)
     return found, links
+
+
+def _has_several(attributes: FileAttributes) -> bool:
+    """Return whether an inode that is no directory has several names."""
+    return attributes.nlink > 1 and not stat.S_ISDIR(attributes.mode)
 
 
 _Below = tuple[BackendDirectory | None, bytes, FileAttributes | None]
