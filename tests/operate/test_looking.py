@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import signal
 import socket
 import struct
@@ -130,6 +131,43 @@ def test_doctor_tells_whether_a_directory_can_be_mounted_and_what_it_lacks(place
     assert (done.returncode, "lies inside the volume" in done.stdout) == (1, True), done
     assert "no volume 'unheard-of'" in volgate("doctor", "unheard-of").stderr
     assert volgate("doctor", data, "--endpoint-url", "http://localhost").returncode == 64
+
+
+def test_doctor_of_a_name_tells_where_its_data_is_missing(place):
+    name = "doctortest"
+    assert volgate("volume", "create", name, place / "data").returncode == 0
+    try:
+        assert volgate("doctor", name).returncode == 0
+        shutil.rmtree(place / "data/.volgate")
+        for says in (
+            f"does not hold the volume {name}: is its storage mounted?",
+            "is not there: is its storage mounted?",
+        ):
+            done = volgate("doctor", name)
+            assert done.returncode == 1 and says in done.stdout and "mkdir" not in done.stdout, done
+            shutil.rmtree(place / "data", ignore_errors=True)
+    finally:
+        volgate("volume", "delete", name)
+
+
+def test_a_file_system_that_is_read_only_is_told_with_the_way_to_mount_it(place):
+    data, path = place / "data", place / "volume"
+    data.mkdir()
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", data], check=True)
+    try:
+        refused = volgate("mount", data, path, "-d")
+        assert refused.returncode and f"{data} lies on a file system that is read-only; mount it with --read-only" in (
+            refused.stderr
+        )
+    finally:
+        subprocess.run(["umount", data], check=True)
+
+
+def test_top_without_a_terminal_prints_one_table(place):
+    with mounted(place) as mount:
+        done = volgate("top", "--interval", "0.1")
+        assert done.returncode == 0 and done.stdout.count(str(mount.path)) == 1, done
 
 
 def test_doctor_of_what_is_mounted_says_so_and_looks_at_its_storage(place):

@@ -24,6 +24,7 @@ from volgate.dto import VolumeOperationContext
 
 if TYPE_CHECKING:
     from volgate.drivers.base import BackendSpace, BaseStorageBackend, Capabilities, StorageInspection
+    from volgate.volume.catalog import CatalogEntry
     from volgate.volume.identity import VolumeIdentity
 
 _LACKS: Final = {
@@ -66,7 +67,7 @@ def check_source(text: str, endpoint_url: str | None, options: tuple[str, ...]) 
         return
     if endpoint_url or (options and "://" not in text):
         raise click.UsageError("--endpoint-url is for s3://BUCKET, and -o for URLs")
-    from volgate.cli.sources import resolve_with_configuration
+    from volgate.cli.sources import resolve, resolve_with_configuration
 
     mount = _find_mount(text)
     if mount is None or options:
@@ -80,7 +81,8 @@ def check_source(text: str, endpoint_url: str | None, options: tuple[str, ...]) 
     if source.backend_type == "s3":  # a volume's name, or a mount point
         yield from _check_bucket(source.text, dict(source.options))
     else:
-        yield from _check_directory(source, "can be mounted" if mount is None else "can be used")
+        entry = resolve(text)[1] if mount is None else None
+        yield from _check_directory(source, entry, "can be mounted" if mount is None else "can be used")
 
 
 def _find_mount(text: str) -> dict[str, Any] | None:
@@ -91,7 +93,7 @@ def _find_mount(text: str) -> dict[str, Any] | None:
     return None
 
 
-def _check_directory(source: Source, use: str) -> Iterator[Finding]:
+def _check_directory(source: Source, entry: CatalogEntry | None, use: str) -> Iterator[Finding]:
     """Open it as a mount does, without taking or changing anything."""
     where = source.text
     if os.path.isdir(where) and not os.access(where, os.R_OK | os.W_OK | os.X_OK):
@@ -99,12 +101,12 @@ def _check_directory(source: Source, use: str) -> Iterator[Finding]:
         yield Finding("access", "missing", f"this user may not read and write {where}", remedy)
         return
     try:
-        yield from trio.run(_look, source, use)
+        yield from trio.run(_look, source, entry, use)
     except errors.StorageException as error:
         yield Finding("directory", "missing", str(error))
 
 
-async def _look(source: Source, use: str) -> list[Finding]:
+async def _look(source: Source, entry: CatalogEntry | None, use: str) -> list[Finding]:
     from volgate.drivers.base import exists
     from volgate.volume.identity import load_identity
     from volgate.volume.storage import make_backend
@@ -115,9 +117,12 @@ async def _look(source: Source, use: str) -> list[Finding]:
         try:
             root = await backend.open_volume(context)
         except errors.NotFound as error:
-            return await _look_behind(where, backend, error)
+            return await _look_behind(where, entry, backend, error)
         try:
             space, identity = await backend.get_space(), await load_identity(backend)
+            if entry is not None and (identity is None or identity.uuid != entry.uuid):
+                message = f"{where} does not hold the volume {entry.volume_id}: is its storage mounted?"
+                return [Finding("directory", "missing", message)]
             if identity is None and await exists(backend, root, SNAPSHOTS_NAME):
                 message = f"{where} holds '.snapshots', a name that volgate keeps for itself"
                 return [Finding("directory", "missing", message, f"mv {where}/.snapshots to another name")]
@@ -135,8 +140,12 @@ async def _look(source: Source, use: str) -> list[Finding]:
         await backend.close()
 
 
-async def _look_behind(where: str, backend: BaseStorageBackend, error: errors.NotFound) -> list[Finding]:
+async def _look_behind(
+    where: str, entry: CatalogEntry | None, backend: BaseStorageBackend, error: errors.NotFound
+) -> list[Finding]:
     """Return what is found of a volume that cannot be opened: its storage may tell more than that."""
+    if "://" not in where and entry is not None:
+        return [Finding("directory", "missing", f"{where} is not there: is its storage mounted?")]
     if "://" not in where:
         return [Finding("directory", "missing", f"{where} does not exist", f"mkdir -p {where}")]
     told: list[Finding] = []

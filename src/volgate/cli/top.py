@@ -29,17 +29,17 @@ _WITH_MEDIAN, _WITH_BUSIEST = 100, 130
 def top(interval: float, once: bool, as_json: bool) -> None:
     """Show what all mounts are doing, live.
 
-    That is requests and bytes a second, latencies, usage against the limit, and the oldest request under way; 'q' ends
-    it. Latencies are of the last interval, as powers of two: '<=64us' means between 32 and 64 microseconds. What the
-    kernel answers from its own caches does not come by here.
+    That is requests and bytes a second, latencies, usage against the limit, and the oldest request under way; 'q'
+    ends it; without a terminal one table is printed. Latencies are of the last interval, as powers of two: '<=64us'
+    means between 32 and 64 microseconds. What the kernel answers from its own caches does not come by here.
 
     \b
     volgate top
     volgate top --once --interval 10
     volgate top --json >>samples
     """
-    if as_json or once:
-        _print(interval, once=once, as_json=as_json)
+    if as_json or once or not sys.stdout.isatty():
+        _print(interval, once=once or not as_json, as_json=as_json)
     else:
         _show_live(interval)
 

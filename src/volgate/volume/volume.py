@@ -19,6 +19,7 @@ from volgate.errors import (
     InvalidArgument,
     NotFound,
     PermissionDenied,
+    ReadOnly,
     StorageException,
     Unavailable,
     Unsupported,
@@ -258,6 +259,10 @@ async def open_volume(
                 await acquire_ownership(backend, identity.volume_id, mount_path)
             except PermissionDenied as error:
                 raise PermissionDenied(f"{source} may not be written by this user; mount it read-only") from error
+            except ReadOnly as error:
+                raise ReadOnly(
+                    f"{source} lies on a file system that is read-only; mount it with --read-only"
+                ) from error
             stack.push_async_callback(backend.release_ownership)
             found = await load_identity(backend)
             if known is None and found is not None:
