@@ -169,6 +169,23 @@ def test_attributes_that_were_set_outlive_the_process(cluster, cephfs, place):
         held.close()
 
 
+def test_volumes_at_one_path_of_two_clusters_take_each_its_own_killed_owners_place(cluster, cephfs, place):
+    (cephfs / "same").mkdir()
+    with ceph_cluster.running(place) as other, ceph_cluster.mounted(other, place / "other") as found:
+        (found.path / "same").mkdir()
+        with mounting.mounted(
+            place, "-o", f"conf={cluster.configuration},client=fs", source="ceph:///same", name="one"
+        ):
+            options = ("-o", f"conf={other.configuration},client=fs")
+            with mounting.mounted(place, *options, source="ceph:///same", name="two") as mount:
+                (mount.path / "f").write_bytes(b"content")
+                mount.kill()
+            with mounting.mounted(place, *options, source="ceph:///same", name="two") as mount:
+                sessions = json.loads(other.ceph("tell", "mds.a", "session", "ls"))
+                assert [s["client_metadata"].get("root") for s in sessions].count("/same") == 1
+                assert (mount.path / "f").read_bytes() == b"content"
+
+
 def test_a_file_that_grows_has_the_time_of_that(cluster, cephfs, place):
     data = cephfs / "grown"
     data.mkdir()

@@ -28,6 +28,7 @@ SETATTR_MTIME, SETATTR_ATIME, SETATTR_SIZE = 1 << 3, 1 << 4, 1 << 5
 CUT_OFF: Final = frozenset({errno.ESHUTDOWN, errno.ENOTCONN})
 """What calls of a client say that the cluster has blocklisted (EBLOCKLISTED is ESHUTDOWN), or that is unmounted."""
 _RECLAIM_RESET: Final = 1
+_MAX_OPTION_BYTES: Final = 1 << 16
 _LEAVE_S: Final = 5.0
 """How long an unmount may take. Without others it takes 1 s, a tick of the client's."""
 
@@ -93,6 +94,7 @@ _CALLS: Final[dict[str, tuple[Any, ...]]] = {
     "ceph_create": (_OUT, _S),
     "ceph_conf_read_file": (_P, _S),
     "ceph_conf_set": (_P, _S, _S),
+    "ceph_conf_get": (_P, _S, _P, ctypes.c_size_t),
     "ceph_select_filesystem": (_P, _S),
     "ceph_init": (_P,),
     "ceph_mount": (_P, _S),
@@ -247,7 +249,8 @@ class Client:
         A process that was killed leaves a session that holds its locks and caches for a minute; who has the name knows
         that such a session belongs to nobody. An abstract socket is free again when its process ends (unix(7)).
         """
-        name = f"volgate:{socket.gethostname()}:{self._options.get('filesystem', '')}:{os.fsdecode(self._root)}"
+        filesystem, root = self._options.get("filesystem", ""), os.fsdecode(self._root)
+        name = f"volgate:{socket.gethostname()}:{self._monitors()}:{filesystem}:{root}"
         digest = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
         found = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:
@@ -256,6 +259,15 @@ class Client:
             found.close()  # another process has it and lives
         else:
             self._name, self._session = found, digest
+
+    def _monitors(self) -> str:
+        """Return what tells a cluster from others that this host has: where its monitors are."""
+        mount, found = self._make(), ctypes.create_string_buffer(_MAX_OPTION_BYTES)
+        try:
+            _check(library().ceph_conf_get(mount, b"mon_host", found, len(found)))
+        finally:
+            library().ceph_release(mount)
+        return os.fsdecode(found.value)
 
     def _give_name_back(self) -> None:
         name, self._name = self._name, None
