@@ -27,6 +27,7 @@ from mounting import (
     volgate,
     wait_until,
 )
+from volgate.cli import ending, main
 
 
 def test_detach_returns_when_the_mount_answers_and_umount_when_the_daemon_has_ended(folders):
@@ -151,6 +152,27 @@ def test_check_finds_what_was_changed_behind_a_ledgers_back_and_repairs_it(folde
     assert json.loads(checked.stdout)["counted"] == {"used_bytes": 1500, "file_count": 2}
     assert volgate("quota", "check", data, "--repair").returncode == 0
     assert volgate("quota", "check", data).returncode == 0
+
+
+def test_a_check_beside_a_mount_that_only_reads_is_one_of_the_ledger(folders, place):
+    data, mnt = folders
+    (place / "ro").mkdir()
+    volgate("mount", data, mnt, "-d")
+    try:
+        assert volgate("mount", data, place / "ro", "-d", "--read-only").returncode == 0
+        (mnt / "file").write_bytes(b"x" * 1000)
+        for target in (place / "ro", mnt):
+            checked = volgate("quota", "check", target)
+            assert checked.returncode == 0 and "ledger:  1000 bytes, 1 inodes" in checked.stdout, checked
+        assert volgate("umount", mnt).returncode == 0
+        (data / "behind").touch()
+        for target in (place / "ro", data):
+            assert volgate("quota", "check", target).returncode == 1
+        assert volgate("quota", "check", place / "ro", "--repair").returncode == 0
+        assert volgate("quota", "check", data).returncode == 0
+    finally:
+        volgate("umount", mnt)
+        volgate("umount", place / "ro")
 
 
 def test_a_killed_daemon_leaves_a_dead_mount_that_the_next_mount_heals(folders):
@@ -348,6 +370,49 @@ def test_a_directory_that_a_volume_lies_in_becomes_none(folders, place):
     shutil.rmtree(data / "beside/.volgate")
     assert volgate("mount", data, mnt, "-d").returncode == 0
     assert volgate("umount", mnt).returncode == 0
+
+
+def test_a_volume_whose_storage_is_gone_is_shown_as_it_is_known(place):
+    data = place / "going"
+    assert volgate("volume", "create", "going", data).returncode == 0
+    shutil.rmtree(data)
+    shown = volgate("volume", "show", "going")
+    assert shown.returncode == os.EX_UNAVAILABLE and f"source       {data}" in shown.stdout, shown
+    assert f"{data} does not exist; where it is gone for good, 'volgate volume delete going'" in shown.stderr
+    assert volgate("volume", "delete", "going").returncode == 0
+
+
+def test_a_wait_for_a_daemon_is_told_where_nobody_sees_progress(folders, capfd, monkeypatch):
+    data, mnt = folders
+    assert volgate("mount", data, mnt, "-d").returncode == 0
+    pid = json.loads(volgate("status", mnt, "--json").stdout)["pid"]
+    monkeypatch.setattr(ending, "TELL_S", 0.5)
+    monkeypatch.setattr(ending, "WAIT_S", 2.0)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        assert main(["umount", str(mnt)]) == 32
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert capfd.readouterr().err.count(f"unmounted; waiting for its daemon, process {pid}") == 1
+    wait_until(lambda: ended(pid))
+
+
+def test_no_volume_is_made_within_a_mounted_one(folders, place):
+    data, mnt = folders
+    assert volgate("mount", data, mnt, "-d").returncode == 0
+    try:
+        (mnt / "within").mkdir()
+        (place / "link").symlink_to(mnt / "within")
+        (place / "other").mkdir()
+        for inner in (mnt / "within", mnt / "new/below", place / "link", mnt):
+            for verb in (("mount", inner, place / "other"), ("volume", "create", "inner", inner)):
+                refused = volgate(*verb)
+                assert refused.returncode, (verb, refused)
+                assert "lies inside the volume data-" in refused.stderr, (verb, refused)
+                assert f"mounted at {mnt}; make the volume elsewhere" in refused.stderr, (verb, refused)
+        assert os.listdir(mnt) == ["within"] and not os.listdir(mnt / "within")
+    finally:
+        assert volgate("umount", mnt).returncode == 0
 
 
 def test_a_mount_point_may_be_a_symlink(folders, place):

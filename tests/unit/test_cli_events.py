@@ -1,6 +1,7 @@
 """``volgate events``: lines for people, and what it says where there is nothing to say."""
 
 import os
+import time
 
 import pytest
 
@@ -45,3 +46,20 @@ def test_a_log_that_cannot_be_read_is_no_bug(log, tmp_path, capsys):
     (tmp_path / "events").write_text("in the way")
     assert main(["events"]) == os.EX_UNAVAILABLE
     assert f"volgate: the events of this host cannot be read: {tmp_path}/events: Not a" in capsys.readouterr().err
+
+
+def test_who_follows_is_told_the_last_ten_and_then_each_that_comes(log, monkeypatch, capsys):
+    for number in range(1200):  # more than one read brings
+        log.append(number, "limit.changed", f"event {number}", {"volume_id": "wanted" if number % 2 else "other"})
+    appended = iter(range(1200, 1203))
+
+    def append_one(_):
+        number = next(appended, None)
+        if number is None:
+            raise KeyboardInterrupt
+        log.append(number, "limit.changed", f"event {number}", {"volume_id": "wanted"})
+
+    monkeypatch.setattr(time, "sleep", append_one)
+    main(["events", "wanted", "--follow"])
+    told = [int(line.split("event ")[1]) for line in capsys.readouterr().out.splitlines()]
+    assert told == [*range(1181, 1200, 2), 1200, 1201, 1202]

@@ -157,7 +157,7 @@ async def _look_behind(
 
 def _describe_volume(identity: VolumeIdentity | None, space: BackendSpace) -> Iterator[Finding]:
     if identity is None:
-        yield Finding("volume", "ok", "it is none yet: its first mount counts what is in it")
+        yield Finding("volume", "ok", "it is none yet: its first mount counts what is in it, and finds volumes within")
         return
     limit = identity.quota_bytes
     yield Finding("volume", "ok", f"{identity.volume_id}, limit {format_size(limit)}")

@@ -9,7 +9,9 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from volgate.cli.output import Progress
+import click
+
+from volgate.cli.output import Progress, is_quiet
 from volgate.control.client import ask, send
 from volgate.core.sizes import format_backlog
 from volgate.errors import StorageException
@@ -18,6 +20,8 @@ SILENT_S: Final = 0.5
 """A wait shorter than this needs no explanation."""
 WAIT_S = 60.0
 """How long nothing may move."""
+TELL_S = 5.0
+"""After so long a wait is told also to who sees no progress."""
 
 
 class Left:
@@ -65,14 +69,19 @@ def wait_for_end(process: int, left: Left | None, progress: Progress, doing: str
     """
     poller = select.poll()
     poller.register(process, select.POLLIN)
-    seen, deadline = None, time.monotonic() + WAIT_S
+    begun = time.monotonic()
+    seen, deadline, is_told = None, begun + WAIT_S, progress.is_shown or is_quiet()
     while time.monotonic() < deadline:
         status = left.now() if left is not None else None
         storage = status["storage"] if status is not None else None
         if storage and storage["backlog_files"]:
-            progress.update(f"{doing}; storing what is left: {describe_backlog(storage)}")
+            state = f"{doing}; storing what is left: {describe_backlog(storage)}"
         else:
-            progress.update(f"{doing}; {waiting}")
+            state = f"{doing}; {waiting}"
+        progress.update(state)
+        if not is_told and time.monotonic() >= begun + TELL_S:
+            is_told = True
+            click.echo(f"volgate: {state}", err=True)
         if status is not None:
             stored = (storage["backlog_files"], storage["stored_bytes"]) if storage else None
             now = stored, status.get("under_way")

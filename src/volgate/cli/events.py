@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections import deque
 from typing import Any, Final
 
 import click
@@ -15,13 +16,15 @@ from volgate.events import Event, EventLog
 from volgate.logs import quoted
 
 _LOOK_S: Final = 0.5
+_FIRST: Final = 10
+"""How many of those that were before are told to who follows, as tail(1) does."""
 _LIMITS: Final = frozenset({"quota_bytes", "quota_inodes", "limit_bytes"})
 """Facts that are limits: null says that there is none."""
 
 
 @click.command()
 @click.argument("target", type=Target(), required=False)
-@click.option("-f", "--follow", is_flag=True, help="Go on with those that come.")
+@click.option("-f", "--follow", is_flag=True, help="The last ten, or those of --since, and then those that come.")
 @click.option("--since", metavar="CURSOR", help="Only those behind one: its 'cursor' of --json.")
 @click.option("--json", "as_json", is_flag=True, help="An object a line: {cursor, at, kind, message, facts}.")
 def events(target: str | None, follow: bool, since: str | None, as_json: bool) -> int:
@@ -39,16 +42,22 @@ def events(target: str | None, follow: bool, since: str | None, as_json: bool) -
     log, cursor = EventLog(paths.state_directory() / "events"), since
     volume_id = None if target is None else _volume_of(target, log)
     is_told = False
+    first: deque[Event] | None = deque(maxlen=_FIRST) if follow and since is None else None
     while True:
         try:
             found = log.read(cursor)
         except ValueError as error:
             raise click.UsageError(str(error)) from error
-        for event in found:
-            cursor = event.cursor
-            if volume_id in (None, event.facts.get("volume_id")):
-                is_told = True
-                click.echo(_to_json(event) if as_json else _to_line(event))
+        wanted = [event for event in found if volume_id in (None, event.facts.get("volume_id"))]
+        if found:
+            cursor = found[-1].cursor
+        if first is not None:
+            first.extend(wanted)
+            wanted = [] if found else list(first)
+            first = first if found else None
+        for event in wanted:
+            is_told = True
+            click.echo(_to_json(event) if as_json else _to_line(event))
         if found:
             continue
         if not follow:

@@ -109,6 +109,9 @@ def check(target: str, repair: bool, as_json: bool) -> int:
     import trio
 
     mounted = _mounted(target)
+    if mounted is not None and mounted["read_only"] and not mounted["storage"]:
+        target = mounted["source"]  # a reader knows what it counted at its start: the owner's ledger is meant
+        mounted = _mounted(target, owner=True)
     if mounted is not None and repair and is_headless(mounted) and not mounted["storage"]:
         end_headless(mounted)  # nobody misses it while its ledger is repaired
         mounted = None
@@ -148,9 +151,9 @@ def check(target: str, repair: bool, as_json: bool) -> int:
     return 0 if fits or repair else 1
 
 
-def _mounted(target: str) -> dict[str, Any] | None:
+def _mounted(target: str, *, owner: bool = False) -> dict[str, Any] | None:
     try:
-        status = find(target)
+        status = find(target, owner=owner)
     except NotFound:
         return None
     if status["state"] == "dead":

@@ -44,8 +44,11 @@ def list_(target: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=1))
         return
-    rows = [("ID", "KIND", "STATE", "DONE", "SOURCE", "TARGET")]
-    rows += [(t["operation_id"], t["request"]["kind"], t["state"], _share(t), t["source"], t["target"]) for t in found]
+    rows = [("ID", "KIND", "STATE", "DONE", "SOURCE", "TARGET", "ERROR")]
+    rows += [
+        (t["operation_id"], t["request"]["kind"], t["state"], _share(t), t["source"], t["target"], t["error"] or "-")
+        for t in found
+    ]
     if found:
         print_table(rows)
     else:

@@ -16,7 +16,7 @@ from volgate.cli.output import confirm
 from volgate.cli.owners import end_brief
 from volgate.cli.sources import catalog, locator, to_mount
 from volgate.core.sizes import format_size
-from volgate.errors import InvalidArgument
+from volgate.errors import InvalidArgument, StorageException
 
 if TYPE_CHECKING:
     from volgate.control.volumes import VolumeDescription, Volumes
@@ -156,10 +156,10 @@ def list_(as_json: bool) -> None:
 @volume.command()
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="One object.")
-def show(name: str, as_json: bool) -> None:
+def show(name: str, as_json: bool) -> int:
     """Show one volume of the catalog.
 
-    Limits and usage are those of now, or of its last mount.
+    Limits and usage are those of now, or of its last mount; exit status 69 where its storage cannot say them.
 
     \b
     volgate volume show projects
@@ -168,20 +168,27 @@ def show(name: str, as_json: bool) -> None:
 
     from volgate.cli.quota import read_stored
 
-    volumes = _volumes()
+    volumes, status = _volumes(), os.EX_OK
     described = _to_json(*volumes.describe([volumes.find_entry(name)]))
     if described["used_bytes"] is None:
-        described |= trio.run(read_stored, name)
+        try:
+            described |= trio.run(read_stored, name)
+        except StorageException as error:
+            remedy = f"where it is gone for good, 'volgate volume delete {name}'"
+            click.echo(f"volgate: its storage says nothing: {error}; {remedy}", err=True)
+            status = os.EX_UNAVAILABLE
     if as_json:
         click.echo(json.dumps(described, indent=1))
-        return
+        return status
     used = "not counted yet" if described["used_bytes"] is None else format_size(described["used_bytes"])
+    size = "not known" if status else f"{used} of {format_size(described['quota_bytes'])}"
     click.echo(f"{name}: {described['state']}")
     click.echo(f"  source       {described['source']}")
     click.echo(f"  mount point  {described['mount_point'] or '-'}")
     click.echo(f"  options      {described['options'] or '-'}")
-    click.echo(f"  bytes        {used} of {format_size(described['quota_bytes'])}")
+    click.echo(f"  bytes        {size}")
     click.echo(f"  uuid         {described['uuid']}")
+    return status
 
 
 def _to_json(found: VolumeDescription) -> dict[str, Any]:

@@ -7,6 +7,7 @@ Attributes are changed through /proc/self/fd of an O_PATH descriptor whose inode
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -48,6 +49,8 @@ _DRAFT: Final = b".new"
 _KEY_OF_FILE: Final = b"f"
 _KEY_OF_NAME: Final = b"n"
 _NAME_KEY: Final = struct.Struct("=cQB")
+_VOLUME_ATTRIBUTE: Final = "user.volgate.volume"
+"""The root of a mount of ours has it; nobody can set it."""
 
 
 class PosixBackend(BaseStorageBackend):
@@ -135,12 +138,18 @@ class PosixBackend(BaseStorageBackend):
 
     def _refuse_inside_another(self) -> None:
         """Refuse a directory inside another volume: what is written by both ways would be counted by one only."""
-        for above in Path(os.path.realpath(self.source)).parents:
+        place = Path(os.path.realpath(self.source))
+        for above in place.parents:
             reserved = above / os.fsdecode(GATEWAY_NAME)
             if os.path.lexists(reserved / os.fsdecode(IDENTITY_NAME)):
                 raise InvalidArgument(
                     f"{self.source} lies inside the volume in {above}; mount that one, move it out, or, where nobody "
                     f"wants that as a volume, unmount it and remove {reserved}"
+                )
+        for above in (place, *place.parents):
+            if (volume_id := _mounted_volume(above)) is not None:
+                raise InvalidArgument(
+                    f"{self.source} lies inside the volume {volume_id}, mounted at {above}; make the volume elsewhere"
                 )
 
     @staticmethod
@@ -562,6 +571,18 @@ class PosixBackend(BaseStorageBackend):
         if self._handles_fd >= 0:
             os.close(self._handles_fd)
             self._handles_fd = -1
+
+
+def _mounted_volume(directory: Path) -> str | None:
+    """Return the id of the volume that is mounted at a directory, None where none is."""
+    with contextlib.suppress(OSError):
+        fd = os.open(directory, _OPEN_DIRECTORY)
+        try:
+            if syscalls.file_system_type(fd) == syscalls.FUSE:
+                return os.getxattr(f"/proc/self/fd/{fd}", _VOLUME_ATTRIBUTE).decode(errors="replace")
+        finally:
+            os.close(fd)
+    return None
 
 
 def _is_local(source: str) -> bool:
