@@ -45,6 +45,12 @@ def test_a_volume_is_made_mounted_limited_unmounted_and_deleted(api, place, name
     assert api.ok("POST", "/v1/adoptions", {"source": f"{place}/data"})["volume_id"] == name
 
 
+def test_a_volume_whose_owner_was_started_for_a_call_is_deleted_at_once(api, made):
+    api.ok("POST", f"/v1/volumes/{made}/files/mkdir", {"path": "d"})
+    assert api.ok("GET", f"/v1/volumes/{made}")["state"] == "ready, not mounted"
+    assert api.ask("DELETE", f"/v1/volumes/{made}").status == 204
+
+
 def test_the_command_line_and_the_api_show_and_do_the_same(api, made):
     shown = json.loads(volgate("volume", "show", made, "--json").stdout)
     found = api.ok("GET", f"/v1/volumes/{made}")

@@ -537,6 +537,9 @@ def test_a_place_that_is_written_wrongly_is_told_with_the_right_way(volume, plac
         (place / "file").write_text("")
         refused = volgate("copy", place / "file", f"{name}/file")
         assert refused.returncode and f"a place in the volume {name} is {name}:PATH" in refused.stderr, refused
+        for source in (name, f"{name}/file"):
+            refused = volgate("copy", source, f"{volume.path}/file")
+            assert refused.returncode and f"a place in the volume {name} is {name}:PATH" in refused.stderr, refused
     finally:
         volgate("volume", "delete", name)
     refused = volgate("copy", "unheard-of:.snapshots/s1/f", f"{volume.path}/f")

@@ -410,9 +410,13 @@ def test_no_volume_is_made_within_a_mounted_one(folders, place):
                 assert refused.returncode, (verb, refused)
                 assert "lies inside the volume data-" in refused.stderr, (verb, refused)
                 assert f"mounted at {mnt}; make the volume elsewhere" in refused.stderr, (verb, refused)
+            found = volgate("doctor", inner)
+            assert (found.returncode == 1 and f"lies in the mount {mnt}" in found.stdout) or inner == mnt, found
         assert os.listdir(mnt) == ["within"] and not os.listdir(mnt / "within")
     finally:
         assert volgate("umount", mnt).returncode == 0
+    for verb in (("quota", "set", mnt, "1M"), ("snapshot", "list", mnt)):
+        assert f"{mnt} is no volume of volgate's yet, and none is mounted there" in one_line(volgate(*verb), 69)
 
 
 def test_a_mount_point_may_be_a_symlink(folders, place):

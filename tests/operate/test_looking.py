@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 import s3_server
-from mounting import find_mount, in_namespace, mounted, volgate, wait_until
+from mounting import find_mount, in_namespace, mounted, one_line, volgate, wait_until
 
 
 def doctor(**environment):
@@ -320,6 +320,8 @@ def test_a_daemon_that_does_not_answer_is_degraded_and_others_are_shown(place, o
         try:
             states = {m["mount_point"]: m["state"] for m in json.loads(volgate("list", "--json").stdout)}
             assert f"kill -9 {hung.process.pid}" in volgate("status", hung.path).stdout
+            shown = one_line(volgate("quota", "show", hung.path), os.EX_TEMPFAIL)
+            assert f"(process {hung.process.pid}) does not answer" in shown
         finally:
             hung.process.send_signal(signal.SIGCONT)
         assert states[str(well.path)] == "ready"

@@ -67,7 +67,7 @@ def test_what_is_restored_counts_against_the_limit(volume):
     (volume.path / "large").unlink()
     assert volgate("quota", "set", volume.path, "1MiB").returncode == 0
     refused = volgate("snapshot", "restore", volume.path, "s1", "--yes")
-    assert refused.returncode == 73 and "a restore needs 2 MiB more" in refused.stderr
+    assert refused.returncode == 73 and "a restore needs 2 MiB (2097152 bytes) more" in refused.stderr
     assert not (volume.path / "large").exists()
     assert volgate("quota", "set", volume.path, "4MiB").returncode == 0
     before = used_of(volume)

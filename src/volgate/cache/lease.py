@@ -81,6 +81,7 @@ class Lease:
         self._holding: Holding | None = None
         self._backlog = (0, 0)
         self._hurry = trio.Event()
+        self._problem = ""
 
     @property
     def state(self) -> LeaseState:
@@ -179,7 +180,9 @@ class Lease:
             raise Stale(f"another host owns the volume: {self.lost_to}")
         if self._holding is None:
             raise Stale("the lease is not held")
-        raise Unavailable(f"the lease was not renewed for {self._clock() - self._holding.renewed_at:.0f} s")
+        since_s = self._clock() - self._holding.renewed_at
+        why = f": {self._problem}" if self._problem else ""
+        raise Unavailable(f"the lease was not renewed for {since_s:.0f} s{why}")
 
     def set_backlog(self, bytes_: int, files: int) -> None:
         """Tell what is acknowledged and not yet in the bucket: written at the next renewal, the first of it at once."""
@@ -212,6 +215,7 @@ class Lease:
                 problem = f"no answer within {RENEW_S:.0f} s"
         except StorageException as error:
             problem = str(error)
+        self._problem = problem
         if problem:
             _log.warning(
                 "the lease could not be written",

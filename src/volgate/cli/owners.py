@@ -184,12 +184,3 @@ def _is_of(settings: MountSettings, status: dict[str, Any]) -> bool:
         return os.path.samefile(status["source"], source)
     except OSError:
         return False
-
-
-def end_brief(volume_id: str) -> bool:
-    """End an owner of a volume that a verb started and that is about to end anyway; returns whether there was one."""
-    for status in find_all(volume_id):
-        if is_headless(status) and status["until_idle_s"] is not None:
-            end_headless(status)
-            return True
-    return False

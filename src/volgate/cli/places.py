@@ -89,13 +89,11 @@ def to_request(kind: str, source_text: str, target_text: str, **options: Any) ->
     """
     source, target = find_place(source_text), find_place(target_text)
     if target.volume is None and target.text.startswith("/") and _data_around(target.text) is None:
-        name = target_text.partition("/")[0]
-        way = (
-            f"a place in the volume {name} is {name}:PATH"
-            if is_known(name)
-            else "only what volgate serves is copied into"
-        )
+        way = _how_to_name(target_text) or "only what volgate serves is copied into"
         raise InvalidArgument(f"{target_text} lies in no volume; {way}")
+    if source.volume is None and source.text.startswith("/") and not os.path.lexists(source.text):
+        way = _how_to_name(source_text)
+        raise NotFound(f"there is no {source.text}" + (f"; {way}" if way else ""))
     volume = target.volume or find_served(target.text)
     path = target.path
     if target_text.endswith("/") or (kind == "copy" and not path):
@@ -110,6 +108,12 @@ def to_request(kind: str, source_text: str, target_text: str, **options: Any) ->
         **_name(source, volume),
     }
     return request, Path(volume["socket"])
+
+
+def _how_to_name(text: str) -> str:
+    """Return how a place in a volume is named, where that was meant; else ""."""
+    name = text.partition("/")[0]
+    return f"a place in the volume {name} is {name}:PATH" if is_known(name) else ""
 
 
 def _name(source: NamedPlace, target: dict[str, Any]) -> dict[str, Any]:
@@ -157,7 +161,5 @@ def _name_other(text: str, path: str) -> dict[str, Any]:
         raise _unseen(text)
     if path or os.path.isdir(text):
         return {"source_type": "posix", "source_text": text, "source_path": path}
-    if not os.path.lexists(text):
-        raise NotFound(f"there is no {text}")
     above, name = os.path.split(text)
     return {"source_type": "posix", "source_text": above, "source_path": name}

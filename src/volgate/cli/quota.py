@@ -158,6 +158,8 @@ def _mounted(target: str, *, owner: bool = False) -> dict[str, Any] | None:
         return None
     if status["state"] == "dead":
         raise Unavailable(f"nobody serves {target} any more; mount it again, and its usage is measured")
+    if status.get("socket") and status["source"] is None:
+        raise Unavailable(f"the daemon of {target} (process {status['pid']}) does not answer; see 'volgate status'")
     return status if status.get("socket") else None
 
 

@@ -99,4 +99,7 @@ def _wait_for_end(pid: int, device_minor: int | None, left: ending.Left | None) 
                 process, left, progress, "unmounted", f"waiting for its daemon, process {pid}{why}"
             )
         if not ended:
-            raise Busy(f"unmounted, but its daemon (process {pid}) has not ended after {ending.WAIT_S:g} s{why}")
+            raise Busy(
+                f"unmounted, but its daemon (process {pid}) has not ended after {ending.WAIT_S:g} s{why}; where it "
+                f"hangs, 'kill -9 {pid}' ends it, and the next mount has all that was acknowledged"
+            )

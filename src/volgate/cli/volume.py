@@ -13,7 +13,6 @@ import click
 from volgate import paths
 from volgate.cli.arguments import Count, Size
 from volgate.cli.output import confirm
-from volgate.cli.owners import end_brief
 from volgate.cli.sources import catalog, locator, to_mount
 from volgate.core.sizes import format_size
 from volgate.errors import InvalidArgument, StorageException
@@ -223,7 +222,7 @@ def delete(name: str, with_share: bool, yes: bool) -> None:
     import trio
 
     volumes = _volumes()
-    end_brief(name)
+    volumes.end_brief(name)
     entry = volumes.find_deletable(name, with_share=with_share)
     question = f"Remove {entry.source} with all data in it?"
     if with_share and not yes and not (sys.stdin.isatty() and click.confirm(question, err=True)):

@@ -283,8 +283,9 @@ class ControlServer(_HttpServer):
                     self._path.unlink()
                 else:
                     raise Busy(
-                        f"a process serves volume {self._path.stem} already, from other data; a copy of a volume is "
-                        "made one of its own by removing its '.volgate' folder before it is mounted"
+                        f"a process serves volume {self._path.stem} already, from other data: one of the two is a copy "
+                        f"of the other ('volgate status {self._path.stem}' names what is served); unmount the copy and "
+                        "remove its '.volgate' folder, which makes it a volume of its own"
                     )
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(self._path))

@@ -6,8 +6,10 @@ The catalog says which there are, the owners' sockets how they are; what no daem
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import select
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,10 +18,10 @@ from typing import Any, Final
 import attrs
 
 from volgate import paths
-from volgate.control.client import TIMEOUT_S
+from volgate.control.client import TIMEOUT_S, ask
 from volgate.control.mounts import MountTable, is_headless, join
 from volgate.dto import StorageQuotaInfo, VolumeOperationContext
-from volgate.errors import Busy
+from volgate.errors import Busy, StorageException
 from volgate.events import EventLog
 from volgate.volume import registration
 from volgate.volume.catalog import Catalog, CatalogEntry
@@ -139,11 +141,26 @@ class Volumes:
             NotFound: no such volume. Busy: it is mounted. Unsupported: ``with_share``, and it lies in none.
         """
         entry = self._catalog.find(volume_id)
-        if any(mount["volume_id"] == volume_id for mount in join(self._table, {volume_id})):
-            raise Busy(f"volume {volume_id} is mounted; unmount it first: volgate umount {volume_id}")
+        owner = next(iter(join(self._table, {volume_id})), None)
+        if owner is not None:
+            how = "served without a mount; end that" if is_headless(owner) else "mounted; unmount it"
+            raise Busy(f"volume {volume_id} is {how} first: volgate umount {volume_id}")
         if with_share:
             registration.check_share(self._locator.locate(volume_id))
         return entry
+
+    def end_brief(self, volume_id: str) -> None:
+        """End an owner that a verb or a call started and that would end soon; waits for that, ``TIMEOUT_S`` at most."""
+        for owner in join(self._table, {volume_id}):
+            if not (_is_ours(owner) and is_headless(owner)) or owner["until_idle_s"] is None:
+                continue
+            with contextlib.suppress(ProcessLookupError, StorageException):
+                process = os.pidfd_open(owner["pid"])
+                try:
+                    ask(Path(owner["socket"]), "POST", "/v1/release")
+                    select.select([process], [], [], TIMEOUT_S)
+                finally:
+                    os.close(process)
 
     async def delete(self, volume_id: str, *, with_share: bool) -> CatalogEntry:
         """Take a volume out of the catalog; ``with_share``: with all its data. Raises as ``find_deletable``."""

@@ -199,13 +199,17 @@ class Restore:
             if change.after is not None:
                 let_go(change.after)
         for needed, free, what in (
-            (most.bytes_, info.free_bytes, format_size), (most.inodes, info.free_inodes, lambda n: f"{n} inodes"),
+            (most.bytes_, info.free_bytes, _in_bytes), (most.inodes, info.free_inodes, lambda n: f"{n} inodes"),
         ):  # fmt: skip
             if free is not None and needed > free:
                 raise QuotaExceeded(
                     f"a restore needs {what(needed)} more, and {what(free)} are free: a file is replaced once the new "
                     "one stands beside it; make room, or raise the limit"
                 )
+
+
+def _in_bytes(size: int) -> str:
+    return f"{format_size(size)} ({size} bytes)"
 
 
 def report(changes: list[TreeChange]) -> RestoreReport:

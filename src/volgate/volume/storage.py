@@ -25,3 +25,11 @@ def check_there(source: Source) -> None:
     """Raise NotFound where a volume's directory is missing: only who makes a volume is told to make one."""
     if source.backend_type == "posix" and not os.path.lexists(source.text):
         raise NotFound(f"{source.text} does not exist")
+
+
+def none_yet(place: str) -> NotFound:
+    """Return what is to be raised where somebody means a volume, and the place, as people call it, holds none."""
+    return NotFound(
+        f"{place} is no volume of volgate's yet, and none is mounted there; 'volgate volume list' and 'volgate list' show "
+        "what there is"
+    )

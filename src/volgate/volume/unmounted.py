@@ -12,11 +12,10 @@ import attrs
 from volgate.drivers.base import BackendDirectory, BaseStorageBackend
 from volgate.drivers.registry import Source
 from volgate.dto import Usage, VolumeOperationContext
-from volgate.errors import NotFound
 from volgate.ledger.sqlite import database_path, read_stored_usage
 from volgate.volume.identity import VolumeIdentity, load_identity
 from volgate.volume.ownership import acquire_ownership, load_released_usage
-from volgate.volume.storage import check_there, make_backend
+from volgate.volume.storage import check_there, make_backend, none_yet
 
 
 @attrs.frozen
@@ -53,7 +52,7 @@ async def opened(
         root = await backend.open_volume(context)
         identity = await load_identity(backend)
         if identity is None:
-            raise NotFound(f"{place or source.text} is no volume of volgate's yet; mount it once")
+            raise none_yet(place or source.text)
         if owned:
             await acquire_ownership(backend, identity.volume_id, None)
         try:

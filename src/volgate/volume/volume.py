@@ -35,6 +35,7 @@ from volgate.volume.snapshots.base import NoSnapshots, Snapshots
 from volgate.volume.snapshots.native import NativeSnapshots
 from volgate.volume.snapshots.preserving import PreservingSnapshots
 from volgate.volume.snapshots.shown import ShownSnapshots
+from volgate.volume.storage import none_yet
 
 log = logging.getLogger(__name__)
 
@@ -236,7 +237,7 @@ async def open_volume(
             )
         if identity is None:
             if not adopts:
-                raise NotFound(f"{source} is no volume of volgate's yet; mount it once")
+                raise none_yet(source)
             if await exists(backend, root, b".snapshots"):
                 raise InvalidArgument(f"{source} holds '.snapshots', a name that volgate keeps for itself; rename it")
             identity = new_identity(

@@ -228,7 +228,7 @@ class BucketSnapshots:
         self._check_ownership()
         async with self._creating:
             if any(taken.snapshot_id == snapshot_id and not taken.has_failed for taken in self._taken):
-                raise AlreadyExists(f"there is a snapshot {snapshot_id}")
+                raise AlreadyExists(f"there is a snapshot {snapshot_id}; take another name, or delete that one")
             self._last_serial += 1
             taken = TakenSnapshot(self._last_serial, f"{self._last_serial:010}-{snapshot_id}", time.time())
             taken.is_listed = False

@@ -113,6 +113,7 @@ async def delete_volume(
 
     async with services.turns.of(volume_id):
         await find_entry(services, volume_id)
+        await services.aside.call(lambda: services.volumes.end_brief(volume_id))
         await services.aside.run(delete, CHANGE_S)
 
 

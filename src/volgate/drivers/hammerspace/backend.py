@@ -170,7 +170,7 @@ class HammerspaceBackend(ThreadedBackend):  # type: ignore[misc]
         there = await self._anvil.list_snapshots()
         aliases = await self._load_aliases(there)
         if name in aliases or name in there or name in await self._load_files():
-            raise AlreadyExists(f"there is a snapshot {name}")
+            raise AlreadyExists(f"there is a snapshot {name}; take another name, or delete that one")
         return aliases
 
     async def list_snapshots(self) -> list[NativeSnapshot]:

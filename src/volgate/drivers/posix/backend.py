@@ -86,12 +86,15 @@ class PosixBackend(BaseStorageBackend):
     def create_volume(self, context: VolumeOperationContext) -> None:
         """See BaseStorageBackend."""
         self._refuse_inside_another()
+        self._refuse_in_a_mount()
         self.source.mkdir(mode=0o755, parents=True, exist_ok=True)
 
     @converted_async
     def open_volume(self, context: VolumeOperationContext) -> PosixDirectory:
         """See BaseStorageBackend."""
         self._refuse_inside_another()
+        if not context.read_only:
+            self._refuse_in_a_mount()
         try:
             root = PosixDirectory(os.open(self.source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
             self._handles_fd = os.open(self.source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -138,15 +141,18 @@ class PosixBackend(BaseStorageBackend):
 
     def _refuse_inside_another(self) -> None:
         """Refuse a directory inside another volume: what is written by both ways would be counted by one only."""
-        place = Path(os.path.realpath(self.source))
-        for above in place.parents:
+        for above in Path(os.path.realpath(self.source)).parents:
             reserved = above / os.fsdecode(GATEWAY_NAME)
             if os.path.lexists(reserved / os.fsdecode(IDENTITY_NAME)):
                 raise InvalidArgument(
                     f"{self.source} lies inside the volume in {above}; mount that one, move it out, or, where nobody "
                     f"wants that as a volume, unmount it and remove {reserved}"
                 )
-        for above in (place, *place.parents):
+
+    def _refuse_in_a_mount(self) -> None:
+        """Refuse a directory in the mount of another volume, which may well be read, but become none."""
+        place = Path(os.path.realpath(self.source))
+        for above in (*reversed(place.parents), place):
             if (volume_id := _mounted_volume(above)) is not None:
                 raise InvalidArgument(
                     f"{self.source} lies inside the volume {volume_id}, mounted at {above}; make the volume elsewhere"

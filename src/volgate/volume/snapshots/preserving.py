@@ -182,7 +182,7 @@ class PreservingSnapshots(Snapshots):
         """See Snapshots. The volume stands still while all its names and attributes are read."""
         async with self._creating:
             if any(taken.info.snapshot_id == context.snapshot_id for taken in self._taken):
-                raise AlreadyExists(f"there is a snapshot {context.snapshot_id}")
+                raise AlreadyExists(f"there is a snapshot {context.snapshot_id}; take another name, or delete that one")
             self._last_serial += 1
             serial, name = self._last_serial, f"{self._last_serial:010}-{context.snapshot_id}"
             directory = await self._place.open(name)
