@@ -146,7 +146,7 @@ def test_an_owner_that_does_not_renew_is_replaced_and_finds_out(run, caplog):
         lost.check()
         await trio.sleep(0.1)
         assert lost.state == "fenced"
-        with pytest.raises(errors.Unavailable, match="not renewed for 30 s$"):
+        with pytest.raises(errors.Unavailable, match=r"not renewed for 30 s$"):
             lost.check()
         began = trio.current_time()
         second = await lease.acquire(BOB)
