@@ -380,7 +380,7 @@ def test_a_verb_waits_for_the_end_of_a_mount_and_then_starts_an_owner(bucket, se
 def test_a_verb_on_what_is_no_volume_changes_nothing_and_says_so(folders):
     data, mnt = folders
     for words in (["snapshot", "create", mnt], ["quota", "set", data, "1G"], ["gc", data], ["flush", data]):
-        assert "no volume of volgate's yet; mount it once" in one_line(volgate(*words), 69)
+        assert "no volume of volgate's yet, and none is mounted there" in one_line(volgate(*words), 69)
     assert os.listdir(data) == os.listdir(mnt) == []
 
 

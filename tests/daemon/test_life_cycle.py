@@ -154,6 +154,25 @@ def test_check_finds_what_was_changed_behind_a_ledgers_back_and_repairs_it(folde
     assert volgate("quota", "check", data).returncode == 0
 
 
+def test_what_another_host_or_user_served_since_is_counted(folders, place):
+    data, mnt = folders
+    assert volgate("mount", data, mnt, "-d", "--quota", "5MB").returncode == 0
+    assert volgate("umount", mnt).returncode == 0
+    elsewhere = "mount -t tmpfs state /var/lib/volgate; mount -t tmpfs run /run/volgate; "
+    grown = "volgate mount ./data mnt -d; head -c 4000000 /dev/zero >mnt/there; volgate umount mnt"
+    done = in_namespace(elsewhere + grown, place)
+    assert done.returncode == 0, done
+    assert json.loads(volgate("quota", "show", data, "--json").stdout)["used_bytes"] is None
+    assert volgate("mount", data, mnt, "-d").returncode == 0
+    try:
+        with pytest.raises(OSError, match="quota"):
+            (mnt / "here").write_bytes(bytes(1_000_001))
+        checked = volgate("quota", "check", mnt)
+        assert checked.returncode == 0 and "ledger:  5000000 bytes, 2 inodes" in checked.stdout, checked
+    finally:
+        assert volgate("umount", mnt).returncode == 0
+
+
 def test_a_check_beside_a_mount_that_only_reads_is_one_of_the_ledger(folders, place):
     data, mnt = folders
     (place / "ro").mkdir()
@@ -395,6 +414,24 @@ def test_a_wait_for_a_daemon_is_told_where_nobody_sees_progress(folders, capfd, 
         os.kill(pid, signal.SIGCONT)
     assert capfd.readouterr().err.count(f"unmounted; waiting for its daemon, process {pid}") == 1
     wait_until(lambda: ended(pid))
+
+
+@pytest.mark.parametrize("bound", ["data/a/sub", "data/a", "mnt/a/sub"])
+def test_a_directory_of_a_volume_that_is_bound_elsewhere_becomes_none(folders, place, bound):
+    data, mnt = folders
+    assert volgate("mount", data, mnt, "-d").returncode == 0
+    (mnt / "a/sub").mkdir(parents=True)
+    (place / "bound").mkdir()
+    (place / "other").mkdir()
+    subprocess.run(["mount", "--bind", place / bound, place / "bound"], check=True)
+    try:
+        inner = place / "bound" if bound.endswith("sub") else place / "bound/sub"
+        for verb in (("mount", inner, place / "other"), ("volume", "create", "inner", inner)):
+            assert "lies inside the volume" in volgate(*verb).stderr
+        assert os.listdir(inner) == []
+    finally:
+        subprocess.run(["umount", place / "bound"], check=True)
+        assert volgate("umount", mnt).returncode == 0
 
 
 def test_no_volume_is_made_within_a_mounted_one(folders, place):

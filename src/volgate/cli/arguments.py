@@ -61,7 +61,7 @@ class Target(click.ParamType[str]):
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Return the mount points and ids that begin so; directories where none does. Asks no daemon."""
-        from volgate.fuse.mounting import FILE_SYSTEM_TYPE, list_mounts
+        from volgate.mount_table import FILE_SYSTEM_TYPE, list_mounts
 
         ours = [entry for entry in list_mounts() if entry.file_system_type == FILE_SYSTEM_TYPE]
         words = [word for entry in ours for word in (entry.mount_point, entry.source.removeprefix("volgate:"))]

@@ -12,7 +12,8 @@ from volgate.core.names import GATEWAY_NAME, IDENTITY_NAME
 from volgate.daemon.checks import list_ours, resolve_mount_point
 from volgate.dto.validation import VOLUME_ID
 from volgate.errors import Busy, InvalidArgument, NotFound
-from volgate.fuse.mounting import FILE_SYSTEM_TYPE, find_mount, list_mounts
+from volgate.fuse.mounting import find_mount
+from volgate.mount_table import FILE_SYSTEM_TYPE, list_mounts
 
 __all__ = [
     "FIELDS",

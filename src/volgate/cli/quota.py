@@ -163,12 +163,6 @@ def _mounted(target: str, *, owner: bool = False) -> dict[str, Any] | None:
     return status if status.get("socket") else None
 
 
-def _read_stored_usage(identity: VolumeIdentity) -> Usage | None:
-    from volgate.ledger.sqlite import database_path, read_stored_usage
-
-    return read_stored_usage(database_path(paths.state_directory(), identity.volume_id))
-
-
 def _as_status(identity: VolumeIdentity, usage: Usage | None) -> dict[str, Any]:
     return {
         "volume_id": identity.volume_id,
@@ -193,7 +187,9 @@ async def _compare(
 ) -> tuple[Usage, tuple[int | None, int | None]]:
     """Return the counted usage, and (bytes, inodes) of the ledger; store the count where repair is asked for."""
     from volgate.cli.sources import opened
+    from volgate.ledger.sqlite import database_path, read_stored_usage
     from volgate.volume.counting import count_usage
+    from volgate.volume.epoch import load_epoch_id
 
     async with opened(target, owned=mounted is None) as (backend, root, identity):
         if mounted is not None:
@@ -202,7 +198,8 @@ async def _compare(
             stored = backend.load_usage()
             counted = await backend.count_usage(lambda _: None, keep=repair)
         else:
-            stored = _read_stored_usage(identity)
+            database = database_path(paths.state_directory(), identity.volume_id)
+            stored = read_stored_usage(database, await load_epoch_id(backend))
             counted = await count_usage(backend, root)
             if repair:
                 await _repair(backend, root, identity, counted)
@@ -213,12 +210,13 @@ async def _repair(
     backend: BaseStorageBackend, root: BackendDirectory, identity: VolumeIdentity, counted: Usage
 ) -> None:
     from volgate.ledger.sqlite import SqliteLedger, database_path, slots_path
+    from volgate.volume.epoch import begin_epoch, load_epoch_id
 
     database = database_path(paths.state_directory(), identity.volume_id)
     slots = slots_path(paths.runtime_directory(), identity.volume_id)
     ledger = SqliteLedger(database, slots, identity.uuid, backend.key_of_name(root, b"", 0))
-    await ledger.recover(backend.measure_key)
-    ledger.begin(counted)
+    await ledger.recover(backend.measure_key, await load_epoch_id(backend))
+    await begin_epoch(backend, ledger, counted)
     ledger.close()
     ledger.release()
 

@@ -10,6 +10,7 @@ from typing import Final
 
 from volgate.errors import Busy, InvalidArgument, NotADirectory, NotFound, StorageException
 from volgate.fuse import mounting
+from volgate.mount_table import FILE_SYSTEM_TYPE, list_mounts
 
 _ASK_S: Final = 3.0
 _AUTOMOUNT: Final = "autofs"
@@ -30,8 +31,8 @@ def list_ours() -> list[tuple[str, str, int]]:
     """Return the mounts of volgate in this mount namespace: (volume's id, mount point, user who mounted it)."""
     return [
         (entry.source.removeprefix("volgate:"), entry.mount_point, entry.user_id)
-        for entry in mounting.list_mounts()
-        if entry.file_system_type == mounting.FILE_SYSTEM_TYPE
+        for entry in list_mounts()
+        if entry.file_system_type == FILE_SYSTEM_TYPE
     ]
 
 
@@ -44,7 +45,7 @@ def detach_dead_mount(mount_point: Path) -> bool:
     entry = mounting.find_mount(mount_point)
     if entry is None or entry.file_system_type == _AUTOMOUNT:
         return False
-    if entry.file_system_type == mounting.FILE_SYSTEM_TYPE and _is_dead(mount_point):
+    if entry.file_system_type == FILE_SYSTEM_TYPE and _is_dead(mount_point):
         mounting.unmount(mount_point, lazy=True)
         return True
     raise Busy(f"{mount_point} is a mount point already ({entry.source}); unmount it first")

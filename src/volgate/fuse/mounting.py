@@ -9,18 +9,14 @@ import array
 import contextlib
 import ctypes
 import os
-import re
 import socket
 import subprocess
 from pathlib import Path
 from typing import Final
 
-import attrs
-
 from volgate.errors import Busy, NotPermitted, StorageException, Unsupported, errno_map
+from volgate.mount_table import FILE_SYSTEM_TYPE, MountEntry, list_mounts
 
-FILE_SYSTEM_TYPE: Final = "fuse.volgate"
-_USER_ID: Final = re.compile(r"\buser_id=(\d+)")
 _DEVICE: Final = "/dev/fuse"
 _MS_RDONLY: Final = 1
 _MS_NOSUID: Final = 2
@@ -29,25 +25,6 @@ _MNT_DETACH: Final = 2
 _UMOUNT_NOFOLLOW: Final = 8
 _FUSERMOUNT_S: Final = 20.0
 _libc = ctypes.CDLL(None, use_errno=True)
-
-
-@attrs.frozen
-class MountEntry:
-    """One line of /proc/self/mountinfo.
-
-    Attributes:
-        device_minor: number of the FUSE connection under /sys/fs/fuse/connections.
-        mount_point: as the kernel has it.
-        file_system_type: ``fuse.volgate`` for ours.
-        source: ``volgate:ID`` for ours.
-        user_id: who mounted it, for FUSE; 0 where it does not say.
-    """
-
-    device_minor: int
-    mount_point: str
-    file_system_type: str
-    source: str
-    user_id: int
 
 
 class Mounter:
@@ -62,36 +39,10 @@ class Mounter:
         unmount(mount_point, lazy=lazy)
 
 
-def list_mounts() -> list[MountEntry]:
-    """Return this mount namespace's mounts, later ones last (proc(5))."""
-    entries = []
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
-        for line in lines:
-            fields = line.rstrip("\n").split(" ")
-            separator = fields.index("-")
-            entries.append(
-                MountEntry(
-                    int(fields[2].split(":")[1]),
-                    _unescape(fields[4]),
-                    fields[separator + 1],
-                    _unescape(fields[separator + 2]),
-                    int(user.group(1)) if (user := _USER_ID.search(fields[separator + 3])) else 0,
-                )
-            )
-    return entries
-
-
 def find_mount(mount_point: Path) -> MountEntry | None:
     """Return what is mounted last on exactly this absolute path, None if nothing is."""
     found = [entry for entry in list_mounts() if entry.mount_point == str(mount_point)]
     return found[-1] if found else None
-
-
-def _unescape(text: str) -> str:
-    raw = text.encode("utf-8", "surrogateescape")
-    for code in (b"040", b"011", b"012", b"134"):
-        raw = raw.replace(b"\\" + code, bytes([int(code, 8)]))
-    return raw.decode("utf-8", "surrogateescape")
 
 
 def mount(mount_point: Path, *, source: str, read_only: bool, allow_other: bool) -> int:

@@ -20,6 +20,7 @@ from volgate.fuse.channel import KernelChannel, install
 from volgate.fuse.datapath import DataPath
 from volgate.fuse.door import DEADLINE_S, Latency
 from volgate.fuse.operations import Operations
+from volgate.mount_table import FILE_SYSTEM_TYPE, list_mounts
 
 if TYPE_CHECKING:
     from volgate.vfs.file_system import FileSystem
@@ -178,8 +179,8 @@ class FuseSession:
         """Return whether this mount stands in mountinfo; never touches the mount."""
         return any(
             entry.device_minor == self._device_minor and entry.mount_point == str(self.mount_point)
-            for entry in mounting.list_mounts()
-            if entry.file_system_type == mounting.FILE_SYSTEM_TYPE
+            for entry in list_mounts()
+            if entry.file_system_type == FILE_SYSTEM_TYPE
         )
 
     async def unmount(self, *, lazy: bool) -> bool:

@@ -38,10 +38,11 @@ class QuotaLedger(ABC):
     """Usage of one volume, kept by its one owner."""
 
     @abstractmethod
-    async def recover(self, measure_key: MeasureKey | None) -> RecoveredUsage:
+    async def recover(self, measure_key: MeasureKey | None, epoch_id: str) -> RecoveredUsage:
         """Return the usage at the end of the last epoch. Changes nothing; call once, before ``begin``.
 
         Args:
+            epoch_id: of the volume's last epoch, as ``begin`` gave it to whoever served the volume then.
             measure_key: None = what nobody synced may have gone with the process, so nothing that it settled is sure.
 
         Raises:
@@ -49,8 +50,8 @@ class QuotaLedger(ABC):
         """
 
     @abstractmethod
-    def begin(self, usage: Usage) -> None:
-        """Start an epoch with this usage and no open slots. Durable on return."""
+    def begin(self, usage: Usage) -> str:
+        """Start an epoch with this usage and no open slots, and return its id. Durable on return."""
 
     @abstractmethod
     def open_slot(self, key: bytes | None, charged: Usage) -> int:
@@ -79,12 +80,13 @@ class QuotaLedger(ABC):
 class NoLedger(QuotaLedger):
     """The ledger of a volume that is only read: knows nothing and stores nothing."""
 
-    async def recover(self, measure_key: MeasureKey | None) -> RecoveredUsage:
+    async def recover(self, measure_key: MeasureKey | None, epoch_id: str) -> RecoveredUsage:
         """See QuotaLedger."""
         return RecoveredUsage(None, "a volume that is only read has no ledger")
 
-    def begin(self, usage: Usage) -> None:
+    def begin(self, usage: Usage) -> str:
         """See QuotaLedger."""
+        return ""
 
     def open_slot(self, key: bytes | None, charged: Usage) -> int:
         """See QuotaLedger."""

@@ -6,6 +6,7 @@ epoch is the truth. Which usage ``recover`` returns:
     ended cleanly                         the row's
     not, slot file of the same epoch      settled + sum(measured - charged) over its open slots
     the data lies elsewhere than it did (restored, copied, moved)      none: count
+    another ledger served the volume since: another host, or user      none: count
     not, and the slot file is gone, of another epoch, overflowed, or a key does not resolve      none: count
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import sqlite3
 import time
 from pathlib import Path
@@ -24,12 +26,12 @@ from volgate.errors.errno_map import from_oserror_at
 from volgate.ledger.base import MeasureKey, QuotaLedger, RecoveredUsage
 from volgate.ledger.slots import SlotFile
 
-FORMAT_VERSION: Final = 2
+FORMAT_VERSION: Final = 3
 _TABLE: Final = """
 CREATE TABLE IF NOT EXISTS ledger (
     one INTEGER PRIMARY KEY CHECK (one = 1), format INTEGER NOT NULL, uuid TEXT NOT NULL, epoch INTEGER NOT NULL,
     used_bytes INTEGER NOT NULL, used_inodes INTEGER NOT NULL, clean INTEGER NOT NULL, stored_at REAL NOT NULL,
-    place BLOB
+    place BLOB, epoch_id TEXT NOT NULL
 )"""
 
 
@@ -58,6 +60,7 @@ class SqliteLedger(QuotaLedger):
         self._place = place
         self._uuid = bytes.fromhex(uuid.replace("-", ""))
         self._epoch = 0
+        self._epoch_id = ""
         try:
             database.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             slots.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -80,14 +83,14 @@ class SqliteLedger(QuotaLedger):
         except sqlite3.DatabaseError as error:
             raise _converted(error, self._path) from error
 
-    async def recover(self, measure_key: MeasureKey | None) -> RecoveredUsage:
+    async def recover(self, measure_key: MeasureKey | None, epoch_id: str) -> RecoveredUsage:
         """See QuotaLedger."""
         row = self._database.execute(
-            "SELECT format, uuid, epoch, used_bytes, used_inodes, clean, place FROM ledger"
+            "SELECT format, uuid, epoch, used_bytes, used_inodes, clean, place, epoch_id FROM ledger"
         ).fetchone()
         if row is None:
             return RecoveredUsage(None, "the volume was never counted")
-        version, uuid, self._epoch, used_bytes, used_inodes, clean, place = row
+        version, uuid, self._epoch, used_bytes, used_inodes, clean, place, known_id = row
         if version > FORMAT_VERSION:
             raise Unsupported(
                 f"{self._path} has format {version}, this version knows {FORMAT_VERSION}: upgrade volgate"
@@ -96,6 +99,8 @@ class SqliteLedger(QuotaLedger):
             return RecoveredUsage(None, "the ledger is another volume's")
         if place != self._place:
             return RecoveredUsage(None, "its data lies elsewhere than at its last mount: restored, copied or moved")
+        if known_id != epoch_id:
+            return RecoveredUsage(None, "another host or user served it since")
         if clean and used_bytes >= 0 and used_inodes >= 0:
             return RecoveredUsage(Usage(used_bytes, used_inodes), "the volume was closed cleanly")
         if not self._slots.matches(self._uuid, self._epoch):
@@ -122,11 +127,13 @@ class SqliteLedger(QuotaLedger):
             return RecoveredUsage(None, "the ledger does not fit what is stored")
         return RecoveredUsage(Usage(used_bytes, used_inodes), f"recovered after a crash: {len(slots)} files measured")
 
-    def begin(self, usage: Usage) -> None:
+    def begin(self, usage: Usage) -> str:
         """See QuotaLedger."""
         self._epoch += 1
+        self._epoch_id = secrets.token_hex(16)
         self._store(usage, clean=False)  # may be refused; then the slots of before still tell what happened
         self._slots.begin(self._uuid, self._epoch, usage)
+        return self._epoch_id
 
     def open_slot(self, key: bytes | None, charged: Usage) -> int:
         """See QuotaLedger."""
@@ -152,11 +159,11 @@ class SqliteLedger(QuotaLedger):
     def _store(self, usage: Usage, *, clean: bool) -> None:
         row = (
             FORMAT_VERSION, self._uuid.hex(), self._epoch, usage.bytes_, usage.inodes, int(clean), time.time(),
-            self._place,
+            self._place, self._epoch_id,
         )  # fmt: skip
         try:
             with self._database:
-                self._database.execute("INSERT OR REPLACE INTO ledger VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+                self._database.execute("INSERT OR REPLACE INTO ledger VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
         except sqlite3.Error as error:
             raise _converted(error, self._path) from error
 
@@ -167,8 +174,8 @@ def _open_database(path: Path) -> sqlite3.Connection:
         database.execute("PRAGMA journal_mode=WAL")
         database.execute("PRAGMA synchronous=FULL")
         database.execute(_TABLE)
-        if "place" not in [column[1] for column in database.execute("PRAGMA table_info(ledger)")]:
-            with database:  # format 1, which knew no place: such a volume is counted once more
+        if "epoch_id" not in [column[1] for column in database.execute("PRAGMA table_info(ledger)")]:
+            with database:  # format 1 or 2, which knew no ids of epochs: such a volume is counted once more
                 database.execute("DROP TABLE ledger")
                 database.execute(_TABLE)
         database.execute("SELECT count(*) FROM ledger").fetchone()
@@ -189,8 +196,11 @@ def _converted(error: sqlite3.Error, path: Path) -> InputOutput | NoSpace:
     return InputOutput(f"the ledger {path} cannot be used: {error}")
 
 
-def read_stored_usage(path: Path) -> Usage | None:
+def read_stored_usage(path: Path, epoch_id: str) -> Usage | None:
     """Return the usage that was last stored, None where there is none. For those who look while no owner runs.
+
+    Args:
+        epoch_id: of the volume's last epoch; what is stored of another one is of no use.
 
     Raises:
         InputOutput: the file cannot be read.
@@ -199,7 +209,9 @@ def read_stored_usage(path: Path) -> Usage | None:
         return None
     try:
         with contextlib.closing(sqlite3.connect(path, timeout=5.0)) as database:
-            row = database.execute("SELECT used_bytes, used_inodes FROM ledger").fetchone()
+            row = database.execute(
+                "SELECT used_bytes, used_inodes FROM ledger WHERE epoch_id = ?", (epoch_id,)
+            ).fetchone()
     except sqlite3.Error as error:
         raise _converted(error, path) from error
     return None if row is None else Usage(*row)

@@ -30,6 +30,6 @@ def check_there(source: Source) -> None:
 def none_yet(place: str) -> NotFound:
     """Return what is to be raised where somebody means a volume, and the place, as people call it, holds none."""
     return NotFound(
-        f"{place} is no volume of volgate's yet, and none is mounted there; 'volgate volume list' and 'volgate list' show "
-        "what there is"
+        f"{place} is no volume of volgate's yet, and none is mounted there; 'volgate volume list' and 'volgate list' "
+        "show what there is"
     )

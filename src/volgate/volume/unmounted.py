@@ -13,6 +13,7 @@ from volgate.drivers.base import BackendDirectory, BaseStorageBackend
 from volgate.drivers.registry import Source
 from volgate.dto import Usage, VolumeOperationContext
 from volgate.ledger.sqlite import database_path, read_stored_usage
+from volgate.volume.epoch import load_epoch_id
 from volgate.volume.identity import VolumeIdentity, load_identity
 from volgate.volume.ownership import acquire_ownership, load_released_usage
 from volgate.volume.storage import check_there, make_backend, none_yet
@@ -70,6 +71,6 @@ async def read_stored(source: Source, state_directory: Path) -> StoredState:
         usage = (
             await load_released_usage(backend)
             if backend.capabilities.keeps_usage
-            else read_stored_usage(database_path(state_directory, identity.volume_id))
+            else read_stored_usage(database_path(state_directory, identity.volume_id), await load_epoch_id(backend))
         )
         return StoredState(identity, source.backend_type, usage)

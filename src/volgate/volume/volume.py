@@ -27,6 +27,7 @@ from volgate.errors import (
 )
 from volgate.ledger.sqlite import SqliteLedger, database_path, slots_path
 from volgate.volume.counting import OnProgress, count_usage, count_what_becomes_a_volume
+from volgate.volume.epoch import begin_epoch, load_epoch_id
 from volgate.volume.fence import set_fence
 from volgate.volume.identity import VolumeIdentity, load_identity, new_identity, store_identity
 from volgate.volume.ownership import acquire_ownership
@@ -347,10 +348,11 @@ async def _find_usage(
     """
     if ledger is None:
         return await count_usage(backend, root, on_progress), "counted for a read-only mount"
-    recovered = await ledger.recover(backend.measure_key if backend.capabilities.survives_kill else None)
+    measure_key = backend.measure_key if backend.capabilities.survives_kill else None
+    recovered = await ledger.recover(measure_key, await load_epoch_id(backend))
     usage, reason = recovered.usage, recovered.reason
     if usage is None:
         usage = adopted if adopted is not None else await count_usage(backend, root, on_progress)
         reason = f"counted: {reason}"
-    ledger.begin(usage)
+    await begin_epoch(backend, ledger, usage)
     return usage, reason

@@ -17,6 +17,7 @@ from volgate.drivers.posix.errors import converted_async
 from volgate.drivers.posix.open_file import PosixDirectory
 from volgate.dto import BackendType, FileAttributes, VolumeOperationContext
 from volgate.errors import CrossDevice, IllegalName, InvalidArgument, NotFound, ReadOnly
+from volgate.mount_table import list_mounts
 
 SNAPSHOTS: Final = b".snapshot"
 FILE_SNAPSHOTS: Final = b".fsnapshot"
@@ -165,14 +166,6 @@ def _as_snapshot(opened: PosixDirectory) -> SnapshotDirectory:
 
 
 def _is_mounted(path: Path) -> bool:
-    """Return whether something is mounted exactly there (proc_pid_mountinfo(5))."""
+    """Return whether something is mounted exactly there."""
     wanted = os.path.realpath(path)
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
-        points = (line.split(" ", 5)[4] for line in lines)
-        return any(_unescaped(point) == wanted for point in points)
-
-
-def _unescaped(point: str) -> str:
-    for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        point = point.replace(code, character)
-    return point
+    return any(entry.mount_point == wanted for entry in list_mounts())

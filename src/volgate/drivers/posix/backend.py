@@ -7,7 +7,6 @@ Attributes are changed through /proc/self/fd of an O_PATH descriptor whose inode
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat
@@ -41,6 +40,7 @@ from volgate.drivers.posix.reserved import ReservedFiles
 from volgate.drivers.wrap.threaded import ThreadedBackend
 from volgate.dto import AttributeChanges, BackendType, FileAttributes, Usage, VolumeOperationContext
 from volgate.errors import CrossDevice, InvalidArgument, IsADirectory, NotADirectory, NotFound, PermissionDenied, Stale
+from volgate.mount_table import FILE_SYSTEM_TYPE, directories_above, mount_around
 
 _OPEN: Final = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _OPEN_DIRECTORY: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -49,8 +49,6 @@ _DRAFT: Final = b".new"
 _KEY_OF_FILE: Final = b"f"
 _KEY_OF_NAME: Final = b"n"
 _NAME_KEY: Final = struct.Struct("=cQB")
-_VOLUME_ATTRIBUTE: Final = "user.volgate.volume"
-"""The root of a mount of ours has it; nobody can set it."""
 
 
 class PosixBackend(BaseStorageBackend):
@@ -85,16 +83,13 @@ class PosixBackend(BaseStorageBackend):
     @converted_async
     def create_volume(self, context: VolumeOperationContext) -> None:
         """See BaseStorageBackend."""
-        self._refuse_inside_another()
-        self._refuse_in_a_mount()
+        self._refuse_inside_another(to_read=False)
         self.source.mkdir(mode=0o755, parents=True, exist_ok=True)
 
     @converted_async
     def open_volume(self, context: VolumeOperationContext) -> PosixDirectory:
         """See BaseStorageBackend."""
-        self._refuse_inside_another()
-        if not context.read_only:
-            self._refuse_in_a_mount()
+        self._refuse_inside_another(to_read=context.read_only)
         try:
             root = PosixDirectory(os.open(self.source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
             self._handles_fd = os.open(self.source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -139,23 +134,25 @@ class PosixBackend(BaseStorageBackend):
         except PermissionError as error:
             raise PermissionDenied("only root may limit a btrfs quota group: mount the volume as root") from error
 
-    def _refuse_inside_another(self) -> None:
-        """Refuse a directory inside another volume: what is written by both ways would be counted by one only."""
-        for above in Path(os.path.realpath(self.source)).parents:
-            reserved = above / os.fsdecode(GATEWAY_NAME)
-            if os.path.lexists(reserved / os.fsdecode(IDENTITY_NAME)):
-                raise InvalidArgument(
-                    f"{self.source} lies inside the volume in {above}; mount that one, move it out, or, where nobody "
-                    f"wants that as a volume, unmount it and remove {reserved}"
-                )
+    def _refuse_inside_another(self, *, to_read: bool) -> None:
+        """Refuse a directory inside another volume: what is written by both ways would be counted by one only.
 
-    def _refuse_in_a_mount(self) -> None:
-        """Refuse a directory in the mount of another volume, which may well be read, but become none."""
-        place = Path(os.path.realpath(self.source))
-        for above in (*reversed(place.parents), place):
-            if (volume_id := _mounted_volume(above)) is not None:
+        Args:
+            to_read: it is not to become a volume: then it may well lie in the mount of another one.
+        """
+        here = os.path.realpath(self.source)
+        mount = mount_around(here)
+        if mount is not None and mount.file_system_type == FILE_SYSTEM_TYPE and not to_read:
+            raise InvalidArgument(
+                f"{self.source} lies inside the volume {mount.source.removeprefix('volgate:')}, mounted at "
+                f"{mount.mount_point}; make the volume elsewhere"
+            )
+        for place in directories_above(here):
+            reserved = os.path.join(place, os.fsdecode(GATEWAY_NAME))
+            if os.path.lexists(os.path.join(reserved, os.fsdecode(IDENTITY_NAME))):
                 raise InvalidArgument(
-                    f"{self.source} lies inside the volume {volume_id}, mounted at {above}; make the volume elsewhere"
+                    f"{self.source} lies inside the volume in {place}; mount that one, move it out, or, where nobody "
+                    f"wants that as a volume, unmount it and remove {reserved}"
                 )
 
     @staticmethod
@@ -577,18 +574,6 @@ class PosixBackend(BaseStorageBackend):
         if self._handles_fd >= 0:
             os.close(self._handles_fd)
             self._handles_fd = -1
-
-
-def _mounted_volume(directory: Path) -> str | None:
-    """Return the id of the volume that is mounted at a directory, None where none is."""
-    with contextlib.suppress(OSError):
-        fd = os.open(directory, _OPEN_DIRECTORY)
-        try:
-            if syscalls.file_system_type(fd) == syscalls.FUSE:
-                return os.getxattr(f"/proc/self/fd/{fd}", _VOLUME_ATTRIBUTE).decode(errors="replace")
-        finally:
-            os.close(fd)
-    return None
 
 
 def _is_local(source: str) -> bool:
