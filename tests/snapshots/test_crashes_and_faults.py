@@ -12,8 +12,11 @@ import trio.testing
 from trio.testing import MockClock
 from worked import Worked
 
+from volgate.daemon.activity import Activity
+from volgate.daemon.schedule import Schedule
+from volgate.daemon.snapshots import routes
 from volgate.drivers.posix.backend import PosixBackend
-from volgate.errors import InputOutput, NoSpace, NotFound, StorageException
+from volgate.errors import InputOutput, NoSpace, NotFound, StorageException, Unavailable
 from volgate.testing.faults import Fault, FaultyBackend
 
 
@@ -304,3 +307,46 @@ def test_a_content_that_is_another_name_of_a_live_file_is_kept_apart_before_that
         await worked.close()
 
     trio.run(scenario)
+
+
+class _Away(PosixBackend):
+    """Storage that does not answer when what is kept beside the data is asked for."""
+
+    away: StorageException | None = None
+    asked = 0
+
+    async def load_reserved(self, name):
+        self.asked += 1
+        if self.away is not None:
+            raise self.away
+        return await super().load_reserved(name)
+
+
+def test_a_schedule_waits_for_storage_that_does_not_answer_at_first(tmp_path):
+    async def main():
+        worked = await Worked.open(tmp_path, _Away(tmp_path / "data"))
+        await Schedule(worked.volume, None, None).set_policy("hourly=2")
+        worked.backend.away, worked.backend.asked = Unavailable("it does not answer"), 0
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(routes(worked.fs, None, Activity())[1])
+            while worked.backend.asked < 3:
+                await trio.sleep(1)
+            worked.backend.away = None
+            while not await worked.volume.snapshots.list_all():
+                await trio.sleep(1)
+            nursery.cancel_scope.cancel()
+        await worked.close()
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
+
+
+def test_a_daemon_lives_on_where_what_is_noted_of_a_restore_cannot_be_read(tmp_path):
+    async def main():
+        worked = await Worked.open(tmp_path, _Away(tmp_path / "data"))
+        worked.backend.away = InputOutput("it cannot be read")
+        with trio.move_on_after(60) as limit:
+            await routes(worked.fs, None, Activity())[1]()
+        assert limit.cancelled_caught, "it goes on for the schedule that may be set"
+        await worked.close()
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))

@@ -19,6 +19,7 @@ from volgate.drivers.allowance import NeededBy
 from volgate.dto import SnapshotInfo
 from volgate.errors import Busy, InvalidArgument, NotFound, StorageException
 from volgate.volume.snapshots.base import NoSnapshots
+from volgate.volume.storage import load_patiently
 from volgate.volume.volume import Volume
 
 log = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ class Schedule:
 
     async def _load(self) -> None:
         try:
-            content = await self._volume.backend.load_reserved(_FILE)
+            content = await load_patiently(self._volume.backend, _FILE)
             text = json.loads(content)["policy"] if content is not None else None
             self.policy = None if text is None else parse_policy(text)
         except (StorageException, ValueError, KeyError, TypeError) as error:

@@ -34,6 +34,7 @@ from volgate.vfs.files import to_path
 from volgate.vfs.restoring import Restore, report
 from volgate.volume.snapshots.base import NoSnapshots, Place
 from volgate.volume.snapshots.comparing import TreeChange, compare, compare_at, settle_links
+from volgate.volume.storage import load_patiently
 from volgate.volume.volume import Volume
 
 log = logging.getLogger(__name__)
@@ -134,13 +135,16 @@ class _Restores:
         """Go on with a restore that the end of an earlier process cut off."""
         if isinstance(self._fs.volume.snapshots, NoSnapshots):
             return
-        content = await self._fs.volume.backend.load_reserved(_UNDER_WAY)
         try:
-            found = json.loads(content or b"null")
+            found = json.loads(await load_patiently(self._fs.volume.backend, _UNDER_WAY) or b"null")
             under_way = None if found is None else _UnderWay(**found)
+        except StorageException as error:
+            log.error("whether a restore was cut off is not known", extra={"error": str(error)})  # noqa: TRY400
+            return
         except (ValueError, TypeError):
             log.error("what is noted of a restore that was cut off is damaged; restore again")  # noqa: TRY400
-            await self._note(None)
+            with contextlib.suppress(StorageException):
+                await self._note(None)
             return
         if under_way is None:
             return

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+from typing import Final
+
+import trio
 
 from volgate.cache.backend import CachedBackend
 from volgate.cache.settings import CacheSettings
 from volgate.drivers.base import BaseStorageBackend
 from volgate.drivers.registry import Source, load_backend, load_store
-from volgate.errors import NotFound
+from volgate.errors import NotFound, StorageException
+
+_AGAIN_S: Final = 5.0
 
 
 def make_backend(source: Source) -> BaseStorageBackend:
@@ -25,6 +30,21 @@ def check_there(source: Source) -> None:
     """Raise NotFound where a volume's directory is missing: only who makes a volume is told to make one."""
     if source.backend_type == "posix" and not os.path.lexists(source.text):
         raise NotFound(f"{source.text} does not exist")
+
+
+async def load_patiently(backend: BaseStorageBackend, name: str) -> bytes | None:
+    """Return a reserved file's content once the storage answers; None where there is none.
+
+    Raises:
+        StorageException: it answers that it cannot be read.
+    """
+    while True:
+        try:
+            return await backend.load_reserved(name)
+        except StorageException as error:
+            if not error.retryable:
+                raise
+        await trio.sleep(_AGAIN_S)
 
 
 def none_yet(place: str) -> NotFound:
