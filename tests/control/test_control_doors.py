@@ -17,6 +17,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import h2.connection
+import h2.settings
 import jwt
 import pytest
 import trio
@@ -473,6 +475,51 @@ def test_what_is_no_http_ends_its_own_connection(api, sent):
             client.shutdown(socket.SHUT_WR)
         assert b" 200 " not in read_to_end(client)
     assert api.ask("GET", "/v1/health").status == 200
+
+
+def many_questions_of_http2():
+    """Return what a client of HTTP/2 sends who asks 80 times and takes no byte of an answer."""
+    speaker = h2.connection.H2Connection()
+    speaker.initiate_connection()
+    speaker.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 0})
+    for number in range(1, 160, 2):
+        known = [(":method", "GET"), (":path", "/v1/volumes"), (":scheme", "https"), (":authority", "x")]
+        speaker.send_headers(number, known, end_stream=True)
+    return speaker.data_to_send()
+
+
+@pytest.mark.parametrize("secured", [False, True])
+def test_http2_ends_its_own_connection(door, keys, secured):
+    api, _ = door
+    with contextlib.ExitStack() as stack:
+        if secured:
+            connection = stack.enter_context(contextlib.closing(over_tls(keys, port_of(api))))
+            connection.connect()
+            client = connection.sock
+        else:
+            client = stack.enter_context(connect(api))
+        client.sendall(many_questions_of_http2())
+        assert read_to_end(client) == b""
+    assert api.ask("GET", "/v1/volumes").status == 200
+
+
+@pytest.mark.parametrize("version", [b"0.9", b"2.0", b"3.0"])
+def test_another_version_of_http_ends_its_own_connection(api, version):
+    for method in (b"GET", b"HEAD"):
+        with connect(api) as client:
+            client.sendall(method + b" /v1/health HTTP/" + version + b"\r\nHost: x\r\n\r\n")
+            assert read_to_end(client) == b""
+
+
+def test_a_client_that_would_change_to_http2_is_answered_as_it_asked(api):
+    head = b"GET /v1/health HTTP/1.1\r\nHost: x\r\n"
+    with connect(api) as client:
+        client.sendall(
+            head + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n"
+        )
+        client.sendall(head + b"Connection: close\r\n\r\n")
+        answers = read_to_end(client)
+    assert answers.count(b"HTTP/1.1 200 ") == answers.count(b'{"status":"ok"}') == 2 and b" 101 " not in answers
 
 
 TRICKS = (

@@ -2,8 +2,9 @@
 
 Hypercorn's own accept loop gives the application no way to learn who connected, and bounds neither connections nor the
 time of headers and answers. So the loop is here: it bounds connections before they are accepted, reads SO_PEERCRED,
-does TLS's handshake, and gives each connection to hypercorn's trio protocol over a stream whose writes are timed. What
-the application finds in its scope: ``volgate.peer``, a ``Peer`` of a unix socket or None of TCP.
+does TLS's handshake, and gives each connection to hypercorn's trio protocol over a stream whose writes are timed. It
+speaks HTTP/1.1 alone: by HTTP/2 one connection could ask many times over, and take no answer. What the application
+finds in its scope: ``volgate.peer``, a ``Peer`` of a unix socket or None of TCP.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ import h11
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
-from hypercorn.events import RawData
+from hypercorn.events import Closed, RawData
+from hypercorn.protocol import ProtocolWrapper
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
@@ -219,9 +221,7 @@ class _Connection(TCPServer):
         await app(scope, ask_and_receive, send)
 
     async def _read_data(self) -> None:
-        if isinstance(self.protocol.protocol, H11Protocol):
-            limit = self.config.h11_max_incomplete_size
-            self.protocol.protocol.connection = _H11Connection(h11.SERVER, max_incomplete_event_size=limit)
+        self.protocol.protocol = _Http1(self.protocol)
         await super()._read_data()
 
     async def _ask_for_body(self) -> None:
@@ -229,6 +229,23 @@ class _Connection(TCPServer):
         if isinstance(connection, _H11Connection) and connection.waits_for_continue:
             asking = connection.send(h11.InformationalResponse(status_code=100, headers=[]))
             await self.protocol_send(RawData(asking or b""))
+
+
+class _Http1(H11Protocol):
+    """Hypercorn's HTTP/1.1, which by itself becomes HTTP/2 where a client begins with it, or asks for it."""
+
+    def __init__(self, of: ProtocolWrapper) -> None:
+        super().__init__(of.app, of.config, of.context, of.task_group, of.state, of.ssl, of.client, of.server, of.send)
+        self.connection = _H11Connection(h11.SERVER, max_incomplete_event_size=of.config.h11_max_incomplete_size)
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        """Change to nothing else: whoever asks for that is answered as before (RFC 9110, 7.8)."""
+
+    async def _create_stream(self, request: h11.Request) -> None:
+        if request.http_version.startswith(b"1."):
+            await super()._create_stream(request)
+        else:
+            await self.send(Closed())
 
 
 class _H11Connection(h11.Connection):
