@@ -488,6 +488,19 @@ def many_questions_of_http2():
     return speaker.data_to_send()
 
 
+def test_refused_requests_whose_rest_does_not_come_hold_nobody_up(door, keys):
+    api, _ = door
+    head = b"POST /v1/nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{"
+    with contextlib.ExitStack() as stack:
+        for _ in range(120):  # more than are connected at once
+            connection = stack.enter_context(contextlib.closing(over_tls(keys, port_of(api))))
+            connection.connect()
+            connection.sock.sendall(head)
+            assert connection.sock.recv(65536).startswith(b"HTTP/1.1 401 ")
+        assert api.ask("GET", "/v1/volumes").status == 200
+        assert b"volgate_control_inflight 1.0\n" in api.ask("GET", "/metrics").content
+
+
 @pytest.mark.parametrize("secured", [False, True])
 def test_http2_ends_its_own_connection(door, keys, secured):
     api, _ = door

@@ -37,6 +37,8 @@ PEER: Final = "volgate.peer"
 _ACCEPT_PAUSE_S: Final = 0.1
 _CLOSE_S: Final = 2.0
 _LOOK_S: Final = 0.5
+_DRAINED_BYTES: Final = 64 << 20
+_DRAIN_S: Final = 5.0
 
 App = Callable[[MutableMapping[str, Any], Any, Any], Awaitable[None]]
 
@@ -167,8 +169,10 @@ class HttpServer:
         self, conversation: _Conversation, peer: Peer | None, scope: MutableMapping[str, Any], receive: Any, send: Any
     ) -> None:
         scope[PEER] = peer
+        rest = _Rest(receive, send)
         with conversation.answering():
-            await self._app(scope, receive, send)
+            await self._app(scope, rest.receive, rest.send)
+        await rest.drain()  # from here on the connection counts as idle
 
 
 class _Conversation:
@@ -193,6 +197,39 @@ class _Conversation:
             self._answering -= 1
             if not self._answering:
                 self.scope.deadline = trio.current_time() + self._idle_s
+
+
+class _Rest:
+    """What a client still sends when its answer is whole: read within bounds, and only then is the answer ended.
+
+    An end closes the connection, and who still sends would see a broken one, and no answer.
+    """
+
+    def __init__(self, receive: Any, send: Any) -> None:
+        self._receive = receive
+        self._send = send
+        self._is_over = False
+        self._owes_end = False
+
+    async def receive(self) -> Any:
+        message = await self._receive()
+        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            self._is_over = True
+        return message
+
+    async def send(self, message: MutableMapping[str, Any]) -> None:
+        is_last = message["type"] == "http.response.body" and not message.get("more_body", False)
+        self._owes_end = is_last and not self._is_over
+        await self._send({**message, "more_body": True} if self._owes_end else message)
+
+    async def drain(self) -> None:
+        if not self._owes_end:
+            return
+        left = _DRAINED_BYTES
+        with trio.move_on_after(_DRAIN_S):
+            while left > 0 and not self._is_over:
+                left -= len((await self.receive()).get("body", b""))
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 class _Connection(TCPServer):
