@@ -279,6 +279,8 @@ def test_a_signed_token_lets_in_with_the_roles_it_names(door, keys):
     assert ask("POST", "/v1/volumes/projects/mount", owner).code == "not_found"
     assert ask("POST", "/v1/volumes/home/mount", owner).code == "forbidden"
     assert ask("GET", "/v1/volumes", signed(keys, aud=["others", "volgate"])).status == 200
+    for subject in ("x", "a" * 255, "Ann Lee <ann@example.org>", "ünï"):
+        assert ask("GET", "/v1/volumes", signed(keys, sub=subject)).status == 200
 
 
 def test_a_signed_token_that_is_not_right_in_every_point_is_refused(door, keys):
@@ -304,6 +306,12 @@ def test_a_signed_token_that_is_not_right_in_every_point_is_refused(door, keys):
         "another audience": signed(keys, aud="others"),
         "no audience": signed(keys, without=["aud"]),
         "no subject": signed(keys, without=["sub"]),
+        "a subject without a name": signed(keys, sub=""),
+        "a subject of several lines": signed(keys, sub="ann\nbob"),
+        "a subject with a NUL": signed(keys, sub="ann\0"),
+        "a subject that turns text round": signed(keys, sub="ann\u202e"),
+        "a subject that is no text": signed(keys, sub="ann\ud800"),
+        "a long subject": signed(keys, sub="a" * 256),
         "not yet": signed(keys, nbf=now + 300),
         "another's key": signed(keys, key=(keys / "other.key").read_bytes()),
         "no signature": f"{head}.{payload}.",
