@@ -485,6 +485,26 @@ def test_what_is_no_http_ends_its_own_connection(api, sent):
     assert api.ask("GET", "/v1/health").status == 200
 
 
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET /v1/health HTTP/1.1\r\n\r\n", 400), (b"HEAD /v1/health HTTP/1.1\r\n\r\n", 400),
+        (b"GET /v1/\0 HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"POST /v1/volumes HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", 400),
+        (b"GET /v1/health HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 100_000 + b"\r\n\r\n", 431),
+        (b"POST /v1/volumes HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
+    ],
+)  # fmt: skip
+def test_what_the_parser_refuses_is_told_as_a_problem(api, sent, status):
+    with connect(api) as client:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            client.sendall(sent)
+        head, _, content = read_to_end(client).partition(b"\r\n\r\n")
+    assert head.startswith(f"HTTP/1.1 {status} ".encode()) and b"content-type: application/problem+json\r\n" in head
+    problem = json.loads(content)
+    assert (problem["status"], problem["code"]) == (status, "malformed_request")
+
+
 def many_questions_of_http2():
     """Return what a client of HTTP/2 sends who asks 80 times and takes no byte of an answer."""
     speaker = h2.connection.H2Connection()

@@ -31,6 +31,8 @@ from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 
+from volgate.control.problems import Problem
+
 log = logging.getLogger(__name__)
 
 PEER: Final = "volgate.peer"
@@ -283,6 +285,16 @@ class _Http1(H11Protocol):
             await super()._create_stream(request)
         else:
             await self.send(Closed())
+
+    async def _send_error_response(self, status_code: int) -> None:
+        """Answer what the parser refuses."""
+        problem = Problem(status_code, "malformed_request", "this is no request of HTTP/1.1, or is too large for one")
+        content = problem.to_json()
+        known = [*problem.all_headers(), ("content-length", str(len(content))), ("connection", "close")]
+        headers = [(name.encode(), value.encode()) for name, value in known] + self.config.response_headers("h11")
+        await self._send_h11_event(h11.Response(headers=headers, status_code=status_code))
+        await self._send_h11_event(h11.Data(data=content))
+        await self._send_h11_event(h11.EndOfMessage())
 
 
 class _H11Connection(h11.Connection):
