@@ -17,6 +17,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import h2.connection
+import h2.settings
 import jwt
 import pytest
 import trio
@@ -277,6 +279,8 @@ def test_a_signed_token_lets_in_with_the_roles_it_names(door, keys):
     assert ask("POST", "/v1/volumes/projects/mount", owner).code == "not_found"
     assert ask("POST", "/v1/volumes/home/mount", owner).code == "forbidden"
     assert ask("GET", "/v1/volumes", signed(keys, aud=["others", "volgate"])).status == 200
+    for subject in ("x", "a" * 255, "Ann Lee <ann@example.org>", "ünï"):
+        assert ask("GET", "/v1/volumes", signed(keys, sub=subject)).status == 200
 
 
 def test_a_signed_token_that_is_not_right_in_every_point_is_refused(door, keys):
@@ -302,6 +306,12 @@ def test_a_signed_token_that_is_not_right_in_every_point_is_refused(door, keys):
         "another audience": signed(keys, aud="others"),
         "no audience": signed(keys, without=["aud"]),
         "no subject": signed(keys, without=["sub"]),
+        "a subject without a name": signed(keys, sub=""),
+        "a subject of several lines": signed(keys, sub="ann\nbob"),
+        "a subject with a NUL": signed(keys, sub="ann\0"),
+        "a subject that turns text round": signed(keys, sub="ann\u202e"),
+        "a subject that is no text": signed(keys, sub="ann\ud800"),
+        "a long subject": signed(keys, sub="a" * 256),
         "not yet": signed(keys, nbf=now + 300),
         "another's key": signed(keys, key=(keys / "other.key").read_bytes()),
         "no signature": f"{head}.{payload}.",
@@ -473,6 +483,84 @@ def test_what_is_no_http_ends_its_own_connection(api, sent):
             client.shutdown(socket.SHUT_WR)
         assert b" 200 " not in read_to_end(client)
     assert api.ask("GET", "/v1/health").status == 200
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET /v1/health HTTP/1.1\r\n\r\n", 400), (b"HEAD /v1/health HTTP/1.1\r\n\r\n", 400),
+        (b"GET /v1/\0 HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"POST /v1/volumes HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", 400),
+        (b"GET /v1/health HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 100_000 + b"\r\n\r\n", 431),
+        (b"POST /v1/volumes HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
+    ],
+)  # fmt: skip
+def test_what_the_parser_refuses_is_told_as_a_problem(api, sent, status):
+    with connect(api) as client:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            client.sendall(sent)
+        head, _, content = read_to_end(client).partition(b"\r\n\r\n")
+    assert head.startswith(f"HTTP/1.1 {status} ".encode()) and b"content-type: application/problem+json\r\n" in head
+    problem = json.loads(content)
+    assert (problem["status"], problem["code"]) == (status, "malformed_request")
+
+
+def many_questions_of_http2():
+    """Return what a client of HTTP/2 sends who asks 80 times and takes no byte of an answer."""
+    speaker = h2.connection.H2Connection()
+    speaker.initiate_connection()
+    speaker.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 0})
+    for number in range(1, 160, 2):
+        known = [(":method", "GET"), (":path", "/v1/volumes"), (":scheme", "https"), (":authority", "x")]
+        speaker.send_headers(number, known, end_stream=True)
+    return speaker.data_to_send()
+
+
+def test_refused_requests_whose_rest_does_not_come_hold_nobody_up(door, keys):
+    api, _ = door
+    head = b"POST /v1/nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{"
+    with contextlib.ExitStack() as stack:
+        for _ in range(120):  # more than are connected at once
+            connection = stack.enter_context(contextlib.closing(over_tls(keys, port_of(api))))
+            connection.connect()
+            connection.sock.sendall(head)
+            assert connection.sock.recv(65536).startswith(b"HTTP/1.1 401 ")
+        assert api.ask("GET", "/v1/volumes").status == 200
+        assert b"volgate_control_inflight 1.0\n" in api.ask("GET", "/metrics").content
+
+
+@pytest.mark.parametrize("secured", [False, True])
+def test_http2_ends_its_own_connection(door, keys, secured):
+    api, _ = door
+    with contextlib.ExitStack() as stack:
+        if secured:
+            connection = stack.enter_context(contextlib.closing(over_tls(keys, port_of(api))))
+            connection.connect()
+            client = connection.sock
+        else:
+            client = stack.enter_context(connect(api))
+        client.sendall(many_questions_of_http2())
+        assert read_to_end(client) == b""
+    assert api.ask("GET", "/v1/volumes").status == 200
+
+
+@pytest.mark.parametrize("version", [b"0.9", b"2.0", b"3.0"])
+def test_another_version_of_http_ends_its_own_connection(api, version):
+    for method in (b"GET", b"HEAD"):
+        with connect(api) as client:
+            client.sendall(method + b" /v1/health HTTP/" + version + b"\r\nHost: x\r\n\r\n")
+            assert read_to_end(client) == b""
+
+
+def test_a_client_that_would_change_to_http2_is_answered_as_it_asked(api):
+    head = b"GET /v1/health HTTP/1.1\r\nHost: x\r\n"
+    with connect(api) as client:
+        client.sendall(
+            head + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n"
+        )
+        client.sendall(head + b"Connection: close\r\n\r\n")
+        answers = read_to_end(client)
+    assert answers.count(b"HTTP/1.1 200 ") == answers.count(b'{"status":"ok"}') == 2 and b" 101 " not in answers
 
 
 TRICKS = (

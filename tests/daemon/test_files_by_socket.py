@@ -177,6 +177,45 @@ def test_a_directory_is_packed_as_it_is(volume, owner, place, seed):
     assert json.loads(owner.get("tree/out", "archive")[1])["code"] == "invalid_argument"
 
 
+def test_what_the_clock_of_zip_cannot_tell_is_packed_with_its_first_or_last_moment(volume, owner):
+    (volume.path / "z").mkdir()
+    years = {"long-ago": -(10**9), "before": 315532799, "now": 10**9, "after": 4354819200, "far": 10**10}
+    for name, seconds in years.items():
+        (volume.path / f"z/{name}").write_text(name)
+        (volume.path / f"z/link-{name}").symlink_to(name)
+        for path in (volume.path / f"z/{name}", volume.path / f"z/link-{name}"):
+            os.utime(path, (seconds, seconds), follow_symlinks=False)
+    os.utime(volume.path / "z", (10**10, 10**10))
+    status, content = owner.get("z", "archive", format="zip")
+    assert status == http.client.OK
+    first, last = (1980, 1, 1, 0, 0, 0), (2107, 12, 31, 23, 59, 58)
+    told = {"long-ago": first, "before": first, "now": (2001, 9, 9, 1, 46, 40), "after": last, "far": last}
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        assert archive.getinfo("z/").date_time == last
+        for name, moment in told.items():
+            assert archive.read(f"z/{name}") == archive.read(f"z/link-{name}") == name.encode()
+            assert archive.getinfo(f"z/{name}").date_time == archive.getinfo(f"z/link-{name}").date_time == moment
+
+
+def test_a_path_that_zip_cannot_hold_cuts_the_archive_and_the_volume_is_served_on(place):
+    with mounting.mounted(place, alarms=True) as mount:
+        owner, name, deep = Owner(mount), "d" * 255, ["deep"]
+        (mount.path / "deep").mkdir()
+        folder = os.open(mount.path / "deep", os.O_RDONLY)
+        for _ in range(65536 // 256):
+            os.mkdir(name, dir_fd=folder)
+            below = os.open(name, os.O_RDONLY, dir_fd=folder)
+            os.close(folder)
+            folder, deep = below, [*deep, name]
+        os.close(folder)
+        with pytest.raises(http.client.IncompleteRead):
+            owner.get("deep", "archive", format="zip")
+        mounting.wait_until(lambda: "pack it as tar" in mount.log())
+        assert "Traceback" not in mount.log()
+        with tarfile.open(fileobj=io.BytesIO(owner.get("deep", "archive")[1])) as archive:
+            assert archive.getnames()[-1] == "/".join(deep)
+
+
 def test_devices_are_packed_with_their_numbers(volume, owner):
     (volume.path / "dev").mkdir()
     os.mknod(volume.path / "dev/null", stat.S_IFCHR | 0o666, os.makedev(1, 3))

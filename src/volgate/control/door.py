@@ -34,8 +34,6 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 MAX_BODY_BYTES: Final = 1 << 20
 _BODY_S: Final = 20.0
-_DRAINED_BYTES: Final = 64 << 20
-_DRAIN_S: Final = 5.0
 _AT_ONCE: Final = 64
 HEALTH: Final = "/v1/health"
 """Is answered also where much is under way, and over TCP to whoever asks: a load balancer has no token."""
@@ -98,14 +96,13 @@ class Door:
             await send({"type": f"{scope['type']}.close", "code": 1008})
             return
         scope.setdefault("state", {})
-        incoming = _Incoming(receive)
-        reply = _Reply(incoming.drained_by(send))
+        reply = _Reply(send)
         began, statistics = time.monotonic(), self.statistics
         statistics.in_flight += 1
         try:
             try:
                 with _as_problems():
-                    await self._admit(scope, incoming, reply)
+                    await self._admit(scope, receive, reply)
             except Refusal as refusal:
                 await reply.refuse(refusal.problem)
         finally:
@@ -114,7 +111,7 @@ class Door:
             statistics.count(scope, reply.status, took_s)
         _log(scope, reply.status, took_s)
 
-    async def _admit(self, scope: Scope, incoming: _Incoming, reply: _Reply) -> None:
+    async def _admit(self, scope: Scope, receive: Receive, reply: _Reply) -> None:
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         if self.statistics.in_flight > _AT_ONCE and scope["path"] != HEALTH:
             raise Refusal("overloaded", f"{_AT_ONCE} requests are under way", retry_after_s=1)
@@ -124,15 +121,15 @@ class Door:
                 raise Refusal(
                     "malformed_request", "content takes no Idempotency-Key: it is stored whole, or not at all"
                 )
-            await self._upload(scope, incoming, reply)
+            await self._upload(scope, receive, reply)
             return
-        body = await self._read(incoming, headers)
+        body = await self._read(receive, headers)
         if scope["method"] in _LOOKS:
-            await self._look(scope, body, incoming, reply)
+            await self._look(scope, body, receive, reply)
         else:
             await self._change(scope, headers, body, reply)
 
-    async def _read(self, incoming: _Incoming, headers: Mapping[str, str]) -> bytes:
+    async def _read(self, receive: Receive, headers: Mapping[str, str]) -> bytes:
         """Return the body. Raises Refusal: it is too large, or takes too long."""
         announced = headers.get("content-length", "0")
         if announced.isdigit() and int(announced) > MAX_BODY_BYTES:
@@ -140,7 +137,7 @@ class Door:
         body = bytearray()
         with trio.move_on_after(self._body_s):
             while True:
-                message = await incoming()
+                message = await receive()
                 if message["type"] == "http.disconnect":
                     raise Refusal("malformed_request", "the body ended early")
                 body += message.get("body", b"")
@@ -148,26 +145,24 @@ class Door:
                     raise Refusal("body_too_large", f"a body may have {MAX_BODY_BYTES} bytes")
                 if not message.get("more_body", False):
                     return bytes(body)
-        incoming.is_over = True
         raise Refusal("request_timeout", f"the body did not come within {self._body_s:g} s")
 
-    async def _upload(self, scope: Scope, incoming: _Incoming, reply: _Reply) -> None:
+    async def _upload(self, scope: Scope, receive: Receive, reply: _Reply) -> None:
         """Let the application have a body of any length as it comes, as long as it gets on."""
 
         async def receive_in_time() -> MutableMapping[str, Any]:
             with trio.move_on_after(self._body_s):
-                return await incoming()
-            incoming.is_over = True
+                return await receive()
             raise Refusal("request_timeout", f"the content stood still for {self._body_s:g} s")
 
         with _as_problems():
             await self.app(scope, receive_in_time, reply)
 
-    async def _look(self, scope: Scope, body: bytes, incoming: _Incoming, reply: _Reply) -> None:
+    async def _look(self, scope: Scope, body: bytes, receive: Receive, reply: _Reply) -> None:
         """Answer while somebody waits for it."""
 
         async def watch() -> None:
-            while (await incoming())["type"] != "http.disconnect":
+            while (await receive())["type"] != "http.disconnect":
                 pass
             if not reply.is_whole:
                 nursery.cancel_scope.cancel()
@@ -218,43 +213,6 @@ class Door:
                 await self.app(scope, receive, reply)
         except Refusal as refusal:
             await reply.refuse(refusal.problem)
-
-
-class _Incoming:
-    """What a client sends. Attributes: is_over: nothing more comes, or is worth waiting for."""
-
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
-        self.is_over = False
-
-    async def __call__(self) -> MutableMapping[str, Any]:
-        """Return the next message."""
-        message = await self._receive()
-        if message["type"] == "http.disconnect" or not message.get("more_body", False):
-            self.is_over = True
-        return message
-
-    def drained_by(self, send: Send) -> Send:
-        """Return what sends an answer whole, and ends it when what the client still sends was read, within bounds.
-
-        An end closes the connection, and who still sends would see a broken one, and no answer.
-        """
-
-        async def send_and_drain(message: MutableMapping[str, Any]) -> None:
-            is_last = message["type"] == "http.response.body" and not message.get("more_body", False)
-            if is_last and not self.is_over:
-                await send({**message, "more_body": True})
-                await self._drain()
-                message = {"type": "http.response.body", "body": b"", "more_body": False}
-            await send(message)
-
-        return send_and_drain
-
-    async def _drain(self) -> None:
-        left = _DRAINED_BYTES
-        with trio.move_on_after(_DRAIN_S):
-            while left > 0 and not self.is_over:
-                left -= len((await self()).get("body", b""))
 
 
 class _Reply:

@@ -2,8 +2,9 @@
 
 Hypercorn's own accept loop gives the application no way to learn who connected, and bounds neither connections nor the
 time of headers and answers. So the loop is here: it bounds connections before they are accepted, reads SO_PEERCRED,
-does TLS's handshake, and gives each connection to hypercorn's trio protocol over a stream whose writes are timed. What
-the application finds in its scope: ``volgate.peer``, a ``Peer`` of a unix socket or None of TCP.
+does TLS's handshake, and gives each connection to hypercorn's trio protocol over a stream whose writes are timed. It
+speaks HTTP/1.1 alone: by HTTP/2 one connection could ask many times over, and take no answer. What the application
+finds in its scope: ``volgate.peer``, a ``Peer`` of a unix socket or None of TCP.
 """
 
 from __future__ import annotations
@@ -24,10 +25,13 @@ import h11
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
-from hypercorn.events import RawData
+from hypercorn.events import Closed, RawData
+from hypercorn.protocol import ProtocolWrapper
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
+
+from volgate.control.problems import Problem
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +39,8 @@ PEER: Final = "volgate.peer"
 _ACCEPT_PAUSE_S: Final = 0.1
 _CLOSE_S: Final = 2.0
 _LOOK_S: Final = 0.5
+_DRAINED_BYTES: Final = 64 << 20
+_DRAIN_S: Final = 5.0
 
 App = Callable[[MutableMapping[str, Any], Any, Any], Awaitable[None]]
 
@@ -165,8 +171,10 @@ class HttpServer:
         self, conversation: _Conversation, peer: Peer | None, scope: MutableMapping[str, Any], receive: Any, send: Any
     ) -> None:
         scope[PEER] = peer
+        rest = _Rest(receive, send)
         with conversation.answering():
-            await self._app(scope, receive, send)
+            await self._app(scope, rest.receive, rest.send)
+        await rest.drain()  # from here on the connection counts as idle
 
 
 class _Conversation:
@@ -191,6 +199,39 @@ class _Conversation:
             self._answering -= 1
             if not self._answering:
                 self.scope.deadline = trio.current_time() + self._idle_s
+
+
+class _Rest:
+    """What a client still sends when its answer is whole: read within bounds, and only then is the answer ended.
+
+    An end closes the connection, and who still sends would see a broken one, and no answer.
+    """
+
+    def __init__(self, receive: Any, send: Any) -> None:
+        self._receive = receive
+        self._send = send
+        self._is_over = False
+        self._owes_end = False
+
+    async def receive(self) -> Any:
+        message = await self._receive()
+        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            self._is_over = True
+        return message
+
+    async def send(self, message: MutableMapping[str, Any]) -> None:
+        is_last = message["type"] == "http.response.body" and not message.get("more_body", False)
+        self._owes_end = is_last and not self._is_over
+        await self._send({**message, "more_body": True} if self._owes_end else message)
+
+    async def drain(self) -> None:
+        if not self._owes_end:
+            return
+        left = _DRAINED_BYTES
+        with trio.move_on_after(_DRAIN_S):
+            while left > 0 and not self._is_over:
+                left -= len((await self.receive()).get("body", b""))
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 class _Connection(TCPServer):
@@ -219,9 +260,7 @@ class _Connection(TCPServer):
         await app(scope, ask_and_receive, send)
 
     async def _read_data(self) -> None:
-        if isinstance(self.protocol.protocol, H11Protocol):
-            limit = self.config.h11_max_incomplete_size
-            self.protocol.protocol.connection = _H11Connection(h11.SERVER, max_incomplete_event_size=limit)
+        self.protocol.protocol = _Http1(self.protocol)
         await super()._read_data()
 
     async def _ask_for_body(self) -> None:
@@ -229,6 +268,33 @@ class _Connection(TCPServer):
         if isinstance(connection, _H11Connection) and connection.waits_for_continue:
             asking = connection.send(h11.InformationalResponse(status_code=100, headers=[]))
             await self.protocol_send(RawData(asking or b""))
+
+
+class _Http1(H11Protocol):
+    """Hypercorn's HTTP/1.1, which by itself becomes HTTP/2 where a client begins with it, or asks for it."""
+
+    def __init__(self, of: ProtocolWrapper) -> None:
+        super().__init__(of.app, of.config, of.context, of.task_group, of.state, of.ssl, of.client, of.server, of.send)
+        self.connection = _H11Connection(h11.SERVER, max_incomplete_event_size=of.config.h11_max_incomplete_size)
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        """Change to nothing else: whoever asks for that is answered as before (RFC 9110, 7.8)."""
+
+    async def _create_stream(self, request: h11.Request) -> None:
+        if request.http_version.startswith(b"1."):
+            await super()._create_stream(request)
+        else:
+            await self.send(Closed())
+
+    async def _send_error_response(self, status_code: int) -> None:
+        """Answer what the parser refuses."""
+        problem = Problem(status_code, "malformed_request", "this is no request of HTTP/1.1, or is too large for one")
+        content = problem.to_json()
+        known = [*problem.all_headers(), ("content-length", str(len(content))), ("connection", "close")]
+        headers = [(name.encode(), value.encode()) for name, value in known] + self.config.response_headers("h11")
+        await self._send_h11_event(h11.Response(headers=headers, status_code=status_code))
+        await self._send_h11_event(h11.Data(data=content))
+        await self._send_h11_event(h11.EndOfMessage())
 
 
 class _H11Connection(h11.Connection):

@@ -15,7 +15,7 @@ import socket
 import struct
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
 
 import attrs
@@ -39,6 +39,7 @@ _DRAIN_S: Final = 5.0
 _STALL_S: Final = 30.0
 """How long the other side of a stream may let it stand still."""
 
+T = TypeVar("T")
 Reply = tuple[int, str, bytes]
 Route = Callable[[bytes], Awaitable[Reply]]
 
@@ -99,11 +100,16 @@ class _HttpServer:
         return True
 
     async def _serve(self, stream: trio.SocketStream) -> None:
-        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
+        """Serve one connection; whatever happens in it ends it and nothing else."""
+        try:
             async with stream, self._limiter:
                 with trio.fail_after(_REQUEST_S) as limit:
                     if self._is_welcome(stream):
                         await self._answer(stream, limit)
+        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
+            log.debug("a connection broke")
+        except Exception:  # this door's last resort: one connection must not end the daemon
+            log.exception("a connection failed in a way nobody foresaw")
 
     async def settle(self) -> None:
         """Return when the patient requests that are under way were answered, or soon without that."""
@@ -175,12 +181,7 @@ class _HttpServer:
         parameters = dict(parse_qsl(query, keep_blank_values=True, errors="surrogateescape"))
         with self._taking_long(limit):
             async with contextlib.aclosing(_pieces_of(connection, stream)) as pieces:
-                answer: Stream | Reply
-                try:
-                    answer = await route(parameters, Upload(length, pieces))
-                except StorageException as error:
-                    status, content = to_problem(error)
-                    answer = status, "application/problem+json", content
+                answer = await _answer_of(route(parameters, Upload(length, pieces)), request)
                 if not isinstance(answer, Stream):
                     await self._send(connection, stream, answer)
                     await _drain(stream)
@@ -223,14 +224,7 @@ class _HttpServer:
             known = any(path == other for _, other in self._routes)
             status = 405 if known else 404
             return status, "application/problem+json", problem(status, f"no {method} {path} here")
-        try:
-            return await route(body)
-        except StorageException as error:
-            status, reply = to_problem(error)
-            return status, "application/problem+json", reply
-        except Exception:
-            log.exception("a control request failed in a way nobody foresaw", extra={"path": path})
-            return 500, "application/problem+json", problem(500, "internal error; see the daemon's log")
+        return await _answer_of(route(body), request)
 
 
 class ControlServer(_HttpServer):
@@ -321,6 +315,19 @@ class TcpServer(_HttpServer):
         await trio.serve_listeners(self._serve, listeners)
 
 
+async def _answer_of(route: Awaitable[T], request: h11.Request) -> T | Reply:
+    """Return what a route answers, or a problem in its place; what nobody foresaw is logged."""
+    try:
+        return await route
+    except StorageException as error:
+        status, content = to_problem(error)
+        return status, "application/problem+json", content
+    except Exception:
+        path = request.target.decode("ascii", "replace").partition("?")[0]
+        log.exception("a control request failed in a way nobody foresaw", extra={"path": path})
+        return 500, "application/problem+json", problem(500, "internal error; see the daemon's log")
+
+
 async def _wait_for_end(stream: trio.SocketStream, scope: trio.CancelScope) -> None:
     """Cancel the answer once nobody waits for it any more."""
     with contextlib.suppress(trio.BrokenResourceError):
@@ -358,12 +365,13 @@ async def _receive_body(connection: h11.Connection, stream: trio.SocketStream) -
 
 async def _pieces_of(connection: h11.Connection, stream: trio.SocketStream) -> AsyncGenerator[bytes, None]:
     """Yield a body as it comes. Raises Unavailable: it does not come any more."""
-    if connection.they_are_waiting_for_100_continue:
-        await stream.send_all(connection.send(h11.InformationalResponse(status_code=100, headers=[])) or b"")
     while True:
         event = None
         with trio.move_on_after(_STALL_S):
             try:
+                if connection.they_are_waiting_for_100_continue:
+                    asking = connection.send(h11.InformationalResponse(status_code=100, headers=[]))
+                    await stream.send_all(asking or b"")
                 event = await _receive(connection, stream)
             except (h11.RemoteProtocolError, trio.BrokenResourceError) as error:
                 raise Unavailable("the content ended early") from error

@@ -22,6 +22,7 @@ MAX_AHEAD_S: Final = 15 * 60.0
 _LEAST_SECRET_BYTES: Final = 32
 _MAX_BYTES: Final = 8192
 _MAX_ROLES: Final = 100
+_MAX_SUBJECT: Final = 255
 
 
 class SignedTokens:
@@ -61,11 +62,14 @@ class SignedTokens:
             raise _refused(str(error)) from error
         if int(claims["exp"]) > time.time() + MAX_AHEAD_S:
             raise _refused(f"it is valid for longer than {MAX_AHEAD_S / 60:g} minutes")
+        subject = claims["sub"]
+        if not isinstance(subject, str) or not 1 <= len(subject) <= _MAX_SUBJECT or not subject.isprintable():
+            raise _refused(f"its 'sub' is no text of 1 to {_MAX_SUBJECT} printable characters")
         roles = claims.get("roles")
         if not isinstance(roles, list) or len(roles) > _MAX_ROLES or not all(isinstance(role, str) for role in roles):
             raise _refused("its 'roles' are no list of texts")
         try:
-            return Principal(f"jwt:{claims['sub']}", tuple(parse_grant(role) for role in roles))
+            return Principal(f"jwt:{subject}", tuple(parse_grant(role) for role in roles))
         except ValueError as error:
             raise _refused(str(error)) from error
 

@@ -12,7 +12,7 @@ from typing import Final
 
 import trio
 
-from volgate.errors import InvalidArgument, Stale
+from volgate.errors import InvalidArgument, NameTooLong, Stale
 from volgate.vfs.files import CHUNK_BYTES, Entry, Files
 from volgate.vfs.paths import join
 
@@ -22,8 +22,11 @@ _TYPES: Final = {
     stat.S_IFREG: tarfile.REGTYPE, stat.S_IFDIR: tarfile.DIRTYPE, stat.S_IFLNK: tarfile.SYMTYPE,
     stat.S_IFIFO: tarfile.FIFOTYPE, stat.S_IFCHR: tarfile.CHRTYPE, stat.S_IFBLK: tarfile.BLKTYPE,
 }  # fmt: skip
-_FIRST_YEAR: Final = 1980
-"""Of zip's clock."""
+_FIRST_S: Final = 315532800
+_LAST_S: Final = 4354819198
+"""Between these zip's clock can tell the time: 1980-01-01 to 2107-12-31 23:59:58, UTC."""
+_MAX_NAME_BYTES: Final = 65535
+"""Of a path in a zip archive, whose length has two bytes."""
 _ZIP_TYPES: Final = frozenset({stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK})
 
 
@@ -105,7 +108,13 @@ class _Sink:
 
 
 async def zip_(files: Files, path: bytes) -> AsyncGenerator[bytes, None]:
-    """Yield a directory as a zip archive, not compressed; only files, directories and links. Raises as ``tar``."""
+    """Yield a directory as a zip archive, not compressed; only files, directories and links.
+
+    A time that zip cannot tell becomes the first or last one that it can.
+
+    Raises:
+        Stale: as ``tar``. NameTooLong: a path is longer than zip can hold; tar holds it.
+    """
     sink = _Sink()
     with zipfile.ZipFile(sink, "w") as archive:  # type: ignore[call-overload]
         async for here, within, entry in _walk(files, path):
@@ -114,8 +123,10 @@ async def zip_(files: Files, path: bytes) -> AsyncGenerator[bytes, None]:
             if kind not in _ZIP_TYPES:
                 continue
             name = within.decode("utf-8", "backslashreplace") + ("/" if kind == stat.S_IFDIR else "")
-            moment = time.gmtime(attributes.mtime_ns // 10**9)
-            info = zipfile.ZipInfo(name, moment[:6] if moment[0] >= _FIRST_YEAR else (_FIRST_YEAR, 1, 1, 0, 0, 0))
+            if len(name.encode()) > _MAX_NAME_BYTES:
+                raise NameTooLong(f"zip holds no path of more than {_MAX_NAME_BYTES} bytes: pack it as tar")
+            moment = time.gmtime(min(max(attributes.mtime_ns // 10**9, _FIRST_S), _LAST_S))
+            info = zipfile.ZipInfo(name, moment[:6])
             info.create_system, info.external_attr = 3, attributes.mode << 16
             if kind != stat.S_IFREG:
                 archive.writestr(info, entry.target)
