@@ -141,6 +141,24 @@ def test_nothing_is_removed_from_a_directory_where_a_sync_is_refused(volume, pla
         assert (target / "was-file").read_text() == "precious" and (target / "was-folder/kept").exists()
 
 
+def test_a_dry_run_names_what_another_kind_of_file_replaces(volume, place):
+    source, target = place / "tree", volume.path / "tree"
+    (source / "folder").mkdir(parents=True)
+    (source / "folder/below").write_text("below")
+    (source / "link").symlink_to("folder")
+    os.mkfifo(source / "fifo")
+    target.mkdir()
+    for name in ("folder", "link", "fifo", "kept"):
+        (target / name).write_text("precious")
+    planned = done("sync", source, target, "--dry-run").splitlines()
+    replaced = {f"{sign} {name}" for name in ("folder", "link", "fifo") for sign in "+-"}
+    assert {line for line in planned if line[0] in "+-"} == {*replaced, "+ folder/below"}
+    assert "4 created, 1 changed, 3 removed" in volgate("sync", source, target, "--dry-run").stderr
+    done("sync", source, target)
+    assert (target / "kept").read_text() == "precious"
+    assert done("sync", source, target, "--dry-run") == ""
+
+
 def test_a_sync_that_does_not_fit_is_refused_before_it_begins_and_by_its_dry_run(place):
     source = place / "source"
     (source / "below").mkdir(parents=True)

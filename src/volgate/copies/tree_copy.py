@@ -448,7 +448,7 @@ class TreeCopy:
             if change.kind == "added" and change.path in replaced:
                 self._check_replaceable(change)
         await self._preflight.check_growth(live, partial(self._differences, live))
-        return [change for change in found if change.kind != "added" or self._request.delete]
+        return [c for c in found if c.kind != "added" or self._request.delete or c.path in replaced]
 
     async def _what_differs(self, name: bytes, top: FileAttributes, there: FileAttributes) -> tuple[str, ...]:
         """Return in what a file that is synced alone differs; its name may be another here."""
