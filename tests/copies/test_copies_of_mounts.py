@@ -528,6 +528,27 @@ def test_a_large_file_whose_copy_was_cut_off_is_copied_from_its_start(place):
         assert used_of(volume) == walk_usage(volume.backing)
 
 
+def test_what_is_copied_anew_after_a_cut_off_is_counted_once(place):
+    (place / "tree").mkdir()
+    for name in ("first", "large"):
+        (place / "tree" / name).write_bytes(os.urandom(1 << 20 if name == "first" else 3 << 20))
+    seen = []
+
+    def look(volume):
+        (task,) = json.loads(done("task", "list", volume.path, "--json"))
+        seen.append((task["done_bytes"], task["total_bytes"], task["done_files"], task["total_files"]))
+        return task["state"] == "done"
+
+    with mounted(place) as volume:
+        done("copy", place / "tree", f"{volume.path}/tree", "--limit", "1MiB", "--detach")
+        mounting.wait_until(lambda: used_of(volume)[0] > 3 << 20)
+        volume.kill()
+    with mounted(place) as volume:
+        mounting.wait_until(lambda: look(volume), 30)
+    assert all(done <= total and files <= all_files for done, total, files, all_files in seen), seen
+    assert seen[-1] == (4 << 20, 4 << 20, 2, 2)
+
+
 def test_a_sync_changes_no_other_names_of_a_file(volume, place):
     source, target = place / "tree", volume.path / "tree"
     source.mkdir()

@@ -195,6 +195,7 @@ class TreeCopy:
         directory, name, top = await self._find_source()
         self._check_identity(top)
         await self._preflight.survey(directory, name, top)
+        self._progress.begin(0, 0)
         if self._request.kind == "copy":
             await self._copy(name, top)
         else:
@@ -658,6 +659,8 @@ class TreeCopy:
                 self._counts["created"] += 1
                 return
             if "content" in change.what:
+                if self._request.kind == "copy" and change.after is not None and stat.S_ISREG(change.after.mode):
+                    self._progress.take_back(change.after.size)
                 if await self._patiently(partial(writer.replace, pair, name, was)):
                     self._made[change.path] = was.ino, was.ctime_ns
                 self._counts["replaced"] += 1
