@@ -398,7 +398,9 @@ class TreeCopy:
             live = None if there is None else await self._live_place(self._path)
             await self._preflight.check_growth(live, partial(self._differences, live))
             if there is None:
-                await writer.create(pair, name, top, target)
+                with contextlib.suppress(AlreadyExists):  # others made it meanwhile
+                    await writer.create(pair, name, top, target)
+                await self._look(parent, target, is_directory=True)
             await self._make_same(writer, self._path)
             if target:  # a volume's own root keeps what it has
                 await writer.adjust(pair, name, top, self._path)
@@ -655,8 +657,13 @@ class TreeCopy:
         assert was is not None
         try:
             if change.kind == "removed":
-                await self._patiently(partial(writer.create, pair, name, was))
-                self._counts["created"] += 1
+                try:
+                    await self._patiently(partial(writer.create, pair, name, was))
+                    self._counts["created"] += 1
+                except AlreadyExists:  # others made it meanwhile; the next pass compares it
+                    if self._request.kind == "copy":
+                        raise
+                    self._unkept = self._unkept or f"the name {os.fsdecode(change.path)!r}"
                 return
             if "content" in change.what:
                 if self._request.kind == "copy" and change.after is not None and stat.S_ISREG(change.after.mode):
