@@ -15,6 +15,7 @@ import faulty_http
 import s3_server
 from faulty_http import Fault
 from volgate import errors
+from volgate.cache.identity import load_identity
 from volgate.cache.lease import EXPIRE_S, FENCE_S, RENEW_S, Lease
 from volgate.drivers.memory_store import MemoryObjectStore
 from volgate.drivers.object_store import StoreCapabilities
@@ -235,6 +236,23 @@ def test_after_a_crash_the_same_host_goes_on_at_once_and_after_a_reboot_when_it_
         assert trio.current_time() > EXPIRE_S
 
     run(test)
+
+
+def test_a_cache_directory_keeps_an_id_that_no_other_has(tmp_path):
+    places = tmp_path / "ann", tmp_path / "bob"
+    for place in places:
+        place.mkdir()
+    ann, bob = map(load_identity, places)
+    assert ann != bob and (load_identity(places[0]), load_identity(places[1])) == (ann, bob)
+    assert [path.name for path in places[0].iterdir()] == ["id"]
+    assert (places[0] / "id").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("found", [b"", b"id\n", b"\xff" * 33, b"../../" * 10_000])
+def test_an_id_of_a_cache_that_is_garbled_is_made_anew(tmp_path, found):
+    (tmp_path / "id").write_bytes(found)
+    made = load_identity(tmp_path)
+    assert len(made) == 32 and load_identity(tmp_path) == made
 
 
 @pytest.mark.parametrize(("fault", "why"), [("down", "does not answer"), ("hangs", "no answer within")])

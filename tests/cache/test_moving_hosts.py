@@ -55,14 +55,40 @@ class Host:
         mounting.detach(self.path)
 
 
+class Container(Host):
+    """A host whose cache has the same path as every other's, and the same boot, and is gone with its daemon."""
+
+    def __init__(self, network, name, server, place):
+        super().__init__(network, name, server, place)
+        cache = place / "cache"
+        cache.mkdir(exist_ok=True)
+        self.enter = (
+            "nsenter", f"--net=/run/netns/{network}", "unshare", "--uts", "--mount", "sh", "-c",
+            f'hostname {name}; mount -t tmpfs none {cache}; exec "$@"', "sh", sys.executable, "-m", "volgate",
+        )  # fmt: skip
+        self.options = ("--endpoint-url", server.url, "-o", f"cache_dir={cache},cache_free=1M")
+
+    def mount(self, *options):
+        """Return its status; what it sees lies below ``seen`` from now on."""
+        status = super().mount(*options)
+        self.seen = Path(f"/proc/{status['pid']}/root{self.path}")
+        return status
+
+
 @pytest.fixture
 def hosts(place):
-    """Return two hosts, the server that both reach, and what the lease says."""
+    """Return two hosts that both reach a server, and where the volume lies."""
+    with running_hosts(place, Host) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def running_hosts(place, kind):
     with contextlib.ExitStack() as undo:
         address, networks = undo.enter_context(two_networks())
         server = undo.enter_context(s3_server.running(place / "s3", address=address))
         server.make_bucket("bucket")
-        ann, bob = (Host(*pair, server, place) for pair in zip(networks, ("ann", "bob"), strict=True))
+        ann, bob = (kind(*pair, server, place) for pair in zip(networks, ("ann", "bob"), strict=True))
         undo.callback(end_all, place)
         yield ann, bob, server.data / "bucket/volume"
 
@@ -165,3 +191,26 @@ def test_what_a_host_that_died_left_behind_is_named_taken_over_only_so_and_overw
         assert (volume / f"f{number}").read_bytes() == PIECE
     assert volgate("quota", "check", ann.path).returncode == 0
     assert volgate("umount", ann.path).returncode == 0
+
+
+@pytest.mark.timeout(360)
+def test_containers_of_one_host_with_caches_of_one_path_are_told_apart(place):
+    with running_hosts(place, Container) as (ann, bob, volume):
+        status = ann.mount("-o", "upload_limit=5K")
+        for number in range(10):
+            (ann.seen / f"f{number}").write_bytes(PIECE)
+        for options in ((), ("--take-over",)):
+            refused = bob.try_("mount", "s3://bucket/volume", bob.path, *options)
+            assert refused.returncode == 32
+            assert f"in use at {ann.path} by process {status['pid']} on host ann since" in refused.stderr, refused
+        wait_until(lambda: lease_in(volume)["backlog_files"] > 0, 30)
+        os.kill(status["pid"], signal.SIGKILL)
+
+        refused = bob.try_("mount", "s3://bucket/volume", bob.path)
+        assert refused.returncode == 32
+        assert "host ann no longer owns volume" in refused.stderr and "--take-over" in refused.stderr, refused
+        status = bob.mount("--take-over")
+        (bob.seen / "new").write_text("bob's")
+        os.kill(status["pid"], signal.SIGTERM)
+        wait_until(lambda: (volume / "new").exists(), 60)
+        wait_until(lambda: not Path(f"/proc/{status['pid']}").exists(), 60)

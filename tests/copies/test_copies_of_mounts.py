@@ -141,6 +141,24 @@ def test_nothing_is_removed_from_a_directory_where_a_sync_is_refused(volume, pla
         assert (target / "was-file").read_text() == "precious" and (target / "was-folder/kept").exists()
 
 
+def test_a_dry_run_names_what_another_kind_of_file_replaces(volume, place):
+    source, target = place / "tree", volume.path / "tree"
+    (source / "folder").mkdir(parents=True)
+    (source / "folder/below").write_text("below")
+    (source / "link").symlink_to("folder")
+    os.mkfifo(source / "fifo")
+    target.mkdir()
+    for name in ("folder", "link", "fifo", "kept"):
+        (target / name).write_text("precious")
+    planned = done("sync", source, target, "--dry-run").splitlines()
+    replaced = {f"{sign} {name}" for name in ("folder", "link", "fifo") for sign in "+-"}
+    assert {line for line in planned if line[0] in "+-"} == {*replaced, "+ folder/below"}
+    assert "4 created, 1 changed, 3 removed" in volgate("sync", source, target, "--dry-run").stderr
+    done("sync", source, target)
+    assert (target / "kept").read_text() == "precious"
+    assert done("sync", source, target, "--dry-run") == ""
+
+
 def test_a_sync_that_does_not_fit_is_refused_before_it_begins_and_by_its_dry_run(place):
     source = place / "source"
     (source / "below").mkdir(parents=True)
@@ -508,6 +526,27 @@ def test_a_large_file_whose_copy_was_cut_off_is_copied_from_its_start(place):
             done("task", "wait", volume.path, task["operation_id"])
         assert (volume.path / "large").read_bytes() == (place / "large").read_bytes()
         assert used_of(volume) == walk_usage(volume.backing)
+
+
+def test_what_is_copied_anew_after_a_cut_off_is_counted_once(place):
+    (place / "tree").mkdir()
+    for name in ("first", "large"):
+        (place / "tree" / name).write_bytes(os.urandom(1 << 20 if name == "first" else 3 << 20))
+    seen = []
+
+    def look(volume):
+        (task,) = json.loads(done("task", "list", volume.path, "--json"))
+        seen.append((task["done_bytes"], task["total_bytes"], task["done_files"], task["total_files"]))
+        return task["state"] == "done"
+
+    with mounted(place) as volume:
+        done("copy", place / "tree", f"{volume.path}/tree", "--limit", "1MiB", "--detach")
+        mounting.wait_until(lambda: used_of(volume)[0] > 3 << 20)
+        volume.kill()
+    with mounted(place) as volume:
+        mounting.wait_until(lambda: look(volume), 30)
+    assert all(done <= total and files <= all_files for done, total, files, all_files in seen), seen
+    assert seen[-1] == (4 << 20, 4 << 20, 2, 2)
 
 
 def test_a_sync_changes_no_other_names_of_a_file(volume, place):

@@ -610,6 +610,24 @@ def test_who_comes_second_to_a_name_takes_nothing_from_the_first(kind):
     on(kind, story)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_syncs_that_make_the_same_directories_at_once_all_go_on(kind):
+    async def story(target, garden, chance):
+        for number in range(12):
+            folder = Path(garden.path, *(f"d{i}" for i in range(number % 4)), f"n{number}")
+            folder.mkdir(parents=True)
+            (folder / "file").write_bytes(chance.randbytes(5000))
+        async with target.opened():
+            request = {"kind": "sync", "source_path": "", "target_path": "copy", **source_of(garden.path)}
+            syncs = [await target.submit(**request) for _ in range(4)]
+            with trio.fail_after(LIMIT_S):
+                ended = [await target.tasks.wait(operation_id) for operation_id in syncs]
+            assert [(task["state"], task["error"]) for task in ended] == [("done", "")] * 4
+            await compare(target, "copy", garden)
+
+    on(kind, story)
+
+
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [

@@ -27,6 +27,7 @@ from mounting import (
     volgate,
     wait_until,
 )
+from volgate import paths
 from volgate.cli import ending, main
 
 
@@ -665,6 +666,16 @@ def test_what_nobody_foresaw_is_one_line_and_a_traceback_in_the_log(folders):
     log = Path(line.partition("; see ")[2].partition(", and")[0])
     assert "ZeroDivisionError" in line and "Traceback" in log.read_text()
     log.unlink()
+
+
+def test_a_log_that_cannot_be_written_is_named(folders, place):
+    data, mnt = folders
+    log = paths.state_directory() / "log" / (str(mnt).strip("/").replace("/", "-") + ".log")
+    log.mkdir(parents=True)
+    try:
+        assert one_line(volgate("mount", data, mnt, "-d"), 32).endswith(f"{log} cannot be used: Is a directory")
+    finally:
+        log.rmdir()
 
 
 def test_a_missing_device_is_named(folders, place):

@@ -275,6 +275,30 @@ def test_what_is_lost_of_a_snapshot_is_named_and_all_else_is_restored(place):
         assert [(mount.path / name).read_bytes() for name in "ac"] == [b"a", b"c"]
 
 
+def test_a_content_that_was_removed_from_a_snapshot_is_named_and_hinders_no_deletion(place):
+    with mounting.mounted(place, alarms=True) as mount:
+        for name in ("lost", "kept"):
+            (mount.path / name).write_text("1")
+        for number in (1, 2):
+            snapshot(mount, "create", f"s{number}")
+        for name in ("lost", "kept"):
+            (mount.path / name).write_text("2")
+        (kept,) = (mount.backing / ".volgate/snapshots").glob("*-s2")
+        (kept / str((mount.path / "lost").stat().st_ino)).unlink()
+        done = volgate("snapshot", "restore", mount.path, "s2", "--yes")
+        assert done.returncode and "'lost' cannot be restored: others removed" in done.stderr, done
+        assert (mount.path / "kept").read_text() == "1"
+        snapshot(mount, "delete", "s2")
+        assert not kept.exists() and [info["snapshot_id"] for info in listed(mount)] == ["s1"]
+        (mount.path / "lost").write_text("3")
+        view = mount.path / ".snapshots/s1"
+        assert (view / "kept").read_text() == "1"
+        with pytest.raises(OSError, match="Stale"):
+            (view / "lost").read_text()
+        snapshot(mount, "delete", "s1")
+        assert used_of(mount) == walk_usage(mount.backing)
+
+
 def test_mistakes_at_the_command_line_change_nothing(volume):
     (volume.path / "new\nline").write_bytes(b"")
     snapshot(volume, "create", "s1")

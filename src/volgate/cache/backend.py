@@ -22,6 +22,7 @@ import trio
 from volgate.cache.allocator import keep_freed_memory
 from volgate.cache.block_store import BlockStore
 from volgate.cache.counting import count_objects
+from volgate.cache.identity import load_identity
 from volgate.cache.journal import Journal
 from volgate.cache.lease import Lease
 from volgate.cache.names import Names
@@ -154,6 +155,7 @@ class CachedBackend(ObjectTree):
         self._read_only = context.read_only
         await self._store.open(writable=not context.read_only)
         directory = self._take_directory(context.mount_path)
+        self._identity = await trio.to_thread.run_sync(load_identity, directory)
         settings = self._settings
         blocks = BlockStore(directory / "blocks", max_bytes=settings.max_bytes, min_free_bytes=settings.min_free_bytes)
         await trio.to_thread.run_sync(blocks.open)
@@ -770,7 +772,7 @@ class CachedBackend(ObjectTree):
     def _with_token(self, holder: bytes) -> bytes:
         """Name this cache and this boot: after a crash the same owner comes back at once."""
         boot = Path(_BOOT_ID).read_text().strip()
-        cache = str(self._settings.directory)
+        cache = self._identity
         return json.dumps({**json.loads(holder), "token": f"{boot} {cache}", "cache": cache}).encode()
 
     async def release_ownership(self) -> None:

@@ -82,7 +82,10 @@ def _run(
     def on_reload() -> None:
         set_up_logs(load(paths.config_directory(), os.environ))
 
-    set_up_logs(configuration)
+    try:
+        set_up_logs(configuration)
+    except OSError as error:
+        raise from_oserror_at(error) from error
 
     def on_progress(usage: Usage) -> None:
         progress.update(f"counting: {usage.inodes:,} files, {format_size(usage.bytes_)}")

@@ -30,6 +30,17 @@ class Progress:
         self.done_bytes = self._had_bytes = done_bytes
         self.done_files = done_files
 
+    def add(self, moved: int) -> None:
+        """Count bytes that were moved; more than were known of are so from now on."""
+        self.done_bytes += moved
+        self.total_bytes = max(self.total_bytes, self.done_bytes)
+
+    def take_back(self, done_bytes: int) -> None:
+        """Count a file no more that was there: it is made anew."""
+        self.done_bytes = max(0, self.done_bytes - done_bytes)
+        self._had_bytes = max(0, self._had_bytes - done_bytes)
+        self.done_files = max(0, self.done_files - 1)
+
     @property
     def bytes_per_s(self) -> float:
         """How fast it was since this process took it up."""
@@ -72,7 +83,7 @@ class Pacer:
 
     async def passed(self, moved: int) -> None:
         """Count bytes that were moved, and wait as long as these take."""
-        self._progress.done_bytes += moved
+        self._progress.add(moved)
         await self.wait()
         if self._bytes_per_s is not None:
             self._next = max(self._next, trio.current_time()) + moved / self._bytes_per_s

@@ -195,6 +195,7 @@ class TreeCopy:
         directory, name, top = await self._find_source()
         self._check_identity(top)
         await self._preflight.survey(directory, name, top)
+        self._progress.begin(0, 0)
         if self._request.kind == "copy":
             await self._copy(name, top)
         else:
@@ -397,7 +398,9 @@ class TreeCopy:
             live = None if there is None else await self._live_place(self._path)
             await self._preflight.check_growth(live, partial(self._differences, live))
             if there is None:
-                await writer.create(pair, name, top, target)
+                with contextlib.suppress(AlreadyExists):  # others made it meanwhile
+                    await writer.create(pair, name, top, target)
+                await self._look(parent, target, is_directory=True)
             await self._make_same(writer, self._path)
             if target:  # a volume's own root keeps what it has
                 await writer.adjust(pair, name, top, self._path)
@@ -448,7 +451,7 @@ class TreeCopy:
             if change.kind == "added" and change.path in replaced:
                 self._check_replaceable(change)
         await self._preflight.check_growth(live, partial(self._differences, live))
-        return [change for change in found if change.kind != "added" or self._request.delete]
+        return [c for c in found if c.kind != "added" or self._request.delete or c.path in replaced]
 
     async def _what_differs(self, name: bytes, top: FileAttributes, there: FileAttributes) -> tuple[str, ...]:
         """Return in what a file that is synced alone differs; its name may be another here."""
@@ -654,10 +657,17 @@ class TreeCopy:
         assert was is not None
         try:
             if change.kind == "removed":
-                await self._patiently(partial(writer.create, pair, name, was))
-                self._counts["created"] += 1
+                try:
+                    await self._patiently(partial(writer.create, pair, name, was))
+                    self._counts["created"] += 1
+                except AlreadyExists:  # others made it meanwhile; the next pass compares it
+                    if self._request.kind == "copy":
+                        raise
+                    self._unkept = self._unkept or f"the name {os.fsdecode(change.path)!r}"
                 return
             if "content" in change.what:
+                if self._request.kind == "copy" and change.after is not None and stat.S_ISREG(change.after.mode):
+                    self._progress.take_back(change.after.size)
                 if await self._patiently(partial(writer.replace, pair, name, was)):
                     self._made[change.path] = was.ino, was.ctime_ns
                 self._counts["replaced"] += 1

@@ -63,7 +63,8 @@ class Candidate:
     Attributes:
         holder: its own line. ``token`` in it names its cache directory and this boot of its host: a lease of the same
             token is left by our own crash, since the directory's lock lets one process live. ``cache`` names the
-            directory alone: a backlog left there is our own, after a reboot too.
+            directory alone: a backlog left there is our own, after a reboot too. It is named by an id that no other
+            directory has: a path is the same on many hosts, and in many containers of one boot.
         take_over: take it, when it has no owner, also where that may lose a backlog.
     """
 

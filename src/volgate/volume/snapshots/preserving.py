@@ -356,7 +356,7 @@ class PreservingSnapshots(Snapshots):
         """Return what has a file's content as it was, and whether that is the live file.
 
         Raises:
-            Stale: the snapshot is gone, or others changed the file behind the mount.
+            Stale: the snapshot is gone, or others changed the file, or removed what was kept of it, behind the mount.
         """
         ino = node.attributes.ino
         while True:
@@ -368,7 +368,7 @@ class PreservingSnapshots(Snapshots):
                     if ino in holder.under_way:
                         await holder.under_way[ino].wait()
                     elif self.holder(taken, ino) is holder:  # else it was handed on meanwhile
-                        raise InputOutput(f"a content that was kept for {taken.name} is not there any more") from None
+                        raise Stale("others removed the content that a snapshot had kept of this file") from None
                     continue
             try:
                 file = await self._backend.open_node(node.key or b"")
@@ -447,20 +447,26 @@ class PreservingSnapshots(Snapshots):
         return next((taken for taken in reversed(self._taken) if taken.serial < serial), None)
 
     async def _hand_on(self, taken: _Taken, ino: int, before: _Taken | None) -> None:
+        """Give a blob to the snapshot before where that needs it, else remove it; others may have removed it."""
         while ino in taken.under_way:
             await taken.under_way[ino].wait()
         name = _blob(ino)
         done = taken.under_way[ino] = trio.Event()
         try:
-            size = (await self._backend.get_attributes(taken.directory, name)).size
-            if before is not None and ino not in before.blobs and before.has(ino):
+            attributes = await self._backend.find_attributes(taken.directory, name)
+            size = taken.blobs[ino] if attributes is None else attributes.size
+            heir = before if before is not None and ino not in before.blobs and before.has(ino) else None
+            if attributes is None:
+                if heir is not None:  # lost with it, and what the live file has is not that
+                    heir.kept.add(ino)
+            elif heir is not None:
                 try:
-                    await self._backend.rename(taken.directory, name, before.directory, name)
+                    await self._backend.rename(taken.directory, name, heir.directory, name)
                 except StorageException:
-                    if not await exists(self._backend, before.directory, name):
+                    if not await exists(self._backend, heir.directory, name):
                         raise
-                before.take_in(ino, size)
-                before.linked |= taken.linked & {ino}
+                heir.take_in(ino, size)
+                heir.linked |= taken.linked & {ino}
             else:
                 await self._backend.remove(taken.directory, name, is_directory=False)
             taken.give_away(ino, size)

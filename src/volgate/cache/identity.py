@@ -1,0 +1,44 @@
+"""What a cache directory is called in a volume's lease: a random id of its own, as its path is alike on many hosts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+from pathlib import Path
+from typing import Final
+
+_FILE: Final = "id"
+_ID: Final = re.compile(rb"[0-9a-f]{32}\n")
+
+
+def load_identity(directory: Path) -> str:
+    """Return the id of a cache directory; made, durably, where there is none that can be read.
+
+    The caller has locked the directory. Raises OSError: it can be neither read nor made. Blocks: on local disk.
+    """
+    path = directory / _FILE
+    with contextlib.suppress(FileNotFoundError):
+        found = path.read_bytes()
+        if _ID.fullmatch(found):
+            return found.decode().strip()
+    identity = secrets.token_hex(16)
+    _store(path, f"{identity}\n".encode())
+    return identity
+
+
+def _store(path: Path, content: bytes) -> None:
+    draft = path.with_suffix(".new")
+    file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        os.write(file, content)
+        os.fsync(file)
+    finally:
+        os.close(file)
+    draft.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
