@@ -92,12 +92,13 @@ def directories_above(path: str) -> list[str]:
     mount = mount_around(path)
     if mount is None:
         return above
-    within = os.path.normpath(os.path.join(mount.root, os.path.relpath(path, mount.mount_point)))
-    for place in map(str, Path(within).parents):
+    within = Path(os.path.normpath(os.path.join(mount.root, os.path.relpath(path, mount.mount_point))))
+    others = [entry for entry in list_mounts() if entry.device == mount.device]
+    for place in within.parents:
         above += [
-            os.path.normpath(os.path.join(entry.mount_point, os.path.relpath(place, entry.root)))
-            for entry in list_mounts()
-            if entry.device == mount.device and Path(place).is_relative_to(entry.root)
+            str(Path(entry.mount_point, place.relative_to(entry.root)))
+            for entry in others
+            if place.is_relative_to(entry.root)
         ]
     return above
 
