@@ -55,8 +55,8 @@ class QuotaResponse(Model):
 class VolumeResponse(Model):
     """A volume of the catalog.
 
-    ``quota``: null unless its owner answers; one volume that is not mounted is told with what was last stored, and null
-    where its storage cannot be read.
+    ``quota``: of one that is not mounted what was last stored, null in lists; null also where its storage, or its
+    owner, does not answer.
     """
 
     volume_id: str

@@ -31,6 +31,15 @@ async def _describe(services: Services, entry: CatalogEntry) -> VolumeDescriptio
     return found
 
 
+async def _tell(services: Services, entry: CatalogEntry) -> VolumeResponse:
+    """Return one volume; where it is not mounted with limits and usage as last stored."""
+    found = convert.to_volume_response(await _describe(services, entry))
+    if found.state == NOT_MOUNTED:
+        with contextlib.suppress(StorageException):
+            return found.model_copy(update={"quota": await read_stored_quota(services, entry.volume_id)})
+    return found
+
+
 @router.get("/volumes")
 async def list_volumes(
     services: Using, principal: Asking, limit: Limit = DEFAULT_LIMIT, cursor: After = None
@@ -57,7 +66,7 @@ async def create_volume(services: Using, principal: Asking, request: CreateVolum
 
     async with services.turns.of(_REGISTRATION):
         entry = await services.aside.run(create, CHANGE_S)
-    return convert.to_volume_response(await _describe(services, entry))
+    return await _tell(services, entry)
 
 
 @router.post("/adoptions", status_code=201, dependencies=[may_all(Role.ADMIN)])
@@ -71,17 +80,13 @@ async def adopt_volume(services: Using, request: AdoptVolumeRequest) -> VolumeRe
 
     async with services.turns.of(_REGISTRATION):
         entry = await services.aside.run(adopt, CHANGE_S)
-    return convert.to_volume_response(await _describe(services, entry))
+    return await _tell(services, entry)
 
 
 @router.get("/volumes/{volume_id}", dependencies=[may(Role.READER)])
 async def describe_volume(services: Using, volume_id: InVolume) -> VolumeResponse:
     """Say what is known of a volume; of one that is not mounted its limits and usage as last stored."""
-    found = convert.to_volume_response(await _describe(services, await find_entry(services, volume_id)))
-    if found.state == NOT_MOUNTED:
-        with contextlib.suppress(StorageException):
-            return found.model_copy(update={"quota": await read_stored_quota(services, volume_id)})
-    return found
+    return await _tell(services, await find_entry(services, volume_id))
 
 
 @router.patch("/volumes/{volume_id}", dependencies=[may_all(Role.ADMIN)])
@@ -97,7 +102,7 @@ async def update_volume(services: Using, volume_id: InVolume, request: UpdateVol
         entry = await services.aside.call(
             lambda: services.volumes.change(volume_id, mount_point=mount_point, options=options)
         )
-    return convert.to_volume_response(await _describe(services, entry))
+    return await _tell(services, entry)
 
 
 @router.delete("/volumes/{volume_id}", status_code=204, dependencies=[may_all(Role.ADMIN)])
@@ -143,7 +148,7 @@ async def unmount_volume(services: Using, volume_id: InVolume, request: UnmountR
         if not lazy and found.state in _SERVING and not found.read_only:
             await _refuse_while_open(services, volume_id)
         await services.starter.unmount(volume_id, lazy=lazy)
-        return convert.to_volume_response(await _describe(services, entry))
+        return await _tell(services, entry)
 
 
 async def _refuse_while_open(services: Services, volume_id: str) -> None:
