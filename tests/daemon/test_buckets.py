@@ -473,6 +473,35 @@ def test_a_volume_within_another_is_refused_from_below_and_told_from_above(bucke
         assert "a/b/ is a volume of its own" in volgate("status", mount.path).stdout
 
 
+def test_a_volume_is_not_locked_out_by_one_that_is_made_around_it_later(bucket, place):
+    for folder in ("inner", "outer"):
+        (place / folder).mkdir()
+    assert volgate("mount", f"s3://{bucket.name}/in", place / "inner", "-d").returncode == 0
+    (place / "inner/f").write_text("x")
+    assert volgate("umount", place / "inner").returncode == 0
+    assert volgate("mount", f"s3://{bucket.name}", place / "outer", "-d").returncode == 0
+    assert volgate("umount", place / "outer").returncode == 0
+    assert volgate("mount", f"s3://{bucket.name}/in", place / "inner", "-d").returncode == 0
+    assert (place / "inner/f").read_text() == "x"
+    assert volgate("umount", place / "inner").returncode == 0
+    refused = volgate("mount", f"s3://{bucket.name}/in/new", place / "inner", "-d")
+    assert refused.returncode and f"s3://{bucket.name}/in/new lies in the volume" in refused.stderr, refused
+
+
+def test_a_volume_of_the_catalog_is_found_by_its_url_with_its_server(bucket, server, place, monkeypatch):
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    monkeypatch.delenv("VOLGATE_S3__ENDPOINT_URL", raising=False)
+    source = f"s3://{bucket.name}/by-url"
+    created = volgate("volume", "create", "by-url", source, "--endpoint-url", server.url, "--quota", "1MiB")
+    assert created.returncode == 0, created
+    try:
+        assert "1 MiB" in volgate("quota", "show", source).stdout
+        assert volgate("snapshot", "list", f"{source}/").returncode == 0
+        assert volgate("doctor", source).returncode == 0
+    finally:
+        volgate("volume", "delete", "by-url")
+
+
 def test_a_bucket_that_is_mounted_already_says_where_and_one_that_is_not_says_how(bucket, place):
     other = place / "other"
     other.mkdir()

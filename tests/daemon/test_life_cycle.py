@@ -174,6 +174,13 @@ def test_what_another_host_or_user_served_since_is_counted(folders, place):
         assert volgate("umount", mnt).returncode == 0
 
 
+def test_a_mount_that_only_reads_takes_no_limit(folders):
+    data, mnt = folders
+    for limit in (("--quota", "1M"), ("-o", "inodes=5")):
+        assert "stores no limits" in one_line(volgate("mount", data, mnt, "-d", "--read-only", *limit), 32)
+    assert os.listdir(data) == []
+
+
 def test_a_check_beside_a_mount_that_only_reads_is_one_of_the_ledger(folders, place):
     data, mnt = folders
     (place / "ro").mkdir()

@@ -116,7 +116,7 @@ def _reason_of(error: Mapping[str, Any]) -> str:
     if error["loc"] == ("body",) and isinstance(error["input"], bytes):  # it was not even parsed
         return "send JSON with the header 'Content-Type: application/json'"
     pattern = error.get("ctx", {}).get("pattern")
-    return IN_WORDS[pattern] if pattern in IN_WORDS else str(error["msg"])[:_REASON]
+    return IN_WORDS[pattern] if pattern in IN_WORDS else str(error["msg"]).removeprefix("Value error, ")[:_REASON]
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:

@@ -212,10 +212,12 @@ async def open_volume(
 
     Raises:
         NotFound: the directory is missing, or no volume yet. VolumeInUse: another owns it; the message names it.
-        InvalidArgument: names inside clash with the gateway's own.
+        InvalidArgument: names inside clash with the gateway's own; limits of a volume that is only read.
         Unavailable: the storage does not answer, or the volume that must lie there does not: perhaps it comes yet.
     Blocks while it counts.
     """
+    if read_only and (quota_bytes, quota_inodes) != (UNCHANGED, UNCHANGED):
+        raise InvalidArgument("a read-only mount stores no limits; leave them out, or mount it writable once")
     async with contextlib.AsyncExitStack() as stack:
         context = VolumeOperationContext(
             "volume", mount_path or Path("/"), backend.backend_type, f"uid:{os.geteuid()}", read_only=read_only

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import json
+import math
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -123,20 +126,31 @@ class S3ObjectStore(ObjectStore):
     async def _check_not_within_another(self) -> None:
         """Refuse a prefix that lies within a volume's: what is written here would pass that volume's limit.
 
+        Whoever makes a volume around one that is there does not take it from its users: that is told of the outer one.
+
         Raises:
             InvalidArgument: it does; names the other. Where the credentials may not look, nothing is found.
         """
         place = f"s3://{self._settings.bucket}/"
-        *parts, _ = self._settings.prefix.split("/")
+        here = self._settings.prefix
+        *parts, _ = here.split("/")
         for depth in range(len(parts)):
             above = "".join(f"{part}/" for part in parts[:depth])
             response = await self._client.request("HeadObject", "HEAD", above + IDENTITY_KEY)
-            if response.status == HTTPStatus.OK:
+            if response.status == HTTPStatus.OK and await self._made_at(above) <= await self._made_at(here):
                 raise InvalidArgument(
-                    f"{place}{self._settings.prefix.rstrip('/')} lies in the volume {place}{above.rstrip('/')}, whose "
+                    f"{place}{here.rstrip('/')} lies in the volume {place}{above.rstrip('/')}, whose "
                     "limit it would pass: mount that, or choose a prefix outside; where that volume is not wanted, "
                     f"unmount it and delete the objects below {place}{above}.volgate/"
                 )
+
+    async def _made_at(self, prefix: str) -> float:
+        """Return when the volume at a prefix of the bucket was made, UNIX seconds; infinity where none says so."""
+        response = await self._client.request("GetObject", "GET", prefix + IDENTITY_KEY)
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            if response.status == HTTPStatus.OK:
+                return float(json.loads(response.body)["created_at"])
+        return math.inf
 
     async def head(self, key: str) -> ObjectInfo:
         """See ObjectStore."""
