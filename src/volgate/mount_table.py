@@ -93,14 +93,26 @@ def directories_above(path: str) -> list[str]:
     if mount is None:
         return above
     within = Path(os.path.normpath(os.path.join(mount.root, os.path.relpath(path, mount.mount_point))))
-    others = [entry for entry in list_mounts() if entry.device == mount.device]
-    for place in within.parents:
-        above += [
-            str(Path(entry.mount_point, place.relative_to(entry.root)))
-            for entry in others
-            if place.is_relative_to(entry.root)
-        ]
+    for entry in list_mounts():
+        if entry.device != mount.device:
+            continue
+        for place in within.parents:
+            if place.is_relative_to(entry.root):
+                there = str(Path(entry.mount_point, place.relative_to(entry.root)))
+                above += [there] if _leads_into(there, entry) else []
     return above
+
+
+def _leads_into(path: str, entry: MountEntry) -> bool:
+    """Return whether a path leads into a mount: another one may stand over it."""
+    try:
+        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return mount_id_of(fd) == entry.mount_id
+    finally:
+        os.close(fd)
 
 
 def _unescape(text: str) -> str:

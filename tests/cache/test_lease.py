@@ -3,6 +3,7 @@
 import itertools
 import json
 import logging
+import shutil
 
 import attrs
 import pytest
@@ -246,6 +247,10 @@ def test_a_cache_directory_keeps_an_id_that_no_other_has(tmp_path):
     assert ann != bob and (load_identity(places[0]), load_identity(places[1])) == (ann, bob)
     assert [path.name for path in places[0].iterdir()] == ["id"]
     assert (places[0] / "id").stat().st_mode & 0o777 == 0o600
+    shutil.copytree(places[0], tmp_path / "copy")
+    assert load_identity(tmp_path / "copy") != ann
+    places[0].rename(tmp_path / "moved")
+    assert load_identity(tmp_path / "moved") == ann
 
 
 @pytest.mark.parametrize("found", [b"", b"id\n", b"\xff" * 33, b"../../" * 10_000])

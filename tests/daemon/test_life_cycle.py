@@ -155,6 +155,27 @@ def test_check_finds_what_was_changed_behind_a_ledgers_back_and_repairs_it(folde
     assert volgate("quota", "check", data).returncode == 0
 
 
+@pytest.mark.parametrize("taken", ["while it is mounted", "when it is not"])
+def test_what_was_restored_in_place_from_a_backup_is_counted(folders, place, taken):
+    data, mnt = folders
+    assert volgate("mount", data, mnt, "-d", "--quota", "10MB").returncode == 0
+    (mnt / "big").write_bytes(bytes(6_000_000))
+    if taken == "when it is not":
+        assert volgate("umount", mnt).returncode == 0
+    subprocess.run(["cp", "-a", f"{data}/.", place / "backup"], check=True)
+    if taken == "when it is not":
+        assert volgate("mount", data, mnt, "-d").returncode == 0
+    (mnt / "big").unlink()
+    assert volgate("umount", mnt).returncode == 0
+    subprocess.run(["cp", "-a", f"{place}/backup/.", data], check=True)
+    assert volgate("mount", data, mnt, "-d").returncode == 0
+    try:
+        checked = volgate("quota", "check", mnt)
+        assert checked.returncode == 0 and "ledger:  6000000 bytes, 1 inodes" in checked.stdout, checked
+    finally:
+        assert volgate("umount", mnt).returncode == 0
+
+
 def test_what_another_host_or_user_served_since_is_counted(folders, place):
     data, mnt = folders
     assert volgate("mount", data, mnt, "-d", "--quota", "5MB").returncode == 0
@@ -440,6 +461,33 @@ def test_a_directory_of_a_volume_that_is_bound_elsewhere_becomes_none(folders, p
     finally:
         subprocess.run(["umount", place / "bound"], check=True)
         assert volgate("umount", mnt).returncode == 0
+
+
+def test_a_mount_that_another_one_stands_over_hides_nothing(folders, place):
+    script = """
+    mkdir under hidden; mount -t tmpfs under under; mkdir under/v; mount --bind under hidden
+    mount -t tmpfs over hidden
+    mkdir one other
+    volgate mount "$PWD/hidden" one -d
+    volgate mount "$PWD/under/v" other -d
+    volgate umount one; volgate umount other
+    """
+    done = in_namespace(script, place)
+    assert done.returncode == 0, done
+
+
+def test_usage_on_storage_that_is_read_only_is_checked(place):
+    script = """
+    mkdir data mnt; mount -t tmpfs data data; mkdir data/v
+    volgate mount ./data/v mnt -d; echo hello >mnt/f; volgate umount mnt
+    mount -o remount,ro data
+    volgate quota check ./data/v
+    volgate mount ./data/v mnt -d --read-only
+    volgate quota check mnt
+    volgate umount mnt
+    """
+    done = in_namespace(script, place)
+    assert (done.returncode, done.stdout.count("equal")) == (0, 2), done
 
 
 def test_no_volume_is_made_within_a_mounted_one(folders, place):

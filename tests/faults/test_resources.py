@@ -69,6 +69,23 @@ def test_a_full_disk_below_is_enospc_and_usage_stays_exact(place):
         subprocess.run(["umount", "-l", place / "volume.data"], check=True)
 
 
+def test_storage_without_inodes_is_mounted_all_the_same(place):
+    (place / "volume.data").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "nr_inodes=60,size=10m", "small", place / "volume.data"], check=True)
+    try:
+        for number in range(2):
+            with mounted(place, alarms=True) as mount:
+                if number == 0:
+                    with pytest.raises(OSError, match="No space"):
+                        for name in range(60):
+                            (mount.path / str(name)).touch()
+                (mount.path / str(number)).unlink()
+                (mount.path / f"again{number}").touch()
+                assert volgate("quota", "check", mount.path).returncode == 0
+    finally:
+        subprocess.run(["umount", "-l", place / "volume.data"], check=True)
+
+
 def test_a_limit_that_cannot_be_stored_is_refused_and_the_old_one_holds(place):
     (place / "volume.data").mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "small", place / "volume.data"], check=True)

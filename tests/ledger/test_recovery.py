@@ -1,5 +1,8 @@
 """What a ledger is believed after an epoch that was not closed."""
 
+import contextlib
+import sqlite3
+
 import pytest
 import trio
 
@@ -24,7 +27,7 @@ def run_epoch(place, *, closed):
     slot = ledger.open_slot(b"key", Usage(0, 0))
     ledger.close_slot(slot, Usage(1000, 1))
     if closed:
-        ledger.close()
+        epoch_id = ledger.close()
     ledger.release()
     return epoch_id
 
@@ -52,3 +55,9 @@ def test_what_was_stored_before_another_ledger_served_the_volume_is_not_believed
         assert found.usage is None and "another host or user" in found.reason
         assert read_stored_usage(tmp_path / "here/ledger.db", last) is None
     assert read_stored_usage(tmp_path / "here/ledger.db", epoch_id) is not None
+
+
+def test_a_ledger_of_an_earlier_format_says_nothing_to_who_only_looks(tmp_path):
+    with contextlib.closing(sqlite3.connect(tmp_path / "ledger.db")) as older:
+        older.execute("CREATE TABLE ledger (one INTEGER, used_bytes INTEGER, used_inodes INTEGER)")
+    assert read_stored_usage(tmp_path / "ledger.db", "") is None

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from box import REPOSITORY
-from mounting import find_mount
+from mounting import find_mount, volgate
 
 USER = "nobody"
 PRELUDE = r"""
@@ -104,6 +104,25 @@ def test_after_a_crash_the_user_mounts_again_and_usage_is_exact(as_user):
         """
     )
     assert "equal" in printed and "counted: 5000 bytes, 1 inodes" in printed
+
+
+def test_a_user_mounts_again_what_root_served_and_limited_since(as_user, place):
+    as_user("mkdir data mnt; volgate mount ./data mnt -d --quota 5MB; volgate umount mnt")
+    (place / "mnt").mkdir()
+    assert volgate("mount", place / "home/data", place / "mnt", "-d", "--quota", "6MB").returncode == 0
+    (place / "mnt/f").write_bytes(bytes(1000))
+    os.chown(place / "mnt/f", 65534, 65534)
+    assert volgate("umount", place / "mnt").returncode == 0
+    printed = as_user(
+        """
+        volgate quota show ./data
+        volgate mount ./data mnt -d
+        volgate quota show mnt
+        volgate quota check mnt
+        volgate umount mnt
+        """
+    )
+    assert "not counted yet of 5.7 MiB" in printed and "1000 B of 5.7 MiB" in printed and "equal" in printed
 
 
 def test_a_user_owns_a_volume_without_a_mount_and_without_fuse(as_user):

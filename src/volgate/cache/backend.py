@@ -70,6 +70,7 @@ from volgate.errors import (
     StorageException,
     Unsupported,
 )
+from volgate.errors.errno_map import from_oserror_at
 
 if TYPE_CHECKING:
     from volgate.cache.settings import CacheSettings
@@ -759,6 +760,11 @@ class CachedBackend(ObjectTree):
         """See BaseStorageBackend."""
         await self._store.put(_RESERVED + name, content, content_type="application/json")
 
+    async def remove_reserved(self, name: str) -> None:
+        """See BaseStorageBackend."""
+        with contextlib.suppress(NotFound):
+            await self._store.delete(_RESERVED + name)
+
     async def acquire_ownership(self, holder: bytes) -> None:
         """See BaseStorageBackend."""
         lease = Lease(self._store, take_over=self._settings.take_over)
@@ -792,11 +798,14 @@ class CachedBackend(ObjectTree):
 
     def _store_epoch(self, epoch: int) -> None:
         path = self._settings.directory / _EPOCH_FILE
-        with open(path.with_suffix(".new"), "w", encoding="ascii") as file:
-            file.write(f"{epoch}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(path.with_suffix(".new"), path)
+        try:
+            with open(path.with_suffix(".new"), "w", encoding="ascii") as file:
+                file.write(f"{epoch}\n")
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(path.with_suffix(".new"), path)
+        except OSError as error:
+            raise from_oserror_at(error) from error
 
     def load_usage(self) -> Usage | None:
         """See BaseStorageBackend: the journal's last word, or what the owner before left in the lease."""

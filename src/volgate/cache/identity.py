@@ -1,4 +1,7 @@
-"""What a cache directory is called in a volume's lease: a random id of its own, as its path is alike on many hosts."""
+"""What a cache directory is called in a volume's lease: a random id of its own, as its path is alike on many hosts.
+
+It holds for the directory's inode, so a copy gets another one.
+"""
 
 from __future__ import annotations
 
@@ -9,22 +12,30 @@ import secrets
 from pathlib import Path
 from typing import Final
 
+from volgate.errors.errno_map import from_oserror_at
+
 _FILE: Final = "id"
-_ID: Final = re.compile(rb"[0-9a-f]{32}\n")
+_ID: Final = re.compile(rb"([0-9a-f]{32}) ([0-9]+)\n")
 
 
 def load_identity(directory: Path) -> str:
     """Return the id of a cache directory; made, durably, where there is none that can be read.
 
-    The caller has locked the directory. Raises OSError: it can be neither read nor made. Blocks: on local disk.
+    The caller has locked the directory. Blocks: on local disk.
+
+    Raises:
+        StorageException: it can be neither read nor made.
     """
-    path = directory / _FILE
-    with contextlib.suppress(FileNotFoundError):
-        found = path.read_bytes()
-        if _ID.fullmatch(found):
-            return found.decode().strip()
-    identity = secrets.token_hex(16)
-    _store(path, f"{identity}\n".encode())
+    path, inode = directory / _FILE, directory.stat().st_ino
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            found = _ID.fullmatch(path.read_bytes())
+            if found is not None and int(found[2]) == inode:
+                return found[1].decode()
+        identity = secrets.token_hex(16)
+        _store(path, f"{identity} {inode}\n".encode())
+    except OSError as error:
+        raise from_oserror_at(error) from error
     return identity
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from volgate.cli.output import confirm
 from volgate.cli.owners import end_headless, find_served
 from volgate.control.client import ask
 from volgate.core.sizes import format_size
-from volgate.errors import InvalidArgument, NotFound, Unavailable
+from volgate.errors import InvalidArgument, NotFound, ReadOnly, Unavailable
 
 if TYPE_CHECKING:
     from volgate.drivers.base import BackendDirectory, BaseStorageBackend
@@ -191,7 +192,13 @@ async def _compare(
     from volgate.volume.counting import count_usage
     from volgate.volume.epoch import load_epoch_id
 
-    async with opened(target, owned=mounted is None) as (backend, root, identity):
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            backend, root, identity = await stack.enter_async_context(opened(target, owned=mounted is None))
+        except ReadOnly:  # nobody can write meanwhile
+            if repair:
+                raise
+            backend, root, identity = await stack.enter_async_context(opened(target))
         if mounted is not None:
             return await count_usage(backend, root), (mounted["used_bytes"], mounted["file_count"])
         if backend.capabilities.keeps_usage:
@@ -210,14 +217,14 @@ async def _repair(
     backend: BaseStorageBackend, root: BackendDirectory, identity: VolumeIdentity, counted: Usage
 ) -> None:
     from volgate.ledger.sqlite import SqliteLedger, database_path, slots_path
-    from volgate.volume.epoch import begin_epoch, load_epoch_id
+    from volgate.volume.epoch import load_epoch_id, name_epoch
 
     database = database_path(paths.state_directory(), identity.volume_id)
     slots = slots_path(paths.runtime_directory(), identity.volume_id)
     ledger = SqliteLedger(database, slots, identity.uuid, backend.key_of_name(root, b"", 0))
     await ledger.recover(backend.measure_key, await load_epoch_id(backend))
-    await begin_epoch(backend, ledger, counted)
-    ledger.close()
+    await name_epoch(backend, ledger.begin(counted))
+    await name_epoch(backend, ledger.close())
     ledger.release()
 
 

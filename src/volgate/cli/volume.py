@@ -15,7 +15,7 @@ from volgate.cli.arguments import Count, Size
 from volgate.cli.output import confirm
 from volgate.cli.sources import catalog, locator, to_mount
 from volgate.core.sizes import format_size
-from volgate.errors import InvalidArgument, StorageException
+from volgate.errors import InvalidArgument, NotFound, StorageException
 
 if TYPE_CHECKING:
     from volgate.control.volumes import VolumeDescription, Volumes
@@ -173,8 +173,8 @@ def show(name: str, as_json: bool) -> int:
         try:
             described |= trio.run(read_stored, name)
         except StorageException as error:
-            remedy = f"where it is gone for good, 'volgate volume delete {name}'"
-            click.echo(f"volgate: its storage says nothing: {error}; {remedy}", err=True)
+            gone = f"; where it is gone for good, 'volgate volume delete {name}'" if isinstance(error, NotFound) else ""
+            click.echo(f"volgate: limits and usage are not known: {error}{gone}", err=True)
             status = os.EX_UNAVAILABLE
     if as_json:
         click.echo(json.dumps(described, indent=1))

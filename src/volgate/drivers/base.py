@@ -412,6 +412,10 @@ class BaseStorageBackend(ABC):
         """Replace a file of the gateway's own, atomically and durably."""
         raise Unsupported
 
+    async def remove_reserved(self, name: str) -> None:
+        """Remove a file of the gateway's own, durably; nothing happens where there is none. Takes no room."""
+        raise Unsupported
+
     async def open_reserved(self, path: str) -> BackendDirectory:
         """Return a directory of the gateway's own, made where it is missing; all calls work in it, nothing is charged.
 

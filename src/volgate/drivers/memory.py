@@ -504,6 +504,10 @@ class MemoryBackend(BaseStorageBackend):
         """See BaseStorageBackend."""
         self.tree.reserved[name] = content
 
+    async def remove_reserved(self, name: str) -> None:
+        """See BaseStorageBackend."""
+        self.tree.reserved.pop(name, None)
+
     async def open_reserved(self, path: str) -> MemoryDirectory:
         """See BaseStorageBackend."""
         if self.tree.reserved_directories is None:

@@ -42,7 +42,7 @@ class QuotaLedger(ABC):
         """Return the usage at the end of the last epoch. Changes nothing; call once, before ``begin``.
 
         Args:
-            epoch_id: of the volume's last epoch, as ``begin`` gave it to whoever served the volume then.
+            epoch_id: of the volume's last epoch, as ``begin`` or ``close`` gave it to whoever served the volume then.
             measure_key: None = what nobody synced may have gone with the process, so nothing that it settled is sure.
 
         Raises:
@@ -73,8 +73,8 @@ class QuotaLedger(ABC):
         """Store the settled usage for those who look while no owner runs. Not needed for exactness."""
 
     @abstractmethod
-    def close(self) -> None:
-        """End the epoch cleanly. All slots must be closed; durable on return."""
+    def close(self) -> str:
+        """End the epoch cleanly, and return its id from now on. All slots must be closed; durable on return."""
 
 
 class NoLedger(QuotaLedger):
@@ -98,5 +98,6 @@ class NoLedger(QuotaLedger):
     def checkpoint(self) -> None:
         """See QuotaLedger."""
 
-    def close(self) -> None:
+    def close(self) -> str:
         """See QuotaLedger."""
+        return ""

@@ -147,9 +147,11 @@ class SqliteLedger(QuotaLedger):
         """See QuotaLedger."""
         self._store(self._slots.settled(), clean=False)
 
-    def close(self) -> None:
+    def close(self) -> str:
         """See QuotaLedger."""
+        self._epoch_id = secrets.token_hex(16)
         self._store(self._slots.settled(), clean=True)
+        return self._epoch_id
 
     def release(self) -> None:
         """Give files back without ending the epoch: a crash, or an error before ``begin``."""
@@ -174,7 +176,7 @@ def _open_database(path: Path) -> sqlite3.Connection:
         database.execute("PRAGMA journal_mode=WAL")
         database.execute("PRAGMA synchronous=FULL")
         database.execute(_TABLE)
-        if "epoch_id" not in [column[1] for column in database.execute("PRAGMA table_info(ledger)")]:
+        if not _is_current(database):
             with database:  # format 1 or 2, which knew no ids of epochs: such a volume is counted once more
                 database.execute("DROP TABLE ledger")
                 database.execute(_TABLE)
@@ -183,6 +185,10 @@ def _open_database(path: Path) -> sqlite3.Connection:
         database.close()
         raise
     return database
+
+
+def _is_current(database: sqlite3.Connection) -> bool:
+    return "epoch_id" in [column[1] for column in database.execute("PRAGMA table_info(ledger)")]
 
 
 def _is_corrupt(error: sqlite3.DatabaseError) -> bool:
@@ -209,6 +215,8 @@ def read_stored_usage(path: Path, epoch_id: str) -> Usage | None:
         return None
     try:
         with contextlib.closing(sqlite3.connect(path, timeout=5.0)) as database:
+            if not _is_current(database):
+                return None
             row = database.execute(
                 "SELECT used_bytes, used_inodes FROM ledger WHERE epoch_id = ?", (epoch_id,)
             ).fetchone()

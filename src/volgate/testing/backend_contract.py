@@ -452,6 +452,9 @@ class BackendContract:
                 assert await other.load_reserved("identity.json") == b"two"
                 with pytest.raises(errors.Busy, match="me"):
                     await other.acquire_ownership(b'{"pid": 2, "host": "you"}\n')
+            for _ in range(2):
+                await backend.remove_reserved("identity.json")
+                assert await backend.load_reserved("identity.json") is None
             await backend.release_ownership()
             async with opened(make_backend) as (other, _):
                 await other.acquire_ownership(b'{"pid": 2, "host": "you"}\n')

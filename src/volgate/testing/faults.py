@@ -27,7 +27,8 @@ _BACKEND_CALLS = (
     "set_xattr", "list_xattrs", "remove_xattr", "sync_directory", "open_reserved", "clone", "open_node", "sync_volume",
 )  # fmt: skip
 _UNTOUCHED = (
-    "create_volume", "open_volume", "load_reserved", "store_reserved", "acquire_ownership", "release_ownership",
+    "create_volume", "open_volume", "load_reserved", "store_reserved", "remove_reserved",
+    "acquire_ownership", "release_ownership",
     "measure_key", "close",
 )  # fmt: skip
 

@@ -1,36 +1,34 @@
 """Which ledger knows a volume's usage: the one whose epoch is named beside the data, by whoever served it last.
 
 A ledger is a host's, or a user's. Another one may have served the volume since, and then the usage that this one
-stored is of before that, though it was closed cleanly.
+stored is of before that, though it was closed cleanly. An epoch has another id from its clean end on, so data that is
+restored from a backup of before is told from what was left.
 """
 
 from __future__ import annotations
 
+import contextlib
 from typing import Final
 
 from volgate.drivers.base import BaseStorageBackend
-from volgate.dto import Usage
-from volgate.errors import NoSpace, QuotaExceeded
-from volgate.ledger.base import QuotaLedger
+from volgate.errors import NoSpace, PermissionDenied, QuotaExceeded
 
 _FILE: Final = "epoch"
 
 
 async def load_epoch_id(backend: BaseStorageBackend) -> str:
-    """Return the id of the last epoch; "": nobody knows, and what ledgers say is not to be believed."""
-    return (await backend.load_reserved(_FILE) or b"").decode(errors="replace")
+    """Return what ``name_epoch`` stored last; "": nobody knows, and what ledgers say is not to be believed."""
+    with contextlib.suppress(PermissionDenied):  # another user's
+        return (await backend.load_reserved(_FILE) or b"").decode(errors="replace")
+    return ""
 
 
-async def begin_epoch(backend: BaseStorageBackend, ledger: QuotaLedger, usage: Usage) -> None:
-    """Begin an epoch of a volume that this process owns, and name it beside the data. Durable on return.
+async def name_epoch(backend: BaseStorageBackend, epoch_id: str) -> None:
+    """Note beside the data which epoch of which ledger it is of now. Durable on return.
 
-    On full storage the name is taken away, which takes no room: then every ledger has the volume counted.
-
-    Raises:
-        NoSpace, QuotaExceeded: not even that can be stored; free some inodes of the storage.
+    On full storage the note is taken away, which takes no room: then every ledger has the volume counted.
     """
-    epoch_id = ledger.begin(usage)
     try:
         await backend.store_reserved(_FILE, epoch_id.encode())
     except (NoSpace, QuotaExceeded):
-        await backend.store_reserved(_FILE, b"")
+        await backend.remove_reserved(_FILE)

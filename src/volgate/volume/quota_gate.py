@@ -279,10 +279,13 @@ class QuotaGate:
             self.uncertain = True
             self._ledger.open_slot(None, _NOTHING)
 
-    def close(self) -> None:
-        """Settle what is still open and end the ledger's epoch, unless something was left uncertain."""
+    def close(self) -> str:
+        """Settle what is still open, end the ledger's epoch and return its id from now on.
+
+        "": there is no ledger, or something was left uncertain and the epoch goes on for the next owner to measure.
+        """
         if self.uncertain:
-            return
+            return ""
         for charge in list(self._open_charges):
             self._close_slot(charge, Usage(charge.size, charge.inodes))
-        self._ledger.close()
+        return self._ledger.close()

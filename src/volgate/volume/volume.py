@@ -27,7 +27,7 @@ from volgate.errors import (
 )
 from volgate.ledger.sqlite import SqliteLedger, database_path, slots_path
 from volgate.volume.counting import OnProgress, count_usage, count_what_becomes_a_volume
-from volgate.volume.epoch import begin_epoch, load_epoch_id
+from volgate.volume.epoch import load_epoch_id, name_epoch
 from volgate.volume.fence import set_fence
 from volgate.volume.identity import VolumeIdentity, load_identity, new_identity, store_identity
 from volgate.volume.ownership import acquire_ownership
@@ -295,7 +295,7 @@ async def open_volume(
             quota_bytes=identity.quota_bytes,
             quota_inodes=identity.quota_inodes,
         )
-        stack.callback(_close_gate, gate)
+        stack.push_async_callback(_close_gate, gate, backend)
         backend.watch_usage(gate.note_replaced)
         local = database_path(state_directory, identity.volume_id).with_name("snapshots")
         snapshots = await _open_snapshots(backend, root, gate, local, read_only=read_only)
@@ -329,9 +329,10 @@ async def _open_snapshots(
     )
 
 
-def _close_gate(gate: QuotaGate) -> None:
+async def _close_gate(gate: QuotaGate, backend: BaseStorageBackend) -> None:
     try:
-        gate.close()
+        if epoch_id := gate.close():
+            await name_epoch(backend, epoch_id)
     except StorageException:
         log.exception("the ledger could not be closed; the volume is measured at its next start")
 
@@ -356,5 +357,5 @@ async def _find_usage(
     if usage is None:
         usage = adopted if adopted is not None else await count_usage(backend, root, on_progress)
         reason = f"counted: {reason}"
-    await begin_epoch(backend, ledger, usage)
+    await name_epoch(backend, ledger.begin(usage))
     return usage, reason

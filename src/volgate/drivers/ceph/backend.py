@@ -393,6 +393,13 @@ class CephBackend(BaseStorageBackend):
             self.client.call("ll_rename", pointer, draft, pointer, name.encode(), self.client.perms)
             self.client.call("ll_sync_inode", pointer, 0)
 
+    @served(repeats=True)
+    def remove_reserved(self, name: str) -> None:
+        """See BaseStorageBackend."""
+        with suppress(FileNotFoundError), self._folder(make=False) as folder:
+            self._remove(folder.inode, name.encode(), is_directory=False)
+            self.client.call("ll_sync_inode", folder.inode.pointer, 0)
+
     @served(repeats=False)
     def acquire_ownership(self, holder: bytes) -> None:
         """See BaseStorageBackend: a lock of fcntl(2)'s kind on ``.volgate/owner.lock``, which all clients see.

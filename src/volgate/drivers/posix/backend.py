@@ -521,6 +521,11 @@ class PosixBackend(BaseStorageBackend):
         self._own_files().store(name, content)
 
     @converted_async
+    def remove_reserved(self, name: str) -> None:
+        """See BaseStorageBackend."""
+        self._own_files().remove(name)
+
+    @converted_async
     def open_reserved(self, path: str) -> PosixDirectory:
         """See BaseStorageBackend."""
         return PosixDirectory(self._own_files().open_folder(path))

@@ -75,9 +75,12 @@ class ReservedFiles:
 
     @staticmethod
     def _write(folder: int, name: str, content: bytes) -> None:
-        """Replace a file atomically and durably."""
+        """Replace a file atomically and durably. It belongs to whom the folder does, who serves the volume, too."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        owner = os.fstat(folder)
         with open(os.open(name + _DRAFT, flags, 0o600, dir_fd=folder), "wb") as file:
+            with contextlib.suppress(PermissionError):
+                os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -114,6 +117,18 @@ class ReservedFiles:
         assert folder is not None
         try:
             self._write(folder, name, content)
+        finally:
+            os.close(folder)
+
+    def remove(self, name: str) -> None:
+        """Remove a file, durably; nothing happens where there is none."""
+        folder = self._open_folder(make=False)
+        if folder is None:
+            return
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=folder)
+            os.fsync(folder)
         finally:
             os.close(folder)
 
