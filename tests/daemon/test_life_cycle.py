@@ -200,6 +200,11 @@ def test_a_mount_that_only_reads_takes_no_limit(folders):
     for limit in (("--quota", "1M"), ("-o", "inodes=5")):
         assert "stores no limits" in one_line(volgate("mount", data, mnt, "-d", "--read-only", *limit), 32)
     assert os.listdir(data) == []
+    assert volgate("mount", data, mnt, "-d", "--quota", "5MB").returncode == 0
+    assert volgate("umount", mnt).returncode == 0
+    assert volgate("mount", data, mnt, "-d", "-o", "ro,quota=6MB").returncode == 0
+    assert json.loads(volgate("quota", "show", mnt, "--json").stdout)["quota_bytes"] == 5_000_000
+    assert volgate("umount", mnt).returncode == 0
 
 
 def test_a_check_beside_a_mount_that_only_reads_is_one_of_the_ledger(folders, place):
@@ -485,9 +490,13 @@ def test_usage_on_storage_that_is_read_only_is_checked(place):
     volgate mount ./data/v mnt -d --read-only
     volgate quota check mnt
     volgate umount mnt
+    mkdir rw ro m2; mount --bind rw ro; mount -o remount,ro,bind ro
+    volgate mount ./rw m2 -d; echo more >m2/f
+    volgate quota check ./ro
+    volgate umount m2
     """
     done = in_namespace(script, place)
-    assert (done.returncode, done.stdout.count("equal")) == (0, 2), done
+    assert (done.returncode, done.stdout.count("equal"), done.stdout.count("nothing settled")) == (0, 2, 1), done
 
 
 def test_no_volume_is_made_within_a_mounted_one(folders, place):

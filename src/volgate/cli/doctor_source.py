@@ -63,7 +63,7 @@ def check_source(text: str, endpoint_url: str | None, options: tuple[str, ...]) 
         click.UsageError: it is none of these, or the options fit only a bucket.
     """
     if text.startswith("s3://"):
-        yield from _check_bucket(text, _bucket_options(text, endpoint_url, options))
+        yield from _check_bucket(text, _bucket_options(endpoint_url, options))
         return
     if endpoint_url or (options and "://" not in text):
         raise click.UsageError("--endpoint-url is for s3://BUCKET, and -o for URLs")
@@ -189,12 +189,10 @@ def _describe_storage(inspected: StorageInspection) -> Iterator[Finding]:
         yield Finding("storage", "warning", line)
 
 
-def _bucket_options(source: str, endpoint_url: str | None, options: tuple[str, ...]) -> dict[str, str]:
-    """Return what is set of a bucket's server: flags over the catalog's options, over the configuration."""
-    from volgate.cli.sources import resolve
+def _bucket_options(endpoint_url: str | None, options: tuple[str, ...]) -> dict[str, str]:
+    """Return what is set of a bucket's server: flags over the configuration."""
     from volgate.config.loading import load
     from volgate.config.settings import SETTINGS
-    from volgate.volume.mount_options import parse_options
 
     found = dict(word.partition("=")[::2] for text in options for word in text.split(",") if word)
     unknown = found.keys() - {"region", "credentials_file", "anonymous", "addressing", "ca_bundle", "proxy"}
@@ -204,9 +202,7 @@ def _bucket_options(source: str, endpoint_url: str | None, options: tuple[str, .
         found["endpoint_url"] = endpoint_url
     configuration = load(paths.config_directory(), os.environ)
     configured = {setting.key: configuration[setting.name] for setting in SETTINGS if setting.section == "s3"}
-    entry = resolve(source)[1]
-    known = {} if entry is None else parse_options(entry.options).get("storage", {})
-    return {**{key: value for key, value in configured.items() if value}, **known, **found}
+    return {**{key: value for key, value in configured.items() if value}, **found}
 
 
 def _check_bucket(source: str, options: dict[str, str]) -> Iterator[Finding]:

@@ -133,7 +133,7 @@ def check(target: str, repair: bool, as_json: bool) -> int:
                     "counted": {"used_bytes": counted.bytes_, "file_count": counted.inodes},
                     "ledger": {"used_bytes": ledger[0], "file_count": ledger[1]},
                     "equal": fits,
-                    "repaired": repair and not fits,
+                    "repaired": repair and (not fits or ledger[0] is None),
                 },
                 indent=1,
             )
@@ -141,7 +141,7 @@ def check(target: str, repair: bool, as_json: bool) -> int:
     else:
         click.echo(f"counted: {counted.bytes_} bytes, {counted.inodes} inodes")
         if ledger[0] is None:
-            click.echo("ledger:  nothing yet; the first mount counts")
+            click.echo("repaired" if repair else "ledger:  nothing settled; the next mount counts or measures it")
             return 0
         click.echo(f"ledger:  {ledger[0]} bytes, {ledger[1]} inodes")
         is_to_end = mounted is not None and not is_headless(mounted) and not is_repaired_live
@@ -206,7 +206,7 @@ async def _compare(
             counted = await backend.count_usage(lambda _: None, keep=repair)
         else:
             database = database_path(paths.state_directory(), identity.volume_id)
-            stored = read_stored_usage(database, await load_epoch_id(backend))
+            stored = read_stored_usage(database, await load_epoch_id(backend), settled=True)
             counted = await count_usage(backend, root)
             if repair:
                 await _repair(backend, root, identity, counted)

@@ -100,7 +100,9 @@ class SqliteLedger(QuotaLedger):
         if place != self._place:
             return RecoveredUsage(None, "its data lies elsewhere than at its last mount: restored, copied or moved")
         if known_id != epoch_id:
-            return RecoveredUsage(None, "another host or user served it since")
+            if not epoch_id:
+                return RecoveredUsage(None, "what it notes beside the data is missing, as where storage was full")
+            return RecoveredUsage(None, "another host or user served it since, or it was restored")
         if clean and used_bytes >= 0 and used_inodes >= 0:
             return RecoveredUsage(Usage(used_bytes, used_inodes), "the volume was closed cleanly")
         if not self._slots.matches(self._uuid, self._epoch):
@@ -202,11 +204,12 @@ def _converted(error: sqlite3.Error, path: Path) -> InputOutput | NoSpace:
     return InputOutput(f"the ledger {path} cannot be used: {error}")
 
 
-def read_stored_usage(path: Path, epoch_id: str) -> Usage | None:
+def read_stored_usage(path: Path, epoch_id: str, *, settled: bool = False) -> Usage | None:
     """Return the usage that was last stored, None where there is none. For those who look while no owner runs.
 
     Args:
         epoch_id: of the volume's last epoch; what is stored of another one is of no use.
+        settled: only what is exact: that of an epoch which ended cleanly.
 
     Raises:
         InputOutput: the file cannot be read.
@@ -218,7 +221,7 @@ def read_stored_usage(path: Path, epoch_id: str) -> Usage | None:
             if not _is_current(database):
                 return None
             row = database.execute(
-                "SELECT used_bytes, used_inodes FROM ledger WHERE epoch_id = ?", (epoch_id,)
+                "SELECT used_bytes, used_inodes FROM ledger WHERE epoch_id = ? AND clean >= ?", (epoch_id, settled)
             ).fetchone()
     except sqlite3.Error as error:
         raise _converted(error, path) from error

@@ -21,7 +21,7 @@ _PLACE_BYTES: Final = 16
 
 
 def resolve(text: str, catalog: Catalog) -> tuple[Source, CatalogEntry | None]:
-    """Return where the data lies, absolute; and the catalog's entry where ``text`` is a name, or the URL of one alone.
+    """Return where the data lies, absolute; and the catalog's entry where ``text`` is a name.
 
     Raises:
         NotFound: a name that the catalog does not know. InvalidArgument: it looks like a URL and is none.
@@ -32,9 +32,6 @@ def resolve(text: str, catalog: Catalog) -> tuple[Source, CatalogEntry | None]:
         entry = catalog.find(text)
         source = split_source(entry.source)
         assert source is not None
-    elif "://" in text:
-        known = [one for one in catalog.list() if one.source.rstrip("/") == text.rstrip("/")]
-        entry = known[0] if len(known) == 1 else None
     if source.backend_type == "posix":
         source = Source("posix", os.path.abspath(source.text))
     return source, entry

@@ -205,19 +205,17 @@ async def open_volume(
         state_directory: holds ``volumes/ID/ledger.db``.
         runtime_directory: on tmpfs; holds ``ID.slots``.
         quota_bytes: limit in bytes, None = unlimited. quota_inodes: likewise.
-        read_only: take no ownership and write nothing; usage is counted.
+        read_only: take no ownership and write nothing, no limits either; usage is counted.
         volume_uuid: the volume that must lie there; None = whatever does, or a new one.
         adopts: make what is no volume yet one.
         on_progress: called while the volume is counted.
 
     Raises:
         NotFound: the directory is missing, or no volume yet. VolumeInUse: another owns it; the message names it.
-        InvalidArgument: names inside clash with the gateway's own; limits of a volume that is only read.
+        InvalidArgument: names inside clash with the gateway's own; limits of what is to be read, and is no volume yet.
         Unavailable: the storage does not answer, or the volume that must lie there does not: perhaps it comes yet.
     Blocks while it counts.
     """
-    if read_only and (quota_bytes, quota_inodes) != (UNCHANGED, UNCHANGED):
-        raise InvalidArgument("a read-only mount stores no limits; leave them out, or mount it writable once")
     async with contextlib.AsyncExitStack() as stack:
         context = VolumeOperationContext(
             "volume", mount_path or Path("/"), backend.backend_type, f"uid:{os.geteuid()}", read_only=read_only
@@ -241,12 +239,17 @@ async def open_volume(
         if identity is None:
             if not adopts:
                 raise none_yet(source)
+            if read_only and (quota_bytes, quota_inodes) != (UNCHANGED, UNCHANGED):
+                raise InvalidArgument(
+                    f"{source} is no volume yet, and a read-only mount stores no limits: mount it writable once"
+                )
             if await exists(backend, root, b".snapshots"):
                 raise InvalidArgument(f"{source} holds '.snapshots', a name that volgate keeps for itself; rename it")
             identity = new_identity(
                 context.mount_path.name if source in (".", "..") else source.rstrip("/").rsplit("/", 1)[-1], None, None
             )
-        identity = _with_limits(identity, quota_bytes, quota_inodes)
+        if not read_only:
+            identity = _with_limits(identity, quota_bytes, quota_inodes)
         context = attrs.evolve(
             context,
             volume_id=identity.volume_id,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Annotated
+from typing import Annotated, Final
 
+import trio
 from fastapi import APIRouter, Query
 
 from volgate.control import convert
-from volgate.control.aside import CHANGE_S
+from volgate.control.aside import CHANGE_S, LOOK_S
 from volgate.control.dto.request import AdoptVolumeRequest, CreateVolumeRequest, UnmountRequest, UpdateVolumeRequest
 from volgate.control.dto.response import ReadyResponse, StatusResponse, VolumePage, VolumeResponse
 from volgate.control.paging import DEFAULT_LIMIT, After, Limit, cut_page
@@ -22,6 +23,8 @@ from volgate.volume.catalog import CatalogEntry
 
 router = APIRouter(tags=["volumes"])
 _SERVING = ("ready", "counting")
+_TOLD_S: Final = 3.0
+"""How long the answer to a change, which is done, waits for what storage has stored."""
 _REGISTRATION = "/"
 """Whose turn it is to make or adopt a volume; no volume has this name."""
 
@@ -31,11 +34,11 @@ async def _describe(services: Services, entry: CatalogEntry) -> VolumeDescriptio
     return found
 
 
-async def _tell(services: Services, entry: CatalogEntry) -> VolumeResponse:
-    """Return one volume; where it is not mounted with limits and usage as last stored."""
+async def _tell(services: Services, entry: CatalogEntry, within_s: float = _TOLD_S) -> VolumeResponse:
+    """Return one volume; where it is not mounted with limits and usage as last stored, if that can be read in time."""
     found = convert.to_volume_response(await _describe(services, entry))
     if found.state == NOT_MOUNTED:
-        with contextlib.suppress(StorageException):
+        with contextlib.suppress(StorageException), trio.move_on_after(within_s):
             return found.model_copy(update={"quota": await read_stored_quota(services, entry.volume_id)})
     return found
 
@@ -86,7 +89,7 @@ async def adopt_volume(services: Using, request: AdoptVolumeRequest) -> VolumeRe
 @router.get("/volumes/{volume_id}", dependencies=[may(Role.READER)])
 async def describe_volume(services: Using, volume_id: InVolume) -> VolumeResponse:
     """Say what is known of a volume; of one that is not mounted its limits and usage as last stored."""
-    return await _tell(services, await find_entry(services, volume_id))
+    return await _tell(services, await find_entry(services, volume_id), LOOK_S)
 
 
 @router.patch("/volumes/{volume_id}", dependencies=[may_all(Role.ADMIN)])

@@ -76,11 +76,14 @@ class ReservedFiles:
     @staticmethod
     def _write(folder: int, name: str, content: bytes) -> None:
         """Replace a file atomically and durably. It belongs to whom the folder does, who serves the volume, too."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        owner = os.fstat(folder)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name + _DRAFT, dir_fd=folder)  # of a crash, or whatever somebody put there
+        owner = os.fstat(folder).st_uid
         with open(os.open(name + _DRAFT, flags, 0o600, dir_fd=folder), "wb") as file:
-            with contextlib.suppress(PermissionError):
-                os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
+            if os.fstat(file.fileno()).st_uid != owner:
+                with contextlib.suppress(OSError):  # it need not be possible
+                    os.fchown(file.fileno(), owner, -1)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
