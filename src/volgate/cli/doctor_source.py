@@ -14,7 +14,7 @@ import trio
 
 from volgate import errors, paths
 from volgate.cli.finding import Finding
-from volgate.cli.mounts import find, mount_of
+from volgate.cli.mounts import find
 from volgate.control.client import ask
 from volgate.core.names import SNAPSHOTS_NAME
 from volgate.core.sizes import format_size
@@ -80,9 +80,6 @@ def check_source(text: str, endpoint_url: str | None, options: tuple[str, ...]) 
         yield Finding("mount", "ok", message)
     if source.backend_type == "s3":  # a volume's name, or a mount point
         yield from _check_bucket(source.text, dict(source.options))
-    elif mount is None and "://" not in source.text and (within := mount_of(os.path.realpath(source.text))) is not None:
-        message = f"{source.text} lies in the mount {within}: a volume within a volume is refused"
-        yield Finding("directory", "missing", message)
     else:
         entry = resolve(text)[1] if mount is None else None
         yield from _check_directory(source, entry, "can be mounted" if mount is None else "can be used")

@@ -40,7 +40,7 @@ from volgate.drivers.posix.reserved import ReservedFiles
 from volgate.drivers.wrap.threaded import ThreadedBackend
 from volgate.dto import AttributeChanges, BackendType, FileAttributes, Usage, VolumeOperationContext
 from volgate.errors import CrossDevice, InvalidArgument, IsADirectory, NotADirectory, NotFound, PermissionDenied, Stale
-from volgate.mount_table import FILE_SYSTEM_TYPE, directories_above, mount_around
+from volgate.mount_table import directories_above
 
 _OPEN: Final = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _OPEN_DIRECTORY: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -83,13 +83,13 @@ class PosixBackend(BaseStorageBackend):
     @converted_async
     def create_volume(self, context: VolumeOperationContext) -> None:
         """See BaseStorageBackend."""
-        self._refuse_inside_another(to_read=False)
+        self._refuse_inside_another()
         self.source.mkdir(mode=0o755, parents=True, exist_ok=True)
 
     @converted_async
     def open_volume(self, context: VolumeOperationContext) -> PosixDirectory:
         """See BaseStorageBackend."""
-        self._refuse_inside_another(to_read=context.read_only)
+        self._refuse_inside_another()
         try:
             root = PosixDirectory(os.open(self.source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
             self._handles_fd = os.open(self.source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -134,20 +134,12 @@ class PosixBackend(BaseStorageBackend):
         except PermissionError as error:
             raise PermissionDenied("only root may limit a btrfs quota group: mount the volume as root") from error
 
-    def _refuse_inside_another(self, *, to_read: bool) -> None:
+    def _refuse_inside_another(self) -> None:
         """Refuse a directory inside another volume: what is written by both ways would be counted by one only.
 
-        Args:
-            to_read: it is not to become a volume: then it may well lie in the mount of another one.
+        In the mount of another volume it may be one: what is written there both count.
         """
-        here = os.path.realpath(self.source)
-        mount = mount_around(here)
-        if mount is not None and mount.file_system_type == FILE_SYSTEM_TYPE and not to_read:
-            raise InvalidArgument(
-                f"{self.source} lies inside the volume {mount.source.removeprefix('volgate:')}, mounted at "
-                f"{mount.mount_point}; make the volume elsewhere"
-            )
-        for place in directories_above(here):
+        for place in directories_above(os.path.realpath(self.source)):
             reserved = os.path.join(place, os.fsdecode(GATEWAY_NAME))
             if os.path.lexists(os.path.join(reserved, os.fsdecode(IDENTITY_NAME))):
                 raise InvalidArgument(
