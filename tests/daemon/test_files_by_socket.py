@@ -10,12 +10,17 @@ import stat
 import tarfile
 import urllib.parse
 import zipfile
+from functools import partial
 
 import pytest
+import trio
 from trees import Garden, describe
+from worked import Worked
 
 import mounting
 from mounting import used_of, walk_usage
+from volgate.drivers.posix.backend import PosixBackend
+from volgate.vfs.files import Files
 
 
 class Connection(http.client.HTTPConnection):
@@ -243,3 +248,34 @@ def test_nothing_is_left_of_an_upload_whose_owner_is_killed(place):
         assert used_of(mount) == walk_usage(mount.backing)
         (mount.path / "folder").rmdir()
         assert owner.put("f", b"content")[0] == http.client.OK
+
+
+class _Slow(PosixBackend):
+    """Storage whose calls take their time. Attributes: overlapped: two replaced a file of the gateway's at once."""
+
+    under_way = 0
+    overlapped = False
+
+    async def store_reserved(self, name, content):
+        self.overlapped |= self.under_way > 0
+        self.under_way += 1
+        await trio.sleep(0.01)
+        await super().store_reserved(name, content)
+        self.under_way -= 1
+
+
+def test_uploads_at_once_note_their_drafts_one_after_the_other(tmp_path):
+    async def content():
+        yield b"x"
+
+    async def main():
+        worked = await Worked.open(tmp_path, _Slow(tmp_path / "data"))
+        files = Files(worked.fs, lambda touched: trio.lowlevel.checkpoint())
+        async with trio.open_nursery() as nursery:
+            for number in range(4):
+                nursery.start_soon(partial(files.write, b"%d" % number, 1, content(), overwrite=False))
+        assert not worked.backend.overlapped
+        await worked.close()
+
+    trio.run(main)
+    assert sorted(os.listdir(tmp_path / "data")) == [".volgate", "0", "1", "2", "3"]

@@ -6,7 +6,8 @@ from collections import Counter
 
 import pytest
 import trio
-from worked import Worked
+import trio.testing
+from worked import OWNER, Worked
 
 from volgate.drivers.posix.backend import PosixBackend
 from volgate.drivers.wrap.threaded import ThreadedBackend
@@ -91,3 +92,55 @@ def test_usage_is_exact_and_no_call_fails_whatever_is_closed_meanwhile(tmp_path,
         await worked.close()
 
     trio.run(work)
+
+
+class _Late(PosixBackend):
+    """What removes a name is told later than it happened, as from a thread. Attributes: told: once it is."""
+
+    told: trio.Event | None = None
+
+    async def remove(self, directory, name, *, is_directory):
+        await super().remove(directory, name, is_directory=is_directory)
+        if self.told is not None:
+            await self.told.wait()
+
+    async def rename(self, *names):
+        await super().rename(*names)
+        if self.told is not None:
+            await self.told.wait()
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+@pytest.mark.parametrize("how", ["unlink", "rename"])
+def test_a_number_that_is_given_away_before_its_removal_is_told_is_another_files(place, how, is_known):
+    async def main():
+        worked = await Worked.open(place, _Late(place / "data"))
+        fs, root = worked.fs, worked.fs.tree.inodes.root
+        await worked.write("old", b"o" * 600)
+        await worked.write("new", b"n" * 50)
+        old = os.stat(place / "data/old").st_ino
+        if is_known:
+            fs.tree.inodes.count_lookup(await worked.find("old"))
+        worked.backend.told = trio.Event()
+        made = []
+        async with trio.open_nursery() as nursery:
+            if how == "unlink":
+                nursery.start_soon(fs.namespace.unlink, root, b"old")
+            else:
+                nursery.start_soon(fs.namespace.rename, root, b"new", root, b"old", 0)
+            await trio.testing.wait_all_tasks_blocked()
+            given = 0
+            while given != old:
+                inode, attributes, file = await fs.namespace.create_file(root, b"%d" % len(made), 0o600, OWNER)
+                made.append(fs.tree.register(inode, file, attributes, writable=True, privileged=True))
+                given = attributes.ino
+                assert len(made) < 1000, "this file system does not give numbers away again"
+            await fs.file_io.write(made[-1], 0, b"x" * 7)
+            worked.backend.told.set()
+        worked.backend.told = None
+        for fh in made:
+            await fs.tree.release(fh)
+        await worked.check_usage()
+        await worked.close()
+
+    trio.run(main)

@@ -85,6 +85,8 @@ def test_a_volume_on_a_volume_is_limited_by_both(place):
         data, path = outer.path / "inner.data", outer.path / "inner"
         inner = start(data, path, "--quota", "10MiB", log_path=place / "inner.log")  # not on the volume that gets full
         try:
+            (place / "other").write_text("x")
+            assert "ermitted" in volgate("copy", place / "other", inner.path / "copied").stderr
             (inner.path / "f").write_bytes(bytes(500_000))
             with pytest.raises(OSError, match="quota"):
                 (inner.path / "g").write_bytes(bytes(900_000))

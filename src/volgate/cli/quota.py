@@ -96,7 +96,7 @@ def _warn_if_above(after: dict[str, Any]) -> None:
 @click.option(
     "--repair", is_flag=True, help="Take the counted usage for the ledger's; a directory must not be mounted."
 )
-@click.option("--json", "as_json", is_flag=True, help="Both as objects.")
+@click.option("--json", "as_json", is_flag=True, help="Both as objects; 'equal' is null where the ledger cannot tell.")
 def check(target: str, repair: bool, as_json: bool) -> int:
     """Count a volume and compare with its ledger.
 
@@ -132,7 +132,7 @@ def check(target: str, repair: bool, as_json: bool) -> int:
                 {
                     "counted": {"used_bytes": counted.bytes_, "file_count": counted.inodes},
                     "ledger": {"used_bytes": ledger[0], "file_count": ledger[1]},
-                    "equal": fits,
+                    "equal": None if ledger[0] is None else fits,
                     "repaired": repair and (not fits or ledger[0] is None),
                 },
                 indent=1,

@@ -94,6 +94,7 @@ class Files:
         self._backend = file_system.volume.backend
         self._drafts: set[str] = set()
         self._left: set[str] = set()
+        self._noting = trio.Lock()
 
     # -- places -------------------------------------------------------------------------------------------------
 
@@ -279,8 +280,9 @@ class Files:
     async def _note(self, draft: str) -> None:
         """Note a draft, durably, before it is made."""
         self._drafts.add(draft)
-        with contextlib.suppress(Unsupported):
-            await self._backend.store_reserved(_NOTE, json.dumps(sorted(self._drafts)).encode())
+        async with self._noting:  # on storage whose calls take their time, else, a store would take another's draft
+            with contextlib.suppress(Unsupported):
+                await self._backend.store_reserved(_NOTE, json.dumps(sorted(self._drafts)).encode())
 
     async def load(self) -> None:
         """Find out what an earlier owner left of uploads that it did not end; call before the first upload."""

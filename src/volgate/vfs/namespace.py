@@ -185,12 +185,12 @@ class Namespace:
             try:
                 await self._backend.remove(directory, name, is_directory=is_directory)
             except BaseException as error:
-                if not await self._end_failed_remove(directory, name, attributes, change, error):
+                if not await self._end_failed_remove(directory, parent, name, attributes, change, error):
                     raise
                 self._after_remove(parent, name, attributes)
                 raise
             if change is not None:
-                self._end_remove(change, attributes, removed=True)
+                self._end_remove(change, parent, name, attributes, removed=True)
             self._after_remove(parent, name, attributes)
 
     async def _preserve(self, directory: BackendDirectory, name: bytes, attributes: FileAttributes) -> FileAttributes:
@@ -229,13 +229,25 @@ class Namespace:
             charged_usage(attributes, charges_links=self._backend.capabilities.charges_links),
         )
 
-    def _end_remove(self, change: NameChange, attributes: FileAttributes, *, removed: bool) -> None:
+    def _end_remove(
+        self, change: NameChange, parent: Inode, name: bytes, attributes: FileAttributes, *, removed: bool
+    ) -> None:
         """Settle a remove: with the name the inode is gone, unless somebody opened it meanwhile."""
-        inode = self._tree.inodes.find_backing(attributes.ino)
+        inode = self._standing(parent, name, attributes)
         if removed and inode is not None and _is_charged(inode):
             self._gate.hold_unlinked(self._charge_of(inode, attributes))
             removed = False
         self._gate.end_remove(change, removed=removed)
+
+    def _standing(self, parent: Inode, name: bytes, attributes: FileAttributes) -> Inode | None:
+        """Return the inode that stood under a name which was removed, None where nobody knows it.
+
+        Storage may give its number away at once: who stands elsewhere by that number is another one. Whoever looked for
+        it by its name meanwhile has found none.
+        """
+        inode = self._tree.inodes.find_backing(attributes.ino)
+        names = () if inode is None else tuple(inode.names())
+        return inode if not names or (parent, name) in names else None
 
     def _charge_of(self, inode: Inode, attributes: FileAttributes) -> InodeCharge:
         charge = inode.charge
@@ -249,6 +261,7 @@ class Namespace:
     async def _end_failed_remove(
         self,
         directory: BackendDirectory,
+        parent: Inode,
         name: bytes,
         attributes: FileAttributes,
         change: NameChange | None,
@@ -258,13 +271,13 @@ class Namespace:
         standing = await self._look_after(error, directory, name)
         gone = standing is None or standing.ino != attributes.ino
         if change is not None:
-            self._end_remove(change, attributes, removed=gone)
+            self._end_remove(change, parent, name, attributes, removed=gone)
         if not gone and self._snapshots.generation:
             await self._snapshots.after_failed_removal(attributes.ino)
         return gone
 
     def _after_remove(self, parent: Inode, name: bytes, attributes: FileAttributes) -> None:
-        inode = self._tree.inodes.find_backing(attributes.ino)
+        inode = self._standing(parent, name, attributes)
         if inode is None:
             return
         if inode.is_directory or attributes.nlink <= 1:
@@ -318,31 +331,31 @@ class Namespace:
         try:
             await self._backend.rename(source, name, target, new_name, flags)
         except BaseException as error:
-            if not await self._end_failed_rename(target, new_name, moved, replaced, change, error):
+            if not await self._end_failed_rename(to, moved, replaced, change, error):
                 raise
             if not isinstance(error, StorageException):
                 raise
             self._after_rename(parent, name, new_parent, new_name, moved, replaced)
             raise
         if change is not None and replaced is not None:
-            self._end_remove(change, replaced, removed=True)
+            self._end_remove(change, new_parent, new_name, replaced, removed=True)
         if not same:
             self._after_rename(parent, name, new_parent, new_name, moved, replaced)
 
     async def _end_failed_rename(
         self,
-        target: BackendDirectory,
-        new_name: bytes,
+        to: tuple[BackendDirectory, Inode, bytes],
         moved: FileAttributes,
         replaced: FileAttributes | None,
         change: NameChange | None,
         error: BaseException,
     ) -> bool:
         """Settle a rename that raised by what stands at the target; returns whether it happened all the same."""
+        target, new_parent, new_name = to
         standing = await self._look_after(error, target, new_name)
         happened = standing is not None and standing.ino == moved.ino
         if change is not None and replaced is not None:
-            self._end_remove(change, replaced, removed=happened)
+            self._end_remove(change, new_parent, new_name, replaced, removed=happened)
         if not happened and replaced is not None and self._snapshots.generation:
             await self._snapshots.after_failed_removal(replaced.ino)
         return happened and (replaced is None or replaced.ino != moved.ino)
