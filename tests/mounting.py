@@ -106,12 +106,17 @@ def find_mount(path: Path) -> MountEntry | None:
     return found[-1] if found else None
 
 
+def connections() -> Path:
+    """Return where fusectl is mounted, as systemd does it."""
+    path = Path("/sys/fs/fuse/connections")
+    if not os.path.ismount(path):
+        subprocess.run(["mount", "-t", "fusectl", "none", str(path)], check=True)
+    return path
+
+
 def fuse_control(minor: int, name: str) -> Path:
     """Return a file of fusectl of a connection: ``abort`` or ``waiting``."""
-    connections = Path("/sys/fs/fuse/connections")
-    if not os.path.ismount(connections):
-        subprocess.run(["mount", "-t", "fusectl", "none", str(connections)], check=True)
-    return connections / str(minor) / name
+    return connections() / str(minor) / name
 
 
 def detach(path: Path) -> None:

@@ -102,3 +102,40 @@ def test_hung_storage_harms_no_other_volume_and_heals_without_a_remount(storage,
     with mounting.mounted(place, *options, source=source, alarms=True) as mount:  # what was given up is counted
         used = sum(file.stat().st_size for file in mount.path.iterdir() if file.is_file())
         assert mount.status()["used_bytes"] == used
+
+
+def test_a_killed_daemon_is_gone_though_the_kernel_holds_one_of_its_threads(place):
+    """It has the kernel forget a name in a directory where somebody waits for it: neither can be killed."""
+    shared, data = place / "served", place / "backing"
+    for directory in (shared, data):
+        directory.mkdir()
+    mounting.connections()  # else nobody could end one
+    with served(data, shared) as server, mounting.mounted(place, source=str(shared), alarms=True) as mount:
+        assert not (mount.path / "absent").exists()  # and the kernel remembers it
+        server.hang()
+        try:
+            child = mounting.spawn(failure, os.mkdir, mount.path / "d")
+            waiting = mounting.fuse_control(mounting.find_mount(mount.path).minor, "waiting")
+            mounting.wait_until(lambda: int(waiting.read_text()) > 0)
+            forgetting = mounting.spawn(failure, mounting.request, mount.volume_id(), "POST", "/v1/refresh")
+            tasks = f"/proc/{mount.process.pid}/task"
+            mounting.wait_until(lambda: "fuse_reverse_inval_entry" in "".join(map(stack_of, paths(tasks))))
+            mount.process.kill()
+            assert child.result()[0] in (errno.ENOTCONN, errno.ECONNABORTED)
+            mount.process.wait(10)
+            forgetting.kill()
+        finally:
+            server.go_on()
+        mount.kill()
+        mount.checked = False
+    assert mounting.volgate("list").returncode == 0
+
+
+def paths(directory):
+    return [os.path.join(directory, name) for name in os.listdir(directory)]
+
+
+def stack_of(task):
+    with contextlib.suppress(OSError), open(f"{task}/stack") as file:
+        return file.read()
+    return ""

@@ -19,6 +19,7 @@ from volgate.fuse import mounting
 from volgate.fuse.channel import KernelChannel, install
 from volgate.fuse.datapath import DataPath
 from volgate.fuse.door import DEADLINE_S, Latency
+from volgate.fuse.guard import Guard
 from volgate.fuse.operations import Operations
 from volgate.mount_table import FILE_SYSTEM_TYPE, list_mounts
 
@@ -113,6 +114,7 @@ class FuseSession:
         self._allow_other = allow_other
         self._operations = Operations(file_system, DataPath(), deadline_s=deadline_s)
         self._channel: KernelChannel | None = None
+        self._guard: Guard | None = None
         self._device_minor = -1
         self._serving = trio.CancelScope()
 
@@ -131,6 +133,7 @@ class FuseSession:
         self._channel.begin()
         entry = mounting.find_mount(self.mount_point)
         self._device_minor = entry.device_minor if entry is not None else -1
+        self._guard = Guard(self._device_minor)
 
     async def serve(self) -> None:
         """Answer the kernel until the connection is gone: unmounted, or aborted."""
@@ -148,6 +151,8 @@ class FuseSession:
             pyfuse3.close(unmount=False)
             if self._channel is not None:
                 self._channel.close()
+            if self._guard is not None:
+                self._guard.end()
             self._check_balance()
 
     async def _widen_read_ahead(self) -> None:
