@@ -1,8 +1,10 @@
 """Files that are opened, closed, cut, written, changed and removed at once, by a driver whose calls take a while."""
 
+import contextlib
 import os
 import random
 from collections import Counter
+from functools import partial
 
 import pytest
 import trio
@@ -11,18 +13,23 @@ from worked import OWNER, Worked
 
 from volgate.drivers.posix.backend import PosixBackend
 from volgate.drivers.wrap.threaded import ThreadedBackend
-from volgate.errors import NotFound, Stale
+from volgate.errors import AlreadyExists, NotFound, Stale
+from volgate.vfs.files import Files
 
 NAMES = ["a", "b", "c"]
 ROUNDS = 150
 
 
 class Crowd:
-    """Works on few files at once. As the kernel does, it has one task a time change an inode's size, or its names."""
+    """Works on few files at once. As the kernel does, it has one task a time change an inode's size, or its names.
+
+    What ``upload`` does is the gateway's own work, which comes beside the kernel's.
+    """
 
     def __init__(self, worked, seed):
         self.worked, self.chance = worked, random.Random(seed)
         self.inodes = {name: trio.Lock() for name in NAMES}
+        self.files = Files(worked.fs, lambda touched: trio.lowlevel.checkpoint())
         self.done = Counter()
 
     async def repeat(self, act):
@@ -31,7 +38,7 @@ class Crowd:
             try:
                 await act(name)
                 self.done[act.__name__] += 1
-            except (NotFound, Stale):
+            except (NotFound, AlreadyExists, Stale):
                 continue  # it is another file by now, or none just now
 
     async def open_and_close(self, name):
@@ -68,6 +75,17 @@ class Crowd:
             await self.worked.remove(name)
             await self.worked.write(name, b"anew")
 
+    async def upload(self, name):
+        size = self.chance.randrange(9000)
+        await self.files.write(name.encode(), size, _content(size), overwrite=True)
+
+    async def link(self, name):
+        inode = await self.find(name)
+        root, other = self.worked.fs.tree.inodes.root, b"link-of-" + name.encode()
+        with contextlib.suppress(AlreadyExists):
+            await self.worked.fs.namespace.link(inode, root, other)
+        await self.worked.fs.namespace.unlink(root, other)
+
     async def find(self, name):
         inode = await self.worked.find(name)
         if inode is None:
@@ -75,14 +93,17 @@ class Crowd:
         return inode
 
 
+@pytest.mark.parametrize("others", [False, True])
 @pytest.mark.parametrize("seed", range(4))
-def test_usage_is_exact_and_no_call_fails_whatever_is_closed_meanwhile(tmp_path, seed):
+def test_usage_is_exact_and_no_call_fails_whatever_is_closed_meanwhile(tmp_path, seed, others):
     async def work():
         worked = await Worked.open(tmp_path, ThreadedBackend(PosixBackend(tmp_path / "data")))
         for name in NAMES:
             await worked.write(name, b"content")
         crowd = Crowd(worked, seed)
         acts = [crowd.cut, crowd.empty, crowd.write, crowd.change, crowd.look, crowd.make_anew]
+        if others:
+            acts += [crowd.upload, crowd.upload, crowd.link]
         async with trio.open_nursery() as nursery:
             for act in [crowd.open_and_close, *acts, crowd.open_and_close]:
                 nursery.start_soon(crowd.repeat, act)
@@ -92,6 +113,74 @@ def test_usage_is_exact_and_no_call_fails_whatever_is_closed_meanwhile(tmp_path,
         await worked.close()
 
     trio.run(work)
+
+
+def test_uploads_to_one_path_at_once_replace_each_other(tmp_path):
+    async def main():
+        worked = await Worked.open(tmp_path, ThreadedBackend(PosixBackend(tmp_path / "data")))
+        files = Files(worked.fs, lambda touched: trio.lowlevel.checkpoint())
+        async with trio.open_nursery() as nursery:
+            for number in range(40):
+                size = 100 * number
+                nursery.start_soon(partial(files.write, b"p", size, _content(size), overwrite=True))
+        await worked.check_usage()
+        assert worked.volume.gate.used_inodes == 1
+        assert len(worked.fs.tree.inodes) <= 2
+        await worked.close()
+
+    trio.run(main)
+
+
+def test_a_file_that_is_replaced_while_it_is_looked_at_is_found(tmp_path):
+    async def main():
+        worked = await Worked.open(tmp_path, ThreadedBackend(PosixBackend(tmp_path / "data")))
+        files = Files(worked.fs, lambda touched: trio.lowlevel.checkpoint())
+        await files.write(b"p", 5, _content(5), overwrite=True)
+
+        async def replace():
+            for _ in range(50):
+                await files.write(b"p", 5, _content(5), overwrite=True)
+            nursery.cancel_scope.cancel()
+
+        async def look():
+            while True:
+                assert (await files.stat(b"p")).attributes.size == 5
+                async with files.reading(b"p") as (_, read):
+                    assert await read(0, 9) == b"x" * 5
+
+        async with trio.open_nursery() as nursery:
+            for act in [replace, look, look]:
+                nursery.start_soon(act)
+        await worked.close()
+
+    trio.run(main)
+
+
+async def _content(size):
+    yield b"x" * size
+
+
+class _Keeping(PosixBackend):
+    """Keeps what is removed under a name of its own, as NFS does with what is open."""
+
+    async def remove(self, directory, name, *, is_directory):
+        await super().rename(directory, name, directory, b".kept", 0)
+
+
+def test_what_storage_keeps_until_the_last_close_can_be_given_a_name_again(tmp_path):
+    async def main():
+        worked = await Worked.open(tmp_path, ThreadedBackend(_Keeping(tmp_path / "data")))
+        fh = await worked.open_file("f")
+        await worked.fs.file_io.write(fh, 0, b"x" * 600)
+        await worked.remove("f")
+        await worked.link(".kept", "again")
+        await worked.fs.tree.release(fh)
+        (tmp_path / "data/.kept").unlink()
+        await worked.check_usage()
+        assert worked.volume.gate.used_bytes == 600
+        await worked.close()
+
+    trio.run(main)
 
 
 class _Late(PosixBackend):

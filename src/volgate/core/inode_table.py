@@ -43,22 +43,29 @@ class Inode:
         name: primary name; b"" without a parent.
         other_names: further hard links that were seen, or None.
         children: names in the table that lie in this directory.
-        unlinked: its last name was removed through the mount.
+        unlinked: its last name was removed through the mount; storage may go on showing a name until the last close.
+        links: names left as counted here, where names were removed while it was open: storage that keeps a removed file
+            under a name of its own until then counts that one, too. None: as many as storage says.
         open_files: the vfs's open files of this inode; () when there are none.
         charge: the quota's record while it is open for writing or unlinked but open.
         directory: the driver's open directory, kept by the vfs's directory cache.
         removals: of its names, that are under way. settled: how often a record of the quota ended.
+        changes: of the names in this directory that have ended.
+        names_lock: the vfs's, over such a change; None before the first.
         version: (mtime_ns, size) that the kernel's page cache holds, or None.
     """
 
     __slots__ = (
         "backing_ino",
+        "changes",
         "charge",
         "children",
         "directory",
         "file_type",
         "ino",
+        "links",
         "name",
+        "names_lock",
         "nlookup",
         "open_files",
         "other_names",
@@ -79,8 +86,10 @@ class Inode:
         self.other_names: set[tuple[Inode, bytes]] | None = None
         self.children = 0
         self.unlinked = False
+        self.links: int | None = None
         self.open_files: tuple[object, ...] = ()
-        self.removals = self.settled = 0
+        self.removals = self.settled = self.changes = 0
+        self.names_lock: object | None = None
         self.charge: object | None = None
         self.directory: object | None = None
         self.version: tuple[int, int] | None = None
@@ -170,6 +179,14 @@ class InodeTable:
             self._add_name(inode, parent, name, sole=attributes.nlink <= 1 or inode.is_directory)
         return inode
 
+    def observe_made(self, parent: Inode, name: bytes, attributes: FileAttributes) -> Inode:
+        """Return, as ``observe``, the inode that was just made: what else had its number is gone, told or not."""
+        known = self._by_backing.get(attributes.ino)
+        if known is not None and (parent, name) not in known.names():
+            self.mark_gone(known)
+            self.drop_unused(known)
+        return self.observe(parent, name, attributes)
+
     def _choose_ino(self, backing_ino: int) -> Ino:
         if backing_ino > ROOT_INO and backing_ino < FIRST_OWN_INO and backing_ino not in self._by_ino:
             return Ino(backing_ino)
@@ -178,11 +195,11 @@ class InodeTable:
         return ino
 
     def _add_name(self, inode: Inode, parent: Inode, name: bytes, *, sole: bool) -> None:
-        if inode is self.root:
+        if inode is self.root or (inode.parent is parent and inode.name == name):
             return
         parent.children += 1  # first, so that dropping the old name cannot drop this parent
         if sole:
-            self._drop_names(inode)
+            self.drop_names(inode)
         elif inode.other_names and (parent, name) in inode.other_names:
             parent.children -= 1
             return
@@ -208,7 +225,8 @@ class InodeTable:
         parent.children -= 1
         self.drop_unused(parent)
 
-    def _drop_names(self, inode: Inode) -> None:
+    def drop_names(self, inode: Inode) -> None:
+        """Forget all names of an inode."""
         for parent, name in list(inode.names()):
             self.drop_name(inode, parent, name)
 
@@ -223,7 +241,7 @@ class InodeTable:
         """Note that the backing's inode is deleted: its number may mean another one from now on."""
         if self._by_backing.get(inode.backing_ino) is inode:
             del self._by_backing[inode.backing_ino]
-        self._drop_names(inode)
+        self.drop_names(inode)
 
     def count_lookup(self, inode: Inode) -> None:
         """Count one reference that a reply gives to the kernel."""

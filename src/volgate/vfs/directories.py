@@ -52,7 +52,7 @@ class Directories:
         names = opened.names
         position = max(0, cursor - _DOTS)
         while position < len(names):
-            if position not in opened.ahead:
+            if position not in opened.ahead or opened.changes != inode.changes:
                 await self._fetch(opened, position)
             attributes = opened.ahead[position]
             if attributes is None:  # it is gone, or mounted there; else the caller has to hear why it is not listed
@@ -70,10 +70,18 @@ class Directories:
         return [name for name in names if not self._tree.is_hidden(inode, name)]
 
     async def _fetch(self, opened: OpenDirectory, position: int) -> None:
-        directory = await self._tree.directory_of(opened.inode)
+        """Ask for entries from a position on; what is asked for while a name is changed here may be of before."""
+        inode = opened.inode
+        directory = await self._tree.directory_of(inode)
         batch = (opened.names or [])[position : position + _BATCH]
+        opened.changes = inode.changes
+        found = await self._backend.get_attributes_of(directory, batch)
+        if opened.changes != inode.changes:
+            async with self._tree.names_held(inode, change=False):
+                found = await self._backend.get_attributes_of(directory, batch)
+                opened.changes = inode.changes
         opened.ahead.clear()
-        opened.ahead.update(enumerate(await self._backend.get_attributes_of(directory, batch), position))
+        opened.ahead.update(enumerate(found, position))
 
     async def sync(self, fh: int) -> None:
         """Make a directory's names durable (fsync(2) of a directory)."""

@@ -14,7 +14,7 @@ import trio
 
 from volgate.core.handle_table import Fh
 from volgate.dto import AttributeChanges
-from volgate.errors import InputOutput, IsADirectory, Stale, TextFileBusy
+from volgate.errors import InputOutput, IsADirectory, TextFileBusy
 from volgate.vfs.open_file import privileges_to_clear
 
 if TYPE_CHECKING:
@@ -58,9 +58,6 @@ class FileIo:
         if truncate and self._snapshots.generation:
             await self._attributes.preserve(inode)
         file, attributes = await self._tree.open_backing(inode, writable=writable)
-        if inode.unlinked and not inode.open_files:  # while it was opened; it is counted as nothing already
-            await file.close()
-            raise Stale
         keep = truncate or self._tree.is_being_written(inode)
         fh = self._tree.register(inode, file, attributes, writable=writable, privileged=privileged)
         if truncate and attributes.size:

@@ -12,7 +12,7 @@ import logging
 import os
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import attrs
 import trio
@@ -30,6 +30,7 @@ from volgate.errors import (
     NotFound,
     QuotaExceeded,
     ReadOnly,
+    Stale,
     StorageException,
     Unsupported,
 )
@@ -46,6 +47,8 @@ log = logging.getLogger(__name__)
 CHUNK_BYTES: Final = 1 << 20
 _NOTE: Final = "uploads.json"
 """The reserved file that names the drafts of uploads: what is left of them when a process was killed goes."""
+_REPLACED_TIMES: Final = 10
+T = TypeVar("T")
 Read = Callable[[int, int], Awaitable[bytes]]
 """Reads (offset, length) of a file; shorter only at its end."""
 
@@ -128,11 +131,15 @@ class Files:
 
     async def stat(self, path: bytes) -> Entry:
         """Return what stands at a path. Raises NotFound, NotADirectory."""
-        async with self._at(path) as inode:
-            target = b""
-            if inode.file_type == stat.S_IFLNK:
-                target = await self._fs.namespace.read_link(inode)
-            return Entry(path.rpartition(b"/")[2], await self._fs.attributes.get(inode), target)
+
+        async def look() -> Entry:
+            async with self._at(path) as inode:
+                target = b""
+                if inode.file_type == stat.S_IFLNK:
+                    target = await self._fs.namespace.read_link(inode)
+                return Entry(path.rpartition(b"/")[2], await self._fs.attributes.get(inode), target)
+
+        return await _anew_where_replaced(look)
 
     async def list(self, path: bytes, after: bytes, limit: int) -> tuple[list[Entry], bytes | None]:
         """Return entries of a directory by name, behind a name, and behind which there are more; None = there are none.
@@ -154,7 +161,10 @@ class Files:
             for name, attributes in found:
                 target = b""
                 if stat.S_ISLNK(attributes.mode):
-                    target = await self._backend.read_link(directory, name, attributes.ino)
+                    try:
+                        target = await self._backend.read_link(directory, name, attributes.ino)
+                    except (NotFound, Stale):  # removed, or replaced, meanwhile
+                        continue
                 entries.append(Entry(name, attributes, target))
             return entries, names[limit - 1] if len(names) > limit else None
 
@@ -220,22 +230,26 @@ class Files:
         Raises:
             IsADirectory, InvalidArgument: it is no regular file.
         """
-        async with self._at(path) as inode:
-            if inode.is_directory:
-                raise IsADirectory(f"{os.fsdecode(path)!r} is a directory")
-            if inode.file_type != stat.S_IFREG:
-                raise InvalidArgument(f"{os.fsdecode(path)!r} is no regular file")
-            fh, _ = await self._fs.file_io.open(inode, os.O_RDONLY, privileged=True)
-            try:
-                attributes = await self._fs.attributes.get(inode)
 
-                async def read(offset: int, length: int) -> bytes:
-                    return await self._fs.file_io.read(fh, offset, length)
+        async def open_() -> tuple[Inode, int]:
+            async with self._at(path) as inode:
+                if inode.is_directory:
+                    raise IsADirectory(f"{os.fsdecode(path)!r} is a directory")
+                if inode.file_type != stat.S_IFREG:
+                    raise InvalidArgument(f"{os.fsdecode(path)!r} is no regular file")
+                return inode, (await self._fs.file_io.open(inode, os.O_RDONLY, privileged=True))[0]
 
-                yield attributes, read
-            finally:
-                with trio.CancelScope(shield=True):
-                    await self._fs.tree.release(fh)
+        inode, fh = await _anew_where_replaced(open_)
+        try:
+            attributes = await self._fs.attributes.get(inode)
+
+            async def read(offset: int, length: int) -> bytes:
+                return await self._fs.file_io.read(fh, offset, length)
+
+            yield attributes, read
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._fs.tree.release(fh)
 
     async def write(self, path: bytes, size: int, chunks: AsyncIterator[bytes], *, overwrite: bool) -> Entry:
         """Store a file of so many bytes, whole or not at all; durable after return as after fsync(2).
@@ -267,6 +281,7 @@ class Files:
                 await self._fs.file_io.sync(fh, data_only=False)
                 async with self._changing((parent, name)):
                     await self._fs.own_names.rename(parent, draft, parent, name, 0)
+                return Entry(name, await self._fs.attributes.get(inode))
             except BaseException:
                 with trio.CancelScope(shield=True), contextlib.suppress(StorageException):
                     await self._fs.own_names.unlink(parent, draft)
@@ -275,7 +290,6 @@ class Files:
                 self._drafts.discard(noted)  # the note that names it longer harms nobody
                 with trio.CancelScope(shield=True):
                     await self._fs.tree.release(fh)
-        return await self.stat(path)
 
     async def _note(self, draft: str) -> None:
         """Note a draft, durably, before it is made."""
@@ -320,6 +334,14 @@ class Files:
                     written = await self._fs.file_io.write(fh, offset, chunk)
                 chunk, offset = chunk[written:], offset + written
         return offset
+
+
+async def _anew_where_replaced(call: Callable[[], Awaitable[T]]) -> T:
+    """Run a call on what stands at a path, anew where another file took its place meanwhile, as the kernel does."""
+    for _ in range(_REPLACED_TIMES):
+        with contextlib.suppress(Stale):
+            return await call()
+    return await call()
 
 
 def _owner() -> NodeOwner:

@@ -1,13 +1,15 @@
 """Names: lookup, create, mkdir, mknod, symlink, link, unlink, rmdir, rename.
 
-Each change of a name runs between ``begin_*`` and ``end_*`` of the quota gate. When a driver fails in the middle, the
-name is looked at again, so that what is charged is what stands there, whatever the driver said.
+Each change of a name runs between ``begin_*`` and ``end_*`` of the quota gate, one at a time in each directory. When a
+driver fails in the middle, the name is looked at again, so that what is charged is what stands there, whatever the
+driver said.
 """
 
 from __future__ import annotations
 
 import contextlib
 import stat
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, cast
 
 import attrs
@@ -19,7 +21,6 @@ from volgate.errors import (
     InvalidArgument,
     NotFound,
     NotPermitted,
-    StorageException,
 )
 from volgate.volume.quota_gate import InodeCharge, NameChange
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class Namespace:
-    """The tree's names. Arguments are inodes and name bytes; the kernel serializes changes of one directory.
+    """The tree's names. Arguments are inodes and name bytes.
 
     Args:
         drafts: whether drafts are seen and made: by the gateway itself, never by users.
@@ -55,22 +56,21 @@ class Namespace:
             return None
         if len(name) > 255:
             self._tree.check_name(parent, name, drafts=self._drafts)
-        directory = parent.directory or await self._tree.directory_of(parent)
-        attributes = await self._backend.find_attributes(cast("BackendDirectory", directory), name)
+        directory = cast("BackendDirectory", parent.directory or await self._tree.directory_of(parent))
+        changes = parent.changes
+        attributes = await self._backend.find_attributes(directory, name)
+        if changes != parent.changes:  # it may have been this name's
+            async with self._tree.names_held(parent, change=False):
+                attributes = await self._backend.find_attributes(directory, name)
         return None if attributes is None else (self._tree.inodes.observe(parent, name, attributes), attributes)
 
     async def create_file(
         self, parent: Inode, name: bytes, mode: int, owner: NodeOwner
     ) -> tuple[Inode, FileAttributes, BackendFile]:
         """Make an empty regular file and leave it open for reading and writing. Raises AlreadyExists."""
-        directory, change = await self._begin_create(parent, name)
-        try:
+        async with self._creating(parent, name) as directory:
             file, attributes = await self._backend.create_file(directory, name, mode & 0o7777, owner)
-            inode = self._tree.inodes.observe(parent, name, attributes)
-        except BaseException as error:
-            await self._end_failed_create(directory, name, change, error)
-            raise
-        self._gate.end_create(change, created=True)
+            inode = self._tree.inodes.observe_made(parent, name, attributes)
         return inode, attributes, file
 
     async def create_node(
@@ -82,14 +82,9 @@ class Namespace:
         """
         if stat.S_IFMT(mode) not in (stat.S_IFDIR, stat.S_IFREG) and not self._backend.capabilities.special_files:
             raise NotPermitted
-        directory, change = await self._begin_create(parent, name)
-        try:
+        async with self._creating(parent, name) as directory:
             attributes = await self._backend.create_node(directory, name, mode, owner, rdev=rdev)
-            inode = self._tree.inodes.observe(parent, name, attributes)
-        except BaseException as error:
-            await self._end_failed_create(directory, name, change, error)
-            raise
-        self._gate.end_create(change, created=True)
+            inode = self._tree.inodes.observe_made(parent, name, attributes)
         return inode, attributes
 
     async def create_symlink(
@@ -97,34 +92,30 @@ class Namespace:
     ) -> tuple[Inode, FileAttributes]:
         """Make a symlink; its target is stored as given, and charged only where the backend says so."""
         charged = len(target) if self._backend.capabilities.charges_links else 0
-        directory, change = await self._begin_create(parent, name, charged)
-        try:
+        async with self._creating(parent, name, charged) as directory:
             attributes = await self._backend.create_symlink(directory, name, target, owner)
-            inode = self._tree.inodes.observe(parent, name, attributes)
-        except BaseException as error:
-            await self._end_failed_create(directory, name, change, error)
-            raise
-        self._gate.end_create(change, created=True)
+            inode = self._tree.inodes.observe_made(parent, name, attributes)
         return inode, attributes
 
-    async def _begin_create(
-        self, parent: Inode, name: bytes, charged_bytes: int = 0
-    ) -> tuple[BackendDirectory, NameChange]:
+    @contextlib.asynccontextmanager
+    async def _creating(self, parent: Inode, name: bytes, charged_bytes: int = 0) -> AsyncIterator[BackendDirectory]:
+        """Run what makes a node under a name, reserved by the quota; gives the open directory to make it in."""
         self._tree.check_name(parent, name, drafts=self._drafts)
-        directory = await self._tree.directory_of(parent)
         if self._gate.is_counting:
             await self._gate.wait_until_counted()
-        return directory, self._gate.begin_create(self._backend.key_of_name(directory, name, 0), charged_bytes)
-
-    async def _end_failed_create(
-        self, directory: BackendDirectory, name: bytes, change: NameChange, error: BaseException
-    ) -> None:
-        """Settle a create that raised by what stands there now."""
-        if isinstance(error, AlreadyExists):
-            self._gate.end_create(change, created=False)
-            return
-        created = await self._look_after(error, directory, name) is not None
-        self._gate.end_create(change, created=created)
+        async with self._tree.names_held(parent):
+            directory = await self._tree.directory_of(parent)
+            change = self._gate.begin_create(self._backend.key_of_name(directory, name, 0), charged_bytes)
+            try:
+                yield directory
+            except AlreadyExists:
+                self._gate.end_create(change, created=False)
+                raise
+            except BaseException as error:
+                created = await self._look_after(error, directory, name) is not None
+                self._gate.end_create(change, created=created)
+                raise
+            self._gate.end_create(change, created=True)
 
     async def _look_after(
         self, error: BaseException, directory: BackendDirectory, name: bytes
@@ -148,12 +139,16 @@ class Namespace:
         if not self._backend.capabilities.hard_links:
             raise NotPermitted
         self._tree.check_name(parent, name, drafts=self._drafts)
-        target = await self._tree.directory_of(parent)
-        attributes = await self._tree.at_place(
-            inode,
-            lambda directory, old_name: self._backend.link(directory, old_name, inode.backing_ino, target, name),
-        )
-        return self._tree.inodes.observe(parent, name, attributes), attributes
+        async with self._tree.names_held(parent):
+            target = await self._tree.directory_of(parent)
+            attributes = await self._tree.at_place(
+                inode,
+                lambda directory, old_name: self._backend.link(directory, old_name, inode.backing_ino, target, name),
+            )
+            if inode.links is not None:
+                inode.links += 1
+            inode.unlinked = False  # of a name that storage keeps until the last close
+            return self._tree.inodes.observe(parent, name, attributes), attributes
 
     async def read_link(self, inode: Inode) -> bytes:
         """Return a symlink's target."""
@@ -176,22 +171,20 @@ class Namespace:
 
     async def _remove(self, parent: Inode, name: bytes, *, is_directory: bool) -> None:
         self._tree.check_removable(parent, name, drafts=self._drafts)
-        directory = await self._tree.directory_of(parent)
-        attributes = await self._backend.get_attributes(directory, name)
-        if self._snapshots.generation:
-            attributes = await self._preserve(directory, name, attributes)
-        with self._tree.kept_charged(attributes.ino):
-            change = self._begin_remove(directory, name, attributes)
-            try:
-                await self._backend.remove(directory, name, is_directory=is_directory)
-            except BaseException as error:
-                if not await self._end_failed_remove(directory, parent, name, attributes, change, error):
+        async with self._tree.names_held(parent):
+            place = _Place(await self._tree.directory_of(parent), parent, name)
+            attributes = await self._backend.get_attributes(place.directory, name)
+            if self._snapshots.generation:
+                attributes = await self._preserve(place.directory, name, attributes)
+            with self._tree.kept_charged(attributes.ino) as inode:
+                going = self._begin_remove(place, attributes, inode)
+                try:
+                    await self._backend.remove(place.directory, name, is_directory=is_directory)
+                except BaseException as error:
+                    standing = await self._look_after(error, place.directory, name)
+                    await self._end_remove(going, removed=standing is None or standing.ino != attributes.ino)
                     raise
-                self._after_remove(parent, name, attributes)
-                raise
-            if change is not None:
-                self._end_remove(change, parent, name, attributes, removed=True)
-            self._after_remove(parent, name, attributes)
+                await self._end_remove(going, removed=True)
 
     async def _preserve(self, directory: BackendDirectory, name: bytes, attributes: FileAttributes) -> FileAttributes:
         """Let the snapshots have an inode whose last name is about to go; returns what stands there afterwards."""
@@ -215,39 +208,54 @@ class Namespace:
                 return attrs.evolve(attributes, nlink=attributes.nlink - self._snapshots.links_of(ino))
         return attributes
 
-    def _begin_remove(self, directory: BackendDirectory, name: bytes, attributes: FileAttributes) -> NameChange | None:
-        """Tell the gate that a name goes. None: other names or open files keep the inode charged."""
-        is_directory = stat.S_ISDIR(attributes.mode)
-        if not is_directory and attributes.nlink > 1:
-            return None
-        inode = self._tree.inodes.find_backing(attributes.ino)
-        if inode is not None and _is_charged(inode):
+    def _begin_remove(self, place: _Place, attributes: FileAttributes, inode: Inode | None) -> _Going:
+        """Tell the gate that a name goes, of an inode that is known or not."""
+        if stat.S_ISDIR(attributes.mode):
+            links = 1
+        else:
+            links = attributes.nlink if inode is None or inode.links is None else min(attributes.nlink, inode.links)
+        going = _Going(place, attributes, inode, is_last=links <= 1)
+        if not going.is_last:
+            if inode is not None:
+                inode.links = links - 1
+        elif inode is not None and _is_charged(inode):
             self._gate.hold_unlinked(self._charge_of(inode, attributes))
-            return None
-        return self._gate.begin_remove(
-            self._backend.key_of_name(directory, name, attributes.ino),
-            charged_usage(attributes, charges_links=self._backend.capabilities.charges_links),
-        )
+        else:
+            going.change = self._gate.begin_remove(
+                self._backend.key_of_name(place.directory, place.name, attributes.ino),
+                charged_usage(attributes, charges_links=self._backend.capabilities.charges_links),
+            )
+        return going
 
-    def _end_remove(
-        self, change: NameChange, parent: Inode, name: bytes, attributes: FileAttributes, *, removed: bool
-    ) -> None:
-        """Settle a remove: with the name the inode is gone, unless somebody opened it meanwhile."""
-        inode = self._standing(parent, name, attributes)
-        if removed and inode is not None and _is_charged(inode):
-            self._gate.hold_unlinked(self._charge_of(inode, attributes))
-            removed = False
-        self._gate.end_remove(change, removed=removed)
+    async def _end_remove(self, going: _Going, *, removed: bool) -> None:
+        """Settle a remove: with its last name an inode is gone, unless somebody has it open."""
+        inode = going.inode or self._standing(going)
+        if going.change is not None:
+            frees = removed
+            if removed and inode is not None and _is_charged(inode):  # it was opened meanwhile
+                self._gate.hold_unlinked(self._charge_of(inode, going.attributes))
+                frees = False
+            self._gate.end_remove(going.change, removed=frees)
+        if not removed:
+            if inode is not None and not going.is_last and inode.links is not None:
+                inode.links += 1
+            if self._snapshots.generation:
+                await self._snapshots.after_failed_removal(going.attributes.ino)
+        elif inode is not None and going.is_last:
+            inode.unlinked = True
+            self._tree.close_directory(inode)
+            self._tree.leave_number(inode)
+        elif inode is not None:
+            self._tree.inodes.drop_name(inode, going.place.parent, going.place.name)
 
-    def _standing(self, parent: Inode, name: bytes, attributes: FileAttributes) -> Inode | None:
-        """Return the inode that stood under a name which was removed, None where nobody knows it.
+    def _standing(self, going: _Going) -> Inode | None:
+        """Return the inode that stood under a name which was removed and was looked up meanwhile; None: nobody did.
 
-        Storage may give its number away at once: who stands elsewhere by that number is another one. Whoever looked for
-        it by its name meanwhile has found none.
+        Storage may give its number away at once: who stands elsewhere by that number is another one.
         """
-        inode = self._tree.inodes.find_backing(attributes.ino)
-        names = () if inode is None else tuple(inode.names())
-        return inode if not names or (parent, name) in names else None
+        inode = self._tree.inodes.find_backing(going.attributes.ino)
+        names = () if inode is None else inode.names()
+        return inode if (going.place.parent, going.place.name) in names else None
 
     def _charge_of(self, inode: Inode, attributes: FileAttributes) -> InodeCharge:
         charge = inode.charge
@@ -257,35 +265,6 @@ class Namespace:
         if charge.key is None and inode.open_files:
             charge.key = self._backend.key_of_file(cast("OpenFile", inode.open_files[0]).file)
         return charge
-
-    async def _end_failed_remove(
-        self,
-        directory: BackendDirectory,
-        parent: Inode,
-        name: bytes,
-        attributes: FileAttributes,
-        change: NameChange | None,
-        error: BaseException,
-    ) -> bool:
-        """Settle a remove that raised by what stands there now; returns whether the name is gone all the same."""
-        standing = await self._look_after(error, directory, name)
-        gone = standing is None or standing.ino != attributes.ino
-        if change is not None:
-            self._end_remove(change, parent, name, attributes, removed=gone)
-        if not gone and self._snapshots.generation:
-            await self._snapshots.after_failed_removal(attributes.ino)
-        return gone
-
-    def _after_remove(self, parent: Inode, name: bytes, attributes: FileAttributes) -> None:
-        inode = self._standing(parent, name, attributes)
-        if inode is None:
-            return
-        if inode.is_directory or attributes.nlink <= 1:
-            inode.unlinked = True
-            self._tree.close_directory(inode)
-            self._tree.inodes.mark_gone(inode)
-        else:
-            self._tree.inodes.drop_name(inode, parent, name)
 
     # -- rename -------------------------------------------------------------------------------------------------
 
@@ -302,101 +281,79 @@ class Namespace:
             raise InvalidArgument
         self._tree.check_removable(parent, name, drafts=self._drafts)
         self._tree.check_name(new_parent, new_name, drafts=self._drafts)
-        source = await self._tree.directory_of(parent)
-        target = await self._tree.directory_of(new_parent)
-        moved = await self._backend.get_attributes(source, name)
-        replaced = await self._backend.find_attributes(target, new_name)
-        self._tree.check_movable(moved.ino, *(() if replaced is None else (replaced.ino,)))
-        if flags & RENAME_EXCHANGE:
-            await self._exchange(parent, name, new_parent, new_name, moved, replaced)
-            return
-        with contextlib.nullcontext() if replaced is None else self._tree.kept_charged(replaced.ino):
-            await self._move((source, parent, name), (target, new_parent, new_name), moved, replaced, flags)
+        async with self._tree.names_held(parent, new_parent):
+            from_ = _Place(await self._tree.directory_of(parent), parent, name)
+            to = _Place(await self._tree.directory_of(new_parent), new_parent, new_name)
+            moved = await self._backend.get_attributes(from_.directory, name)
+            replaced = await self._backend.find_attributes(to.directory, new_name)
+            self._tree.check_movable(moved.ino, *(() if replaced is None else (replaced.ino,)))
+            if flags & RENAME_EXCHANGE:
+                await self._exchange(from_, to, moved, replaced)
+            elif replaced is None or flags:
+                await self._move(from_, to, moved, None, flags)
+            elif replaced.ino == moved.ino:  # two names of one inode: both stay
+                await self._backend.rename(from_.directory, name, to.directory, new_name, flags)
+            else:
+                if self._snapshots.generation:
+                    replaced = await self._preserve(to.directory, new_name, replaced)
+                with self._tree.kept_charged(replaced.ino) as inode:
+                    going = self._begin_remove(to, replaced, inode)
+                    await self._move(from_, to, moved, going, flags)
 
-    async def _move(
-        self,
-        from_: tuple[BackendDirectory, Inode, bytes],
-        to: tuple[BackendDirectory, Inode, bytes],
-        moved: FileAttributes,
-        replaced: FileAttributes | None,
-        flags: int,
-    ) -> None:
-        (source, parent, name), (target, new_parent, new_name) = from_, to
-        same = replaced is not None and replaced.ino == moved.ino
-        change = None
-        if replaced is not None and not same and not flags:
-            if self._snapshots.generation:
-                replaced = await self._preserve(target, new_name, replaced)
-            change = self._begin_remove(target, new_name, replaced)
+    async def _move(self, from_: _Place, to: _Place, moved: FileAttributes, going: _Going | None, flags: int) -> None:
+        """Rename. Args: going: what stands at the target, None where nothing does."""
         try:
-            await self._backend.rename(source, name, target, new_name, flags)
+            await self._backend.rename(from_.directory, from_.name, to.directory, to.name, flags)
         except BaseException as error:
-            if not await self._end_failed_rename(to, moved, replaced, change, error):
-                raise
-            if not isinstance(error, StorageException):
-                raise
-            self._after_rename(parent, name, new_parent, new_name, moved, replaced)
+            standing = await self._look_after(error, to.directory, to.name)
+            happened = standing is not None and standing.ino == moved.ino
+            if going is not None:
+                await self._end_remove(going, removed=happened)
+            if happened:
+                self._follow(moved, from_, to)
             raise
-        if change is not None and replaced is not None:
-            self._end_remove(change, new_parent, new_name, replaced, removed=True)
-        if not same:
-            self._after_rename(parent, name, new_parent, new_name, moved, replaced)
+        if going is not None:
+            await self._end_remove(going, removed=True)
+        self._follow(moved, from_, to)
 
-    async def _end_failed_rename(
-        self,
-        to: tuple[BackendDirectory, Inode, bytes],
-        moved: FileAttributes,
-        replaced: FileAttributes | None,
-        change: NameChange | None,
-        error: BaseException,
-    ) -> bool:
-        """Settle a rename that raised by what stands at the target; returns whether it happened all the same."""
-        target, new_parent, new_name = to
-        standing = await self._look_after(error, target, new_name)
-        happened = standing is not None and standing.ino == moved.ino
-        if change is not None and replaced is not None:
-            self._end_remove(change, new_parent, new_name, replaced, removed=happened)
-        if not happened and replaced is not None and self._snapshots.generation:
-            await self._snapshots.after_failed_removal(replaced.ino)
-        return happened and (replaced is None or replaced.ino != moved.ino)
+    async def _exchange(self, one: _Place, other: _Place, first: FileAttributes, second: FileAttributes | None) -> None:
+        if second is None:
+            raise NotFound
+        await self._backend.rename(one.directory, one.name, other.directory, other.name, RENAME_EXCHANGE)
+        if first.ino != second.ino:
+            self._follow(first, one, other)
+            self._follow(second, other, one)
 
-    def _after_rename(
-        self,
-        parent: Inode,
-        name: bytes,
-        new_parent: Inode,
-        new_name: bytes,
-        moved: FileAttributes,
-        replaced: FileAttributes | None,
-    ) -> None:
-        if replaced is not None:
-            self._after_remove(new_parent, new_name, replaced)
+    def _follow(self, moved: FileAttributes, from_: _Place, to: _Place) -> None:
+        """Note that an inode has another name in place of one."""
         inode = self._tree.inodes.find_backing(moved.ino)
         if inode is not None:
-            self._tree.inodes.move_name(inode, (parent, name), (new_parent, new_name))
+            self._tree.inodes.move_name(inode, (from_.parent, from_.name), (to.parent, to.name))
 
-    async def _exchange(
-        self,
-        parent: Inode,
-        name: bytes,
-        new_parent: Inode,
-        new_name: bytes,
-        one: FileAttributes,
-        other: FileAttributes | None,
-    ) -> None:
-        if other is None:
-            raise NotFound
-        source = await self._tree.directory_of(parent)
-        target = await self._tree.directory_of(new_parent)
-        await self._backend.rename(source, name, target, new_name, RENAME_EXCHANGE)
-        inodes = self._tree.inodes
-        for attributes, old, new in (
-            (one, (parent, name), (new_parent, new_name)),
-            (other, (new_parent, new_name), (parent, name)),
-        ):
-            inode = inodes.find_backing(attributes.ino)
-            if inode is not None and one.ino != other.ino:
-                inodes.move_name(inode, old, new)
+
+@attrs.frozen
+class _Place:
+    """A name. Attributes: directory: the driver's, open. parent: of the tree."""
+
+    directory: BackendDirectory
+    parent: Inode
+    name: bytes
+
+
+@attrs.define
+class _Going:
+    """A name that is being removed.
+
+    Attributes:
+        attributes: of what it led to. inode: of it; None: nobody knew it when that began.
+        is_last: the inode goes with it. change: the quota's; None: the inode stays charged.
+    """
+
+    place: _Place
+    attributes: FileAttributes
+    inode: Inode | None
+    is_last: bool
+    change: NameChange | None = None
 
 
 def _is_charged(inode: Inode) -> bool:

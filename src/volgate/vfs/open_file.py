@@ -95,12 +95,13 @@ class OpenDirectory:
     Attributes:
         inode: the directory.
         names: the listing, None before the first read.
-        ahead: entries fetched but not yet taken, by position.
+        ahead: entries fetched but not yet taken, by position. changes: of the directory's names when they were.
     """
 
-    __slots__ = ("ahead", "inode", "names")
+    __slots__ = ("ahead", "changes", "inode", "names")
 
     def __init__(self, inode: Inode) -> None:
         self.inode = inode
         self.names: list[bytes] | None = None
         self.ahead: dict[int, FileAttributes | None] = {}
+        self.changes = 0

@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
+import trio
+
 from volgate.core.handle_table import Fh, HandleTable
 from volgate.core.inode_table import Inode, InodeTable
 from volgate.core.names import DRAFT_PREFIX, RESERVED_ROOT_NAMES, SNAPSHOTS_NAME
@@ -28,6 +30,44 @@ MAX_NAME_BYTES: Final = 255
 MAX_OPEN_DIRECTORIES: Final = 1024
 
 T = TypeVar("T")
+
+
+class NamesHeld:
+    """See ``Tree.names_held``. Nothing inside may hold names itself: it would wait for ever."""
+
+    __slots__ = ("_change", "_directories", "_held", "_locked")
+
+    def __init__(self, directories: tuple[Inode, ...], *, locked: bool, change: bool) -> None:
+        self._directories = directories
+        self._locked = locked
+        self._change = change
+        self._held: list[trio.Lock] = []
+
+    async def __aenter__(self) -> None:
+        if not self._locked:
+            return
+        try:
+            for directory in sorted(set(self._directories), key=lambda directory: directory.ino):
+                lock = directory.names_lock = cast("trio.Lock | None", directory.names_lock) or trio.Lock()
+                try:
+                    lock.acquire_nowait()  # without a checkpoint, where nobody else has it
+                except trio.WouldBlock:
+                    await lock.acquire()
+                self._held.append(lock)
+        except BaseException:
+            self._release()
+            raise
+
+    async def __aexit__(self, *error: object) -> None:
+        """Let others go on; never a checkpoint."""
+        if self._change:
+            for directory in self._directories:
+                directory.changes += 1
+        self._release()
+
+    def _release(self) -> None:
+        for lock in self._held:
+            lock.release()
 
 
 class Tree:
@@ -52,6 +92,7 @@ class Tree:
         self._root_directory = volume.root
         self._magic_names = volume.backend.capabilities.magic_names
         self._open_directories: OrderedDict[Inode, None] = OrderedDict()
+        self._is_atomic = volume.backend.capabilities.inline_io
 
     # -- inodes -------------------------------------------------------------------------------------------------
 
@@ -103,6 +144,16 @@ class Tree:
         if name.startswith(DRAFT_PREFIX) or (self._hidden and (parent, name) in self._hidden):
             return not drafts
         return (parent is self.inodes.root and name in RESERVED_ROOT_NAMES) or name in self._magic_names
+
+    def names_held(self, *directories: Inode, change: bool = True) -> NamesHeld:
+        """Let no other change of these directories' names come between what is done inside.
+
+        The kernel sees to that among its own requests; the gateway's own work comes beside them.
+
+        Args:
+            change: it is one itself: who looked at a name of theirs meanwhile finds ``Inode.changes`` another.
+        """
+        return NamesHeld(directories, locked=not self._is_atomic, change=change)
 
     # -- drafts that do not look so -----------------------------------------------------------------------------
 
@@ -233,6 +284,9 @@ class Tree:
         while settled != inode.settled:  # another writer came and went meanwhile
             settled = inode.settled
             attributes = await file.get_attributes()
+        if inode.unlinked and self.usable_file(inode) is None:  # meanwhile; it is counted as nothing already
+            await file.close()
+            raise Stale
         return file, attributes
 
     def register(
@@ -259,23 +313,41 @@ class Tree:
         try:
             if opened.written:
                 await self._look_once_more(opened)
+            opened.is_closing = True
+            if inode.unlinked:
+                self.leave_number(inode)
             await opened.close()
         finally:
             inode.open_files = tuple([other for other in inode.open_files if other is not opened])
             self._settle(inode)
 
+    def leave_number(self, inode: Inode) -> None:
+        """Note that an inode has no name; storage may give its number to another one once nobody has it open.
+
+        Until then storage may show it under a name of its own, and whoever looks that up has to find what is charged.
+        """
+        if self.usable_file(inode) is None:
+            self.inodes.mark_gone(inode)
+        else:
+            self.inodes.drop_names(inode)
+
     @contextlib.contextmanager
-    def kept_charged(self, backing_ino: int) -> Iterator[None]:
-        """Let the charge of an inode whose name is being removed outlive its last close, until that has ended."""
+    def kept_charged(self, backing_ino: int) -> Iterator[Inode | None]:
+        """Let the charge of an inode whose name is being removed outlive its last close, until that has ended.
+
+        Gives the inode; None where nobody knows it.
+        """
         inode = self.inodes.find_backing(backing_ino)
         if inode is None:
-            yield
+            yield None
             return
         inode.removals += 1
         try:
-            yield
+            yield inode
         finally:
             inode.removals -= 1
+            if not inode.removals and not inode.open_files:
+                inode.links = None
             self._settle(inode)
 
     def _settle(self, inode: Inode) -> None:
