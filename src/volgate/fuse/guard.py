@@ -8,7 +8,6 @@ daemon's main thread to end (PR_SET_PDEATHSIG, prctl(2)) and then aborts the con
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import subprocess
@@ -50,6 +49,6 @@ class Guard:
         if self._process is None:
             return
         assert self._process.stdin is not None
+        self._process.kill()
+        self._process.wait()
         self._process.stdin.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(1)
