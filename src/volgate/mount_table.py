@@ -1,4 +1,4 @@
-"""The mounts of this mount namespace, as the kernel lists them (proc_pid_mountinfo(5)); touches none of them."""
+"""The mounts of this mount namespace, as the kernel lists them (proc_pid_mountinfo(5))."""
 
 from __future__ import annotations
 

@@ -162,6 +162,29 @@ def test_a_full_cache_disk_refuses_what_it_cannot_keep_and_loses_nothing_of_what
             assert volgate("quota", "check", mount.path).returncode == 0
 
 
+def test_what_was_only_read_makes_way_for_what_is_written(server, bucket, place):
+    content, read = random.Random(3).randbytes(4 * MIB), random.Random(4).randbytes(60 * MIB)
+    (bucket / "read").write_bytes(read)
+    with small_disk(place / "disk", "48m") as disk:
+        options = f"cache_dir={disk / 'cache'},cache_free=8M"
+        with s3_server.mounted(server, bucket.name, place, "-o", options) as mount:
+            assert (mount.path / "read").read_bytes() == read
+            for number in range(10):  # in all as much as the disk has
+                (mount.path / f"f{number}").write_bytes(content)
+            assert flushed(mount) and not mount.status()["problems"]
+            assert all((bucket / f"f{number}").read_bytes() == content for number in range(10))
+
+
+def test_a_cache_disk_that_is_too_small_is_told(server, bucket, place):
+    with small_disk(place / "disk", "24m") as disk:
+        options = f"cache_dir={disk / 'cache'},cache_free=64M"
+        with s3_server.mounted(server, bucket.name, place, "-o", options, alarms=True) as mount:
+            (problem,) = mount.status()["problems"]
+            assert problem["code"] == "cache_full" and "cache_free" in problem["message"] and problem["degrades"]
+            assert errno_of((mount.path / "f").write_bytes, b"1") == errno.ENOSPC
+            assert "of which 64 MiB are kept free" in mount.log()
+
+
 def test_who_writes_faster_than_the_bucket_takes_waits_and_gets_no_error(server, bucket, place):
     content = random.Random(3).randbytes(4 * MIB)
     with s3_server.mounted(server, bucket.name, place, "-o", "staging_size=8M") as mount:

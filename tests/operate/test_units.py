@@ -91,8 +91,8 @@ def test_fstab_lines_mount_at_boot_or_at_first_use(box):
     box.run("echo first >/mnt/auto/f")
     assert box.run("df --output=size -B1 /mnt/auto | tail -1").strip() == str(10 << 30)
     box.run(
-        f"systemctl stop {'mnt-auto.automount' if waits_for_use else ''} mnt-auto.mount mnt-tab.mount; sed -i '/volgate/d' /etc/fstab;"
-        "systemctl daemon-reload"
+        f"systemctl stop {'mnt-auto.automount' if waits_for_use else ''} mnt-auto.mount mnt-tab.mount;"
+        "sed -i '/volgate/d' /etc/fstab; systemctl daemon-reload"
     )
     assert box.run("cat /host/srv/plain-directory/f") == "first"
     assert box.run("volgate list --json") == "[]"

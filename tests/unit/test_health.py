@@ -65,7 +65,8 @@ def test_a_standstill_needs_waiting_requests_and_no_answer_between_two_looks():
 STORED = BackendReport(
     backlog_files=0, backlog_bytes=0, stored_bytes=9, oldest_s=0.0, oldest_key="", refused=0, last_error="",
     lease="held", lease_holder="", keeps_versions=None, volumes_within=(), broken_promises=(), cached_bytes=0,
-    max_cached_bytes=1, cache_hits=0, cache_misses=0, staged_bytes=0, max_staged_bytes=1, requests={},
+    max_cached_bytes=1, cache_lacking_bytes=0, cache_hits=0, cache_misses=0, staged_bytes=0, max_staged_bytes=1,
+    requests={},
 )  # fmt: skip
 HOLDER = json.dumps({"mount_point": "/mnt/b", "pid": 7, "host": "ann", "since": 0})
 
@@ -89,6 +90,7 @@ def test_a_backlog_that_grows_old_is_a_problem_sooner_where_the_storage_gives_er
     ("figures", "said"),
     [
         ({"backlog_files": 3, "refused": 2}, "refuses 2 files: volgate quarantine list /mnt/v"),
+        ({"cache_lacking_bytes": 3 << 20}, "until 3 MiB more are free"),
         ({"lease": "fenced"}, "until the server answers again"),
         ({"lease": "lost", "lease_holder": HOLDER}, "at /mnt/b by process 7 on host ann since"),
         (

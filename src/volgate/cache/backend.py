@@ -163,9 +163,7 @@ class CachedBackend(ObjectTree):
         self._held.callback(blocks.close)
         journal = await trio.to_thread.run_sync(partial(Journal.open, directory / "journal", settings.place))
         self._held.callback(journal.close)
-        self.staging = Staging(
-            directory / "staging", max_bytes=settings.staging_bytes, min_free_bytes=settings.min_free_bytes
-        )
+        self.staging = Staging(directory / "staging", blocks, max_bytes=settings.staging_bytes)
         self.staging.open()
         self._blocks, self._journal = blocks, journal
         self.overlay = Overlay(journal, self.staging, self._queue)
@@ -923,6 +921,7 @@ class CachedBackend(ObjectTree):
             broken_promises=tuple(name for name, kept in promises.items() if not kept),
             cached_bytes=blocks.cached_bytes,
             max_cached_bytes=blocks.max_bytes,
+            cache_lacking_bytes=0 if self._read_only else self._blocks.lacking_bytes(),
             cache_hits=blocks.hits,
             cache_misses=blocks.misses,
             staged_bytes=self.staging.used_bytes,

@@ -46,6 +46,7 @@ _MAGIC: Final = b"volgate blocks 1"
 _OURS: Final = re.compile(r"[0-9a-f]{40}-[0-9a-f]+\.v1")
 _MAX_OPEN_FILES: Final = 256
 _DISK_UNIT_BYTES: Final = 4096
+_GIVEN_WAY_BYTES: Final = 16 << 20
 _LATE_SPACE_PAUSE_S: Final = 5.0
 """btrfs gives freed space back with its next commit: without a pause each write until then would evict more."""
 
@@ -92,12 +93,15 @@ class BlockStore:
         directory: of this store alone; made where it is missing.
         max_bytes: what the files may take on disk.
         min_free_bytes: what stays free on the file system; where others fill it, the store yields to them.
+
+    Attributes:
+        min_free_bytes: as given.
     """
 
     def __init__(self, directory: Path, *, max_bytes: int, min_free_bytes: int) -> None:
         self._directory = os.fspath(directory)
         self._max_bytes = max_bytes
-        self._min_free_bytes = min_free_bytes
+        self.min_free_bytes = min_free_bytes
         self._lock = threading.Lock()
         self._names = threading.RLock()
         self._is_open = False
@@ -346,6 +350,21 @@ class BlockStore:
             self._changes += 1
         return file
 
+    def give_way(self, bytes_: int) -> bool:
+        """Evict until so many bytes may be written beside the store, and return whether they may.
+
+        Asks the disk each time (2 us). What was cached is given back some MiB at a time: not every write evicts.
+        """
+        if self._lacking_bytes(bytes_) <= 0:
+            return True
+        with self._names:
+            self._evict(self._lacking_bytes(bytes_ + _GIVEN_WAY_BYTES))
+        return self._lacking_bytes(bytes_) <= 0
+
+    def lacking_bytes(self) -> int:
+        """Return how much more must be free on the disk before anything can be written; 0 where something can."""
+        return max(0, self._lacking_bytes(0) - self._order.total_bytes)
+
     def _make_room(self, bytes_: int) -> bool:
         """Evict until so many bytes may be written, and return whether they may. For who holds ``_names``."""
         if bytes_ > self._max_bytes:
@@ -362,7 +381,7 @@ class BlockStore:
     def _lacking_bytes(self, bytes_: int) -> int:
         """Return how far the free space would lie below the floor after so many bytes. Asks each time: 2 us."""
         file_system = os.statvfs(self._directory)
-        return self._min_free_bytes + bytes_ - file_system.f_bavail * file_system.f_frsize
+        return self.min_free_bytes + bytes_ - file_system.f_bavail * file_system.f_frsize
 
     def _evict(self, excess_bytes: int) -> None:
         with self._lock:

@@ -16,7 +16,9 @@ from typing import Final
 
 import trio
 
+from volgate.cache.block_store import BlockStore
 from volgate.concurrency import note_progress
+from volgate.core.sizes import format_size
 from volgate.errors import NoSpace
 from volgate.errors.errno_map import from_oserror
 
@@ -24,7 +26,8 @@ INLINE_BYTES: Final = 64 << 10
 """Contents up to this size are kept in memory and lie in the journal itself."""
 _WAIT_S: Final = 30.0
 """How long a writer waits while no staged byte is given back."""
-_CHECK_BYTES: Final = 16 << 20
+_LATE_SPACE_S: Final = 5.0
+"""Likewise where nothing is staged: file systems free what was deleted late."""
 _RETIRED: Final = ".old"
 
 
@@ -92,16 +95,19 @@ class StagedFile:
 class Staging:
     """The folder of staging files.
 
+    Args:
+        directory: of this staging alone. max_bytes: see below.
+        blocks: the clean content on the same disk, which gives way.
+
     Attributes:
         used_bytes: staged now. max_bytes: the most there may be.
     """
 
-    def __init__(self, directory: Path, *, max_bytes: int, min_free_bytes: int) -> None:
+    def __init__(self, directory: Path, blocks: BlockStore, *, max_bytes: int) -> None:
         self._directory = directory
+        self._blocks = blocks
         self.max_bytes = max_bytes
-        self._min_free_bytes = min_free_bytes
         self.used_bytes = 0
-        self._unchecked_bytes = _CHECK_BYTES
         self._given_back = trio.Event()
 
     def open(self) -> None:
@@ -162,26 +168,25 @@ class Staging:
         """Return when ``length`` bytes more may be staged; at once while there is room.
 
         Raises:
-            NoSpace: the staging space or the disk is full, and uploads gave nothing back for half a minute.
+            NoSpace: the staging space or the disk is full, and uploads gave nothing back for half a minute, or have
+                nothing to give back.
         """
-        self._unchecked_bytes += length
         while not self._has_room(length):
             given_back = self._given_back
-            with trio.move_on_after(_WAIT_S) as waited:
+            with trio.move_on_after(_WAIT_S if self.used_bytes else _LATE_SPACE_S) as waited:
                 await given_back.wait()
             note_progress()
-            if waited.cancelled_caught:
-                raise NoSpace(f"{self._directory}: the space for what is not uploaded yet is full")
+            if waited.cancelled_caught and not self._has_room(length):
+                free = format_size(self._blocks.min_free_bytes)
+                raise NoSpace(
+                    f"{self._directory}: the space for what is not uploaded yet is full, or its disk, of which {free} "
+                    "are kept free"
+                )
 
     def _has_room(self, length: int) -> bool:
         if self.used_bytes and self.used_bytes + length > self.max_bytes:
             return False
-        if self._unchecked_bytes >= _CHECK_BYTES:
-            space = os.statvfs(self._directory)
-            if space.f_bavail * space.f_frsize < self._min_free_bytes + length:
-                return False
-            self._unchecked_bytes = 0
-        return True
+        return self._blocks.give_way(length)
 
 
 def _pread(fd: int, length: int, offset: int) -> bytes:

@@ -195,7 +195,7 @@ async def _compare(
     async with contextlib.AsyncExitStack() as stack:
         try:
             backend, root, identity = await stack.enter_async_context(opened(target, owned=mounted is None))
-        except ReadOnly:  # nobody can write meanwhile
+        except ReadOnly:  # nor can an owner's mark be set; where it is a read-only bind, others may write beside
             if repair:
                 raise
             backend, root, identity = await stack.enter_async_context(opened(target))
@@ -223,7 +223,7 @@ async def _repair(
     slots = slots_path(paths.runtime_directory(), identity.volume_id)
     ledger = SqliteLedger(database, slots, identity.uuid, backend.key_of_name(root, b"", 0))
     await ledger.recover(backend.measure_key, await load_epoch_id(backend))
-    await name_epoch(backend, ledger.begin(counted))
+    ledger.begin(counted)
     await name_epoch(backend, ledger.close())
     ledger.release()
 

@@ -34,7 +34,7 @@ class Problem:
 
     Attributes:
         code: stable, for programs: storage_hangs, nobody_reads, above_limit, unsettled, snapshots_full,
-            unscheduled, unfenced, lease_lost, lease_fenced, not_stored, refused.
+            unscheduled, unfenced, cache_full, lease_lost, lease_fenced, not_stored, volume_within, refused.
         message: for people, with what to do.
         degrades: the mount does not serve as it should; it is not merely worth knowing.
     """
@@ -163,6 +163,13 @@ def find_storage_problems(report: BackendReport | None, mount_point: str) -> lis
             f"{report.oldest_s:.0f} s: {report.last_error or 'more is written than the storage takes'}"
         )
         problems.append(Problem("not_stored", message, degrades=bool(report.last_error)))
+    if report.cache_lacking_bytes:
+        message = (
+            "the disk of the cache is too full: writes are refused (ENOSPC) until "
+            f"{format_size(report.cache_lacking_bytes)} more are free on it; free them, or mount with a smaller "
+            "cache_free="
+        )
+        problems.append(Problem("cache_full", message, degrades=True))
     if report.volumes_within:
         message = (
             f"{report.volumes_within[0]} is a volume of its own: its files count here too, and it passes this limit; "

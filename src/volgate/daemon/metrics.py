@@ -94,6 +94,7 @@ def _of_storage(volume: Volume) -> Iterator[Metric]:
         ("refused_files", "Changes that the storage refuses for good.", report.refused),
         ("cache_bytes", "Clean content on local disk.", report.cached_bytes),
         ("cache_limit_bytes", "The most of it.", report.max_cached_bytes),
+        ("cache_lacking_bytes", "What must be freed on the local disk before writes pass.", report.cache_lacking_bytes),
         ("staged_bytes", "Content on local disk that is not stored yet.", report.staged_bytes),
         ("staged_limit_bytes", "The most of it.", report.max_staged_bytes),
     ]

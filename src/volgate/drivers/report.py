@@ -28,6 +28,7 @@ class BackendReport:
         volumes_within: prefixes that are volumes of their own, as of the last count: their files count here too.
         broken_promises: names of the ``StoreCapabilities`` that the server does not keep.
         cached_bytes: of clean content on local disk. max_cached_bytes: their limit.
+        cache_lacking_bytes: how much more must be free on the local disk before anything can be written here.
         cache_hits: reads answered by it. cache_misses: reads that were not.
         staged_bytes: of content on local disk that is not stored yet. max_staged_bytes: their limit.
         requests: how many were made, by the name of the operation.
@@ -47,6 +48,7 @@ class BackendReport:
     broken_promises: tuple[str, ...]
     cached_bytes: int
     max_cached_bytes: int
+    cache_lacking_bytes: int
     cache_hits: int
     cache_misses: int
     staged_bytes: int

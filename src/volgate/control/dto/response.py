@@ -116,6 +116,7 @@ class BacklogField(Model):
     lease: str
     cached_bytes: Count
     max_cached_bytes: Count
+    cache_lacking_bytes: Count
     staged_bytes: Count
     max_staged_bytes: Count
 
