@@ -21,7 +21,10 @@ ROUNDS = 150
 
 
 class Crowd:
-    """Works on few files at once. As the kernel does, it has one task a time change an inode's size, or its names.
+    """Works on few files at once. As the kernel does, it has one task a time write or cut an inode, or change names.
+
+    An open(2) with O_TRUNC comes beside that: fuse_open() of Linux's fs/fuse/file.c locks the inode for its writeback
+    cache alone.
 
     What ``upload`` does is the gateway's own work, which comes beside the kernel's.
     """
@@ -51,9 +54,8 @@ class Crowd:
             await self.worked.set_attributes(name, size=self.chance.randrange(20_000))
 
     async def empty(self, name):
-        async with self.inodes[name]:
-            inode = await self.find(name)
-            fh, _ = await self.worked.fs.file_io.open(inode, os.O_RDWR | os.O_TRUNC, privileged=True)
+        inode = await self.find(name)
+        fh, _ = await self.worked.fs.file_io.open(inode, os.O_RDWR | os.O_TRUNC, privileged=True)
         await self.worked.fs.tree.release(fh)
 
     async def write(self, name):

@@ -55,6 +55,7 @@ def test_a_volume_is_mounted_by_its_unit_for_the_whole_host_and_unmounted(box):
     status, refused = ask(box, "POST", "/v1/volumes/united/unmount", {})
     assert (status, refused["code"]) == (409, "busy"), refused
     box.run("kill $(cat /host/holder)")
+    box.wait_for("[ ! -e /proc/$(cat /host/holder) ]")
     status, volume = ask(box, "POST", "/v1/volumes/united/unmount", {})
     assert (status, volume["state"]) == (200, "not mounted"), volume
     assert box.run("systemctl show -P ActiveState volgate@united") == "inactive"

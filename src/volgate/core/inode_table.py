@@ -51,7 +51,7 @@ class Inode:
         directory: the driver's open directory, kept by the vfs's directory cache.
         removals: of its names, that are under way. settled: how often a record of the quota ended.
         changes: of the names in this directory that have ended.
-        names_lock: the vfs's, over such a change; None before the first.
+        names_lock: the vfs's, over such a change; None before the first. size_lock: likewise, over changes of its size.
         version: (mtime_ns, size) that the kernel's page cache holds, or None.
     """
 
@@ -72,6 +72,7 @@ class Inode:
         "parent",
         "removals",
         "settled",
+        "size_lock",
         "unlinked",
         "version",
     )
@@ -90,6 +91,7 @@ class Inode:
         self.open_files: tuple[object, ...] = ()
         self.removals = self.settled = self.changes = 0
         self.names_lock: object | None = None
+        self.size_lock: object | None = None
         self.charge: object | None = None
         self.directory: object | None = None
         self.version: tuple[int, int] | None = None

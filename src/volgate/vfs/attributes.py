@@ -159,6 +159,12 @@ class Attributes:
         Args:
             file: of a handle that is registered.
         """
+        if self._tree.is_atomic:
+            return await self._resize(inode, file, size, privileged=privileged)
+        async with self._tree.size_lock(inode).alone():
+            return await self._resize(inode, file, size, privileged=privileged)
+
+    async def _resize(self, inode: Inode, file: BackendFile, size: int, *, privileged: bool) -> FileAttributes:
         charge = cast("InodeCharge", inode.charge)
         if charge.key is None:
             charge.key = self._backend.key_of_file(file)

@@ -1,7 +1,7 @@
 """Open files: open, read, write, flush, fsync.
 
 The hot path. Sizes of an open file belong to its backing; the quota's ``InodeCharge`` follows every change made here.
-The kernel holds an inode's lock over writes and truncates, so two changes of one file's size never run at once.
+Writes of one inode may run at once; what sets its size runs alone (``Tree.size_lock``).
 """
 
 from __future__ import annotations
@@ -89,6 +89,12 @@ class FileIo:
             InputOutput: an earlier write of this handle was given up; likewise of ``sync``.
         """
         opened = self._tree.files.get(fh) or self._tree.open_file(fh)
+        if self._tree.is_atomic:
+            return await self._write(opened, offset, data)
+        async with self._tree.size_lock(opened.inode).writing():
+            return await self._write(opened, offset, data)
+
+    async def _write(self, opened: OpenFile, offset: int, data: bytes) -> int:
         _refuse_poisoned(opened)
         if opened.preserved != self._snapshots.generation:
             await self._preserve(opened)

@@ -12,14 +12,13 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
-import trio
-
 from volgate.core.handle_table import Fh, HandleTable
 from volgate.core.inode_table import Inode, InodeTable
 from volgate.core.names import DRAFT_PREFIX, RESERVED_ROOT_NAMES, SNAPSHOTS_NAME
 from volgate.drivers.base import BackendDirectory, BackendFile
 from volgate.dto import FileAttributes, StorageLocation
 from volgate.errors import Busy, NameTooLong, NotADirectory, NotFound, NotPermitted, Stale, StorageException
+from volgate.vfs.locks import NamesHeld, SizeLock
 from volgate.vfs.open_file import OpenDirectory, OpenFile, privileges_to_clear
 from volgate.volume.quota_gate import InodeCharge
 
@@ -32,44 +31,6 @@ MAX_OPEN_DIRECTORIES: Final = 1024
 T = TypeVar("T")
 
 
-class NamesHeld:
-    """See ``Tree.names_held``. Nothing inside may hold names itself: it would wait for ever."""
-
-    __slots__ = ("_change", "_directories", "_held", "_locked")
-
-    def __init__(self, directories: tuple[Inode, ...], *, locked: bool, change: bool) -> None:
-        self._directories = directories
-        self._locked = locked
-        self._change = change
-        self._held: list[trio.Lock] = []
-
-    async def __aenter__(self) -> None:
-        if not self._locked:
-            return
-        try:
-            for directory in sorted(set(self._directories), key=lambda directory: directory.ino):
-                lock = directory.names_lock = cast("trio.Lock | None", directory.names_lock) or trio.Lock()
-                try:
-                    lock.acquire_nowait()  # without a checkpoint, where nobody else has it
-                except trio.WouldBlock:
-                    await lock.acquire()
-                self._held.append(lock)
-        except BaseException:
-            self._release()
-            raise
-
-    async def __aexit__(self, *error: object) -> None:
-        """Let others go on; never a checkpoint."""
-        if self._change:
-            for directory in self._directories:
-                directory.changes += 1
-        self._release()
-
-    def _release(self) -> None:
-        for lock in self._held:
-            lock.release()
-
-
 class Tree:
     """The part of a volume that is in use.
 
@@ -78,6 +39,8 @@ class Tree:
         mount_point: where users see it; only named in locations.
         first_number: of its inodes and open files; None where it is the volume itself.
 
+    Attributes:
+        is_atomic: each change is one step of the event loop.
     """
 
     def __init__(self, volume: Volume, mount_point: Path, first_number: int | None = None) -> None:
@@ -92,7 +55,7 @@ class Tree:
         self._root_directory = volume.root
         self._magic_names = volume.backend.capabilities.magic_names
         self._open_directories: OrderedDict[Inode, None] = OrderedDict()
-        self._is_atomic = volume.backend.capabilities.inline_io
+        self.is_atomic = volume.backend.capabilities.inline_io
 
     # -- inodes -------------------------------------------------------------------------------------------------
 
@@ -153,7 +116,16 @@ class Tree:
         Args:
             change: it is one itself: who looked at a name of theirs meanwhile finds ``Inode.changes`` another.
         """
-        return NamesHeld(directories, locked=not self._is_atomic, change=change)
+        return NamesHeld(directories, locked=not self.is_atomic, change=change)
+
+    def size_lock(self, inode: Inode) -> SizeLock:
+        """Return the lock over an inode's size; not needed where the tree ``is_atomic``.
+
+        The kernel has its own over writes and truncations, but neither an open(2) with O_TRUNC (fuse_open() of Linux's
+        fs/fuse/file.c, without its writeback cache) nor what it writes back of a mapping waits for that.
+        """
+        lock = inode.size_lock = cast("SizeLock | None", inode.size_lock) or SizeLock()
+        return lock
 
     # -- drafts that do not look so -----------------------------------------------------------------------------
 
