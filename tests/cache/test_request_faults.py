@@ -10,7 +10,7 @@ from test_crash_points import WORK, begin, unlink_what_is_new
 
 import volumes
 from volgate.cache import uploads
-from volgate.errors import PermissionDenied, Stale, Unavailable
+from volgate.errors import InputOutput, PermissionDenied, Stale, Unavailable
 from volumes import HookedStore
 
 
@@ -229,5 +229,47 @@ def test_a_file_that_changes_while_its_upload_reads_it_is_not_refused(folder, ch
             assert volume.backend.backlog().refused == 0
             content = b"staged".ljust(20, b"\0") + (b"more".ljust(30, b"\0") + b"staged\0\0\0\0") * (change == "write")
             assert await store.get_range("f", 0, 100) == content
+
+    trio.run(main)
+
+
+class RefusingStore(HookedStore):
+    """Does something of the test's own before it takes the first part of an upload; may refuse that part then."""
+
+    def __init__(self, refuses):
+        super().__init__()
+        self.meanwhile = None
+        self.refuses = refuses
+
+    async def before(self, name, key):
+        if name == "put_part" and self.meanwhile is not None:
+            meanwhile, self.meanwhile = self.meanwhile, None
+            await meanwhile()
+            if self.refuses:
+                raise InputOutput("a part that is not wanted any more")
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+@pytest.mark.parametrize("size", [0, 20])
+def test_a_file_that_is_written_anew_while_what_it_had_is_uploaded_is_not_refused(folder, size, refuses):
+    async def main():
+        store = RefusingStore(refuses)
+        async with volumes.opened(store, folder / "one") as volume:
+            await volume.write("f", bytes(60))
+            await drained(volume)
+            file = await volume.open("f")
+
+            async def write_anew():
+                await file.truncate(0)
+                await file.write(0, b"n" * size)
+
+            await file.write(0, b"x" * 320)  # more parts than are uploaded at once
+            store.meanwhile = write_anew
+            await file.sync(data_only=False)
+            assert store.meanwhile is None
+            await file.close()
+            await drained(volume)
+            assert volume.backend.backlog().refused == 0
+            assert await store.get_range("f", 0, 400) == b"n" * size
 
     trio.run(main)

@@ -339,6 +339,7 @@ class Uploads:
         entry.uploads += 1
         changes = entry.changes
         base = node.base if node is not None else None
+        revision = _revision_of(node)
         try:
             if self._snapshots.has_any and entry.remote_etag is not None and not self._has_condition(node):
                 await self._check_remote(entry)  # or what others put there, and a snapshot has, would go unseen
@@ -356,10 +357,10 @@ class Uploads:
         except (Unavailable, PermissionDenied, NoSpace):
             raise
         except StorageException as error:
-            if entry.node is node:
+            if entry.node is node and entry.changes == changes and _revision_of(node) == revision:
                 self._refuse(entry, str(error))
                 raise
-            # The file went, or moved, while it was uploaded: what its key is to hold now counts.
+            # The file went, moved, or was changed while it was uploaded: what its key is to hold now counts.
         finally:
             running, entry.running = entry.running, None
             running.set()
@@ -706,6 +707,11 @@ class Uploads:
 def _is_own(entry: Entry, found: ObjectInfo) -> bool:
     """Return whether an object was made by an upload of an entry."""
     return found.metadata.get(COMMIT_KEY, "").startswith(entry.era)
+
+
+def _revision_of(node: Node | None) -> int:
+    """Return a number that is another one when what a file holds was changed."""
+    return node.work.revision if node is not None and node.work is not None else 0
 
 
 def _check_refused(entry: Entry) -> None:

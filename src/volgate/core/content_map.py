@@ -91,5 +91,5 @@ class ContentMap:
             start = until
 
     def is_kept(self, start: int, end: int) -> bool:
-        """Return whether [start, end) is the object's as it was."""
-        return all(origin is Origin.BASE for origin, _, _ in self.origins(start, end))
+        """Return whether all of [start, end) is the object's as it was; never of nothing, nor of what was cut off."""
+        return start < end <= self.base_end and all(origin is Origin.BASE for origin, _, _ in self.origins(start, end))

@@ -21,7 +21,7 @@ from volgate.drivers.object_store import (
     StoreCapabilities,
     UploadedPart,
 )
-from volgate.errors import AlreadyExists, InvalidArgument, NameTooLong, NotFound, Stale
+from volgate.errors import AlreadyExists, InputOutput, InvalidArgument, NameTooLong, NotFound, Stale
 
 
 @attrs.define
@@ -139,6 +139,8 @@ class MemoryObjectStore(ObjectStore):
     ) -> UploadedPart:  # fmt: skip
         """See ObjectStore."""
         _, body = self._find_in(of, source, source_etag)
+        if not 0 < length <= len(body) - offset:
+            raise InputOutput(f"{source} has {len(body)} bytes, not {length} from {offset} on")  # S3: InvalidArgument
         return await self.put_part(key, upload_id, number, body[offset : offset + length])
 
     async def complete_upload(
