@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from functools import partial
 
+import attrs
 import pytest
 import trio
 import trio.testing
@@ -153,6 +154,113 @@ def test_a_file_that_is_replaced_while_it_is_looked_at_is_found(tmp_path):
         async with trio.open_nursery() as nursery:
             for act in [replace, look, look]:
                 nursery.start_soon(act)
+        await worked.close()
+
+    trio.run(main)
+
+
+def test_links_that_are_made_while_uploads_replace_the_file_keep_it_charged(tmp_path):
+    async def main():
+        worked = await Worked.open(tmp_path, ThreadedBackend(PosixBackend(tmp_path / "data")))
+        files = Files(worked.fs, lambda touched: trio.lowlevel.checkpoint())
+        await worked.mkdir("one")
+        await worked.mkdir("two")
+        await worked.write("one/x", b"x")
+
+        async def replace():
+            for number in range(300):
+                await files.write(b"one/x", number, _content(number), overwrite=True)
+
+        async def link(kind):
+            for number in range(300):
+                with contextlib.suppress(NotFound, Stale):
+                    await worked.link("one/x", f"two/{kind}{number}")
+
+        async with trio.open_nursery() as nursery:
+            for act in [replace, partial(link, "a"), partial(link, "b")]:
+                nursery.start_soon(act)
+        await worked.check_usage()
+        await worked.close()
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize("makes_one", [False, True])
+def test_the_last_of_two_links_that_go_at_once_frees_the_file(tmp_path, makes_one):
+    async def main():
+        worked = await Worked.open(tmp_path, ThreadedBackend(PosixBackend(tmp_path / "data")))
+        files = Files(worked.fs, lambda touched: trio.lowlevel.checkpoint())
+        await worked.mkdir("one")
+        await worked.mkdir("two")
+        for number in range(150):
+            await worked.write(f"one/{number}", b"x" * 100)
+            await worked.link(f"one/{number}", f"two/{number}")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(partial(files.remove, b"one/%d" % number, recursive=False))
+                if makes_one:
+                    nursery.start_soon(partial(files.write, b"two/%d" % number, 7, _content(7), overwrite=True))
+                else:
+                    nursery.start_soon(worked.remove, f"two/{number}")
+        await worked.check_usage()
+        assert worked.volume.gate.used_inodes == 2 + 150 * makes_one
+        await worked.close()
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize("threads", [False, True])
+def test_an_upload_that_is_to_replace_nothing_leaves_what_was_made_meanwhile(tmp_path, threads):
+    async def main():
+        backend = PosixBackend(tmp_path / "data")
+        worked = await Worked.open(tmp_path, ThreadedBackend(backend) if threads else backend)
+        files = Files(worked.fs, lambda touched: trio.lowlevel.checkpoint())
+
+        async def content():
+            yield b"u" * 5
+            await worked.write("x", b"precious")
+            yield b"u" * 5
+
+        with pytest.raises(AlreadyExists):
+            await files.write(b"x", 10, content(), overwrite=False)
+        await worked.write("y", b"moved")
+        with pytest.raises(AlreadyExists):
+            await files.move(b"y", b"x")
+        assert (tmp_path / "data/x").read_bytes() == b"precious"
+        await worked.check_usage()
+        await worked.close()
+
+    trio.run(main)
+
+
+class _LateAttributes(PosixBackend):
+    """Attributes are told later than they were so, as from a thread. Attributes: told: once they are, if not None."""
+
+    told: trio.Event | None = None
+
+    @property
+    def capabilities(self):
+        return attrs.evolve(super().capabilities, inline_io=False)
+
+    async def get_attributes(self, directory, name):
+        attributes, told, self.told = await super().get_attributes(directory, name), self.told, None
+        if told is not None:
+            await told.wait()
+        return attributes
+
+
+def test_a_file_that_is_cut_while_it_is_removed_frees_what_it_has(tmp_path):
+    async def main():
+        worked = await Worked.open(tmp_path, _LateAttributes(tmp_path / "data"))
+        await worked.write("f", b"x" * 4000)
+        inode = await worked.find("f")
+        worked.fs.tree.inodes.count_lookup(inode)  # as the kernel does, before it cuts it
+        told = worked.backend.told = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(worked.fs.namespace.unlink, worked.fs.tree.inodes.root, b"f")
+            await trio.testing.wait_all_tasks_blocked()
+            await worked.set_attributes("f", size=10)
+            told.set()
+        assert worked.volume.gate.used_bytes == 0
         await worked.close()
 
     trio.run(main)

@@ -26,7 +26,7 @@ from volgate.core.inode_table import FIRST_SHOWN_INO
 from volgate.core.names import DRAFT_PREFIX, RESERVED_ROOT_NAMES
 from volgate.core.sizes import format_count
 from volgate.core.tree_diff import is_same_type, what_differs
-from volgate.drivers.base import RENAME_NOREPLACE, BackendDirectory, exists
+from volgate.drivers.base import BackendDirectory, exists
 from volgate.dto import AsyncCopyContext, FileAttributes, FileTransferMetadata, Usage
 from volgate.errors import (
     AlreadyExists,
@@ -326,12 +326,9 @@ class TreeCopy:
 
     async def _show(self, parent: Inode, draft: bytes, target: bytes) -> None:
         """Give the draft its name, durably."""
-        flags = RENAME_NOREPLACE if self._backend.capabilities.rename_flags else 0
         async with self._fs.turnstile.passed():
             try:
-                if not flags and await self._fs.own_names.lookup(parent, target) is not None:
-                    raise AlreadyExists
-                await self._fs.own_names.rename(parent, draft, parent, target, flags)
+                await self._fs.own_names.rename(parent, draft, parent, target, 0, replaces=False)
             except AlreadyExists as error:
                 raise self._taken() from error
         await self._store()

@@ -196,9 +196,7 @@ class Files:
         async with self._parent_of(source) as old, self._parent_of(target) as new, self._changing(old, new):
             if await self._fs.namespace.lookup(*old) is None:
                 raise NotFound(f"there is no {os.fsdecode(source)!r}")
-            if await self._fs.namespace.lookup(*new) is not None:
-                raise AlreadyExists(f"{os.fsdecode(target)!r} is there already")
-            await self._fs.namespace.rename(*old, *new, 0)
+            await self._fs.namespace.rename(*old, *new, 0, replaces=False)
 
     async def remove(self, path: bytes, *, recursive: bool) -> None:
         """Remove what stands at a path; ``recursive``: a directory with all below it. Raises DirectoryNotEmpty."""
@@ -280,7 +278,7 @@ class Files:
                     raise InvalidArgument(f"the content was not of {size} bytes")
                 await self._fs.file_io.sync(fh, data_only=False)
                 async with self._changing((parent, name)):
-                    await self._fs.own_names.rename(parent, draft, parent, name, 0)
+                    await self._fs.own_names.rename(parent, draft, parent, name, 0, replaces=overwrite)
                 return Entry(name, await self._fs.attributes.get(inode))
             except BaseException:
                 with trio.CancelScope(shield=True), contextlib.suppress(StorageException):

@@ -6,6 +6,7 @@ Needed only where a driver's calls take turns of the event loop: with ``Capabili
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, cast
 
@@ -48,6 +49,30 @@ class NamesHeld:
     def _release(self) -> None:
         for lock in self._held:
             lock.release()
+
+
+class LinkLocks:
+    """Over the links of inodes, by the storage's numbers: who counts them acts on that before they change."""
+
+    def __init__(self) -> None:
+        self._locks: dict[int, trio.Lock] = {}
+        self._users: Counter[int] = Counter()
+
+    @contextlib.asynccontextmanager
+    async def held(self, backing_ino: int) -> AsyncIterator[None]:
+        """Let nobody else make or remove a link of an inode. Take the names of directories before that."""
+        lock = self._locks.setdefault(backing_ino, trio.Lock())
+        self._users[backing_ino] += 1
+        try:
+            await _acquire(lock)
+            try:
+                yield
+            finally:
+                lock.release()
+        finally:
+            self._users[backing_ino] -= 1
+            if not self._users[backing_ino]:
+                del self._users[backing_ino], self._locks[backing_ino]
 
 
 class SizeLock:

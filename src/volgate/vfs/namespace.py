@@ -8,6 +8,7 @@ driver said.
 from __future__ import annotations
 
 import contextlib
+import os
 import stat
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, cast
@@ -141,14 +142,18 @@ class Namespace:
         self._tree.check_name(parent, name, drafts=self._drafts)
         async with self._tree.names_held(parent):
             target = await self._tree.directory_of(parent)
-            attributes = await self._tree.at_place(
-                inode,
-                lambda directory, old_name: self._backend.link(directory, old_name, inode.backing_ino, target, name),
-            )
-            if inode.links is not None:
-                inode.links += 1
-            inode.unlinked = False  # of a name that storage keeps until the last close
-            return self._tree.inodes.observe(parent, name, attributes), attributes
+            async with self._tree.links.held(inode.backing_ino):
+                try:
+                    attributes = await self._tree.at_place(
+                        inode,
+                        lambda directory, old: self._backend.link(directory, old, inode.backing_ino, target, name),
+                    )
+                finally:
+                    self._tree.changes += 1
+                if inode.links is not None:
+                    inode.links += 1
+                inode.unlinked = False  # of a name that storage keeps until the last close
+                return self._tree.inodes.observe(parent, name, attributes), attributes
 
     async def read_link(self, inode: Inode) -> bytes:
         """Return a symlink's target."""
@@ -173,18 +178,44 @@ class Namespace:
         self._tree.check_removable(parent, name, drafts=self._drafts)
         async with self._tree.names_held(parent):
             place = _Place(await self._tree.directory_of(parent), parent, name)
+            changes = self._tree.changes
             attributes = await self._backend.get_attributes(place.directory, name)
-            if self._snapshots.generation:
-                attributes = await self._preserve(place.directory, name, attributes)
-            with self._tree.kept_charged(attributes.ino) as inode:
-                going = self._begin_remove(place, attributes, inode)
+            async with self._going(place, attributes, changes) as going:
                 try:
                     await self._backend.remove(place.directory, name, is_directory=is_directory)
                 except BaseException as error:
                     standing = await self._look_after(error, place.directory, name)
-                    await self._end_remove(going, removed=standing is None or standing.ino != attributes.ino)
+                    await self._end_remove(going, removed=standing is None or standing.ino != going.attributes.ino)
                     raise
                 await self._end_remove(going, removed=True)
+
+    @contextlib.asynccontextmanager
+    async def _going(self, place: _Place, attributes: FileAttributes, changes: int) -> AsyncIterator[_Going]:
+        """Begin to remove a name. Inside nobody else makes or removes a link of the inode.
+
+        Args:
+            attributes: of what stands there. changes: ``Tree.changes`` when these were asked for.
+        """
+        async with contextlib.nullcontext() if self._tree.is_atomic else self._tree.links.held(attributes.ino):
+            if changes != self._tree.changes:
+                attributes = await self._settled_attributes(place, attributes.ino)
+            if self._snapshots.generation:
+                attributes = await self._preserve(place.directory, place.name, attributes)
+            with self._tree.kept_charged(attributes.ino) as inode:
+                going = self._begin_remove(place, attributes, inode)
+                try:
+                    yield going
+                finally:
+                    self._tree.changes += not going.is_last
+
+    async def _settled_attributes(self, place: _Place, ino: int) -> FileAttributes:
+        """Return the attributes of what stands under a name, since when nobody who wrote it has closed it."""
+        while True:
+            inode = self._tree.inodes.find_backing(ino)
+            settled = 0 if inode is None else inode.settled
+            attributes = await self._backend.get_attributes(place.directory, place.name)
+            if inode is self._tree.inodes.find_backing(ino) and (inode is None or settled == inode.settled):
+                return attributes
 
     async def _preserve(self, directory: BackendDirectory, name: bytes, attributes: FileAttributes) -> FileAttributes:
         """Let the snapshots have an inode whose last name is about to go; returns what stands there afterwards."""
@@ -268,10 +299,16 @@ class Namespace:
 
     # -- rename -------------------------------------------------------------------------------------------------
 
-    async def rename(self, parent: Inode, name: bytes, new_parent: Inode, new_name: bytes, flags: int) -> None:
+    async def rename(
+        self, parent: Inode, name: bytes, new_parent: Inode, new_name: bytes, flags: int, *, replaces: bool = True
+    ) -> None:
         """Give a name another place as rename(2) does, RENAME_NOREPLACE and RENAME_EXCHANGE included.
 
+        Args:
+            replaces: False: as RENAME_NOREPLACE; where the storage cannot do that, among the users of this mount.
+
         Raises:
+            AlreadyExists: something is there that is not to be replaced.
             InvalidArgument: other flags, or flags that the backing cannot do.
             Busy: a copy is being made below it, in storage that cannot rename a directory at once.
         """
@@ -279,13 +316,18 @@ class Namespace:
             raise InvalidArgument
         if flags and not self._backend.capabilities.rename_flags:
             raise InvalidArgument
+        if not replaces and self._backend.capabilities.rename_flags:
+            flags |= RENAME_NOREPLACE
         self._tree.check_removable(parent, name, drafts=self._drafts)
         self._tree.check_name(new_parent, new_name, drafts=self._drafts)
         async with self._tree.names_held(parent, new_parent):
             from_ = _Place(await self._tree.directory_of(parent), parent, name)
             to = _Place(await self._tree.directory_of(new_parent), new_parent, new_name)
+            changes = self._tree.changes
             moved = await self._backend.get_attributes(from_.directory, name)
             replaced = await self._backend.find_attributes(to.directory, new_name)
+            if replaced is not None and not replaces:
+                raise AlreadyExists(f"{os.fsdecode(new_name)!r} is there already")
             self._tree.check_movable(moved.ino, *(() if replaced is None else (replaced.ino,)))
             if flags & RENAME_EXCHANGE:
                 await self._exchange(from_, to, moved, replaced)
@@ -294,10 +336,7 @@ class Namespace:
             elif replaced.ino == moved.ino:  # two names of one inode: both stay
                 await self._backend.rename(from_.directory, name, to.directory, new_name, flags)
             else:
-                if self._snapshots.generation:
-                    replaced = await self._preserve(to.directory, new_name, replaced)
-                with self._tree.kept_charged(replaced.ino) as inode:
-                    going = self._begin_remove(to, replaced, inode)
+                async with self._going(to, replaced, changes) as going:
                     await self._move(from_, to, moved, going, flags)
 
     async def _move(self, from_: _Place, to: _Place, moved: FileAttributes, going: _Going | None, flags: int) -> None:

@@ -18,7 +18,7 @@ from volgate.core.names import DRAFT_PREFIX, RESERVED_ROOT_NAMES, SNAPSHOTS_NAME
 from volgate.drivers.base import BackendDirectory, BackendFile
 from volgate.dto import FileAttributes, StorageLocation
 from volgate.errors import Busy, NameTooLong, NotADirectory, NotFound, NotPermitted, Stale, StorageException
-from volgate.vfs.locks import NamesHeld, SizeLock
+from volgate.vfs.locks import LinkLocks, NamesHeld, SizeLock
 from volgate.vfs.open_file import OpenDirectory, OpenFile, privileges_to_clear
 from volgate.volume.quota_gate import InodeCharge
 
@@ -40,7 +40,9 @@ class Tree:
         first_number: of its inodes and open files; None where it is the volume itself.
 
     Attributes:
-        is_atomic: each change is one step of the event loop.
+        is_atomic: each change is one step of the event loop. links: else held where an inode's are made or removed.
+        changes: how often links of an inode that has several, or a size, changed: attributes that were asked for before
+            may be older.
     """
 
     def __init__(self, volume: Volume, mount_point: Path, first_number: int | None = None) -> None:
@@ -55,6 +57,8 @@ class Tree:
         self._root_directory = volume.root
         self._magic_names = volume.backend.capabilities.magic_names
         self._open_directories: OrderedDict[Inode, None] = OrderedDict()
+        self.links = LinkLocks()
+        self.changes = 0
         self.is_atomic = volume.backend.capabilities.inline_io
 
     # -- inodes -------------------------------------------------------------------------------------------------
@@ -330,6 +334,7 @@ class Tree:
         inode.charge = None
         if charge is not None:
             inode.settled += 1
+            self.changes += 1
             self.gate.release(charge, gone=inode.unlinked)
         self.inodes.drop_unused(inode)
 

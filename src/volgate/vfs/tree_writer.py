@@ -18,7 +18,7 @@ import trio
 from volgate.concurrency import give_turn, note_progress
 from volgate.core.checksums import crc64nvme, to_text
 from volgate.core.names import DRAFT_PREFIX
-from volgate.drivers.base import RENAME_NOREPLACE, NodeOwner
+from volgate.drivers.base import NodeOwner
 from volgate.dto import AttributeChanges, FileAttributes, FileTransferMetadata
 from volgate.errors import AlreadyExists, InputOutput, NoAttribute, NotFound, SourceChanged, Stale, Unsupported
 from volgate.vfs.paths import held, join
@@ -266,12 +266,10 @@ class TreeWriter:
 
     async def _give_name(self, parent: Inode, draft: bytes, name: bytes, *, replaces: bool) -> None:
         """Raises AlreadyExists: somebody made what is called so, and it is not to be replaced."""
-        flags = 0
-        if not replaces and self._backend.capabilities.rename_flags:
-            flags = RENAME_NOREPLACE
-        elif not replaces and await self._names.lookup(parent, name) is not None:
-            raise AlreadyExists(f"{os.fsdecode(name)!r} was made by somebody meanwhile")
-        await self._names.rename(parent, draft, parent, name, flags)
+        try:
+            await self._names.rename(parent, draft, parent, name, 0, replaces=replaces)
+        except AlreadyExists as error:
+            raise AlreadyExists(f"{os.fsdecode(name)!r} was made by somebody meanwhile") from error
 
     @contextlib.asynccontextmanager
     async def _drafted(
