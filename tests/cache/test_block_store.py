@@ -389,6 +389,20 @@ def test_the_store_yields_when_others_fill_the_disk(small_disk, kind):
         assert store.statistics().write_errors == 0
 
 
+def test_a_disk_that_gives_space_back_late_does_not_cost_the_whole_cache(small_disk, monkeypatch):
+    directory = small_disk("tmpfs", 96 << 20)
+    with opened(directory / "blocks", min_free_bytes=30 << 20) as store:
+        for number in range(60):
+            put(store, ObjectVersion(f"k{number}", "e", 1 << 20))
+        before = os.statvfs(directory)
+        monkeypatch.setattr(os, "statvfs", lambda _: before)  # as btrfs answers until its next commit
+        assert not store.give_way(20 << 20)
+        evicted = store.statistics().evicted_bytes
+        assert evicted > 0
+        assert not store.give_way(20 << 20)
+        assert store.statistics().evicted_bytes == evicted
+
+
 def test_what_is_dropped_gives_its_space_back_while_somebody_reads_it(small_disk):
     directory, version = small_disk("tmpfs", 8 << 20), ObjectVersion("k", "e", 1 << 20)
     with opened(directory / "blocks") as store:

@@ -96,6 +96,12 @@ class Crowd:
         return inode
 
 
+async def opened(tmp_path):
+    """Open a volume on storage in threads, and its files for the gateway's own work."""
+    worked = await Worked.open(tmp_path, ThreadedBackend(PosixBackend(tmp_path / "data")))
+    return worked, Files(worked.fs, lambda touched: trio.lowlevel.checkpoint())
+
+
 @pytest.mark.parametrize("others", [False, True])
 @pytest.mark.parametrize("seed", range(4))
 def test_usage_is_exact_and_no_call_fails_whatever_is_closed_meanwhile(tmp_path, seed, others):
@@ -120,8 +126,7 @@ def test_usage_is_exact_and_no_call_fails_whatever_is_closed_meanwhile(tmp_path,
 
 def test_uploads_to_one_path_at_once_replace_each_other(tmp_path):
     async def main():
-        worked = await Worked.open(tmp_path, ThreadedBackend(PosixBackend(tmp_path / "data")))
-        files = Files(worked.fs, lambda touched: trio.lowlevel.checkpoint())
+        worked, files = await opened(tmp_path)
         async with trio.open_nursery() as nursery:
             for number in range(40):
                 size = 100 * number
@@ -136,8 +141,7 @@ def test_uploads_to_one_path_at_once_replace_each_other(tmp_path):
 
 def test_a_file_that_is_replaced_while_it_is_looked_at_is_found(tmp_path):
     async def main():
-        worked = await Worked.open(tmp_path, ThreadedBackend(PosixBackend(tmp_path / "data")))
-        files = Files(worked.fs, lambda touched: trio.lowlevel.checkpoint())
+        worked, files = await opened(tmp_path)
         await files.write(b"p", 5, _content(5), overwrite=True)
 
         async def replace():
@@ -161,8 +165,7 @@ def test_a_file_that_is_replaced_while_it_is_looked_at_is_found(tmp_path):
 
 def test_links_that_are_made_while_uploads_replace_the_file_keep_it_charged(tmp_path):
     async def main():
-        worked = await Worked.open(tmp_path, ThreadedBackend(PosixBackend(tmp_path / "data")))
-        files = Files(worked.fs, lambda touched: trio.lowlevel.checkpoint())
+        worked, files = await opened(tmp_path)
         await worked.mkdir("one")
         await worked.mkdir("two")
         await worked.write("one/x", b"x")
@@ -188,8 +191,7 @@ def test_links_that_are_made_while_uploads_replace_the_file_keep_it_charged(tmp_
 @pytest.mark.parametrize("makes_one", [False, True])
 def test_the_last_of_two_links_that_go_at_once_frees_the_file(tmp_path, makes_one):
     async def main():
-        worked = await Worked.open(tmp_path, ThreadedBackend(PosixBackend(tmp_path / "data")))
-        files = Files(worked.fs, lambda touched: trio.lowlevel.checkpoint())
+        worked, files = await opened(tmp_path)
         await worked.mkdir("one")
         await worked.mkdir("two")
         for number in range(150):

@@ -350,29 +350,18 @@ class BlockStore:
             self._changes += 1
         return file
 
-    def give_way(self, bytes_: int) -> bool:
-        """Evict until so many bytes may be written beside the store, and return whether they may.
-
-        Asks the disk each time (2 us). What was cached is given back some MiB at a time: not every write evicts.
-        """
-        if self._lacking_bytes(bytes_) <= 0:
-            return True
-        with self._names:
-            self._evict(self._lacking_bytes(bytes_ + _GIVEN_WAY_BYTES))
-        return self._lacking_bytes(bytes_) <= 0
-
-    def lacking_bytes(self) -> int:
-        """Return how much more must be free on the disk before anything can be written; 0 where something can."""
-        return max(0, self._lacking_bytes(0) - self._order.total_bytes)
-
     def _make_room(self, bytes_: int) -> bool:
         """Evict until so many bytes may be written, and return whether they may. For who holds ``_names``."""
         if bytes_ > self._max_bytes:
             return False
         self._evict(self._order.total_bytes + bytes_ - self._max_bytes)
+        return self._free_disk(bytes_, 0)
+
+    def _free_disk(self, bytes_: int, spare_bytes: int) -> bool:
+        """Evict, ``spare_bytes`` more than need be, until the disk has so many, and return whether it has."""
         lacking = self._lacking_bytes(bytes_)
         if lacking > 0 and time.monotonic() >= self._short_until:
-            self._evict(lacking)
+            self._evict(lacking + spare_bytes)
             lacking = self._lacking_bytes(bytes_)
             if lacking > 0:
                 self._short_until = time.monotonic() + _LATE_SPACE_PAUSE_S
@@ -388,6 +377,22 @@ class BlockStore:
             victims = self._order.plan_eviction(excess_bytes)
         for name in victims:
             self._evicted_bytes += self._remove(name)
+
+    # -- for others on the same disk ------------------------------------------------------------------------------
+
+    def give_way(self, bytes_: int) -> bool:
+        """Evict until so many bytes may be written beside the store, and return whether they may.
+
+        Asks the disk each time (2 us). What was cached is given back some MiB at a time: not every write evicts.
+        """
+        if self._lacking_bytes(bytes_) <= 0:
+            return True
+        with self._names:
+            return self._free_disk(bytes_, _GIVEN_WAY_BYTES)
+
+    def lacking_bytes(self) -> int:
+        """Return how much more must be free on the disk before anything can be written; 0 where something can."""
+        return max(0, self._lacking_bytes(0) - self._order.total_bytes)
 
     # -- names --------------------------------------------------------------------------------------------------
 

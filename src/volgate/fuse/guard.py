@@ -17,7 +17,8 @@ from typing import Final
 log = logging.getLogger(__name__)
 
 _SCRIPT: Final = "# volgate: ends the mount of a daemon that was killed\ntrap 'echo 1; exit' USR1; read -r _"
-"""Its standard output is the connection's ``abort``; its standard input ends where the daemon ends as it should."""
+"""Its standard output is the connection's ``abort``. Its standard input ends with the daemon's last thread: nothing is
+left to abort then."""
 
 
 class Guard:

@@ -6,7 +6,6 @@ Needed only where a driver's calls take turns of the event loop: with ``Capabili
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, cast
 
@@ -56,23 +55,18 @@ class LinkLocks:
 
     def __init__(self) -> None:
         self._locks: dict[int, trio.Lock] = {}
-        self._users: Counter[int] = Counter()
 
     @contextlib.asynccontextmanager
     async def held(self, backing_ino: int) -> AsyncIterator[None]:
-        """Let nobody else make or remove a link of an inode. Take the names of directories before that."""
+        """See ``Tree.links_held``."""
         lock = self._locks.setdefault(backing_ino, trio.Lock())
-        self._users[backing_ino] += 1
+        await _acquire(lock)
         try:
-            await _acquire(lock)
-            try:
-                yield
-            finally:
-                lock.release()
+            yield
         finally:
-            self._users[backing_ino] -= 1
-            if not self._users[backing_ino]:
-                del self._users[backing_ino], self._locks[backing_ino]
+            lock.release()
+            if not lock.locked():  # else it is the next one's already
+                del self._locks[backing_ino]
 
 
 class SizeLock:

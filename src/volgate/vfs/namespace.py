@@ -142,7 +142,7 @@ class Namespace:
         self._tree.check_name(parent, name, drafts=self._drafts)
         async with self._tree.names_held(parent):
             target = await self._tree.directory_of(parent)
-            async with self._tree.links.held(inode.backing_ino):
+            async with self._tree.links_held(inode.backing_ino):
                 try:
                     attributes = await self._tree.at_place(
                         inode,
@@ -196,7 +196,7 @@ class Namespace:
         Args:
             attributes: of what stands there. changes: ``Tree.changes`` when these were asked for.
         """
-        async with contextlib.nullcontext() if self._tree.is_atomic else self._tree.links.held(attributes.ino):
+        async with self._tree.links_held(attributes.ino):
             if changes != self._tree.changes:
                 attributes = await self._settled_attributes(place, attributes.ino)
             if self._snapshots.generation:

@@ -40,7 +40,7 @@ class Tree:
         first_number: of its inodes and open files; None where it is the volume itself.
 
     Attributes:
-        is_atomic: each change is one step of the event loop. links: else held where an inode's are made or removed.
+        is_atomic: each change is one step of the event loop, so that no lock is needed.
         changes: how often links of an inode that has several, or a size, changed: attributes that were asked for before
             may be older.
     """
@@ -57,7 +57,7 @@ class Tree:
         self._root_directory = volume.root
         self._magic_names = volume.backend.capabilities.magic_names
         self._open_directories: OrderedDict[Inode, None] = OrderedDict()
-        self.links = LinkLocks()
+        self._links = LinkLocks()
         self.changes = 0
         self.is_atomic = volume.backend.capabilities.inline_io
 
@@ -121,6 +121,10 @@ class Tree:
             change: it is one itself: who looked at a name of theirs meanwhile finds ``Inode.changes`` another.
         """
         return NamesHeld(directories, locked=not self.is_atomic, change=change)
+
+    def links_held(self, backing_ino: int) -> contextlib.AbstractAsyncContextManager[None]:
+        """Let nobody else make or remove a link of an inode. Hold the names of directories before that."""
+        return contextlib.nullcontext() if self.is_atomic else self._links.held(backing_ino)
 
     def size_lock(self, inode: Inode) -> SizeLock:
         """Return the lock over an inode's size; not needed where the tree ``is_atomic``.
